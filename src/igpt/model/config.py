@@ -1,0 +1,49 @@
+"""The transformer's shape, and the sizes of the paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from igpt.errors import IgptError
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Everything that fixes the shapes of a :class:`~igpt.model.transformer.Transformer`.
+
+    `causal` is the one switch between the autoregressive model (start-of-sequence embedding, causal mask) and the
+    masked one ("BERT" in the paper: neither).
+    """
+
+    n_layer: int
+    n_head: int
+    n_embd: int
+    vocab_size: int = 512
+    n_positions: int = 1024
+    causal: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("n_layer", "n_head", "n_embd", "vocab_size", "n_positions"):
+            if getattr(self, name) < 1:
+                raise IgptError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.n_embd % self.n_head:
+            raise IgptError(
+                f"model.n_embd={self.n_embd} cannot be split over model.n_head={self.n_head} heads; "
+                "choose a width that is a multiple of the number of heads."
+            )
+
+    @property
+    def head_size(self) -> int:
+        return self.n_embd // self.n_head
+
+
+# The sizes s to xl are the paper's (section 3.2; xl's number of heads is not published, 24 gives heads of 128);
+# nano and xs are ours, for CPUs. `conf/model/` names the same sizes for the command line, and a test compares the two.
+PRESETS: dict[str, dict[str, int]] = {
+    "nano": {"n_layer": 6, "n_head": 4, "n_embd": 128},
+    "xs": {"n_layer": 8, "n_head": 8, "n_embd": 256},
+    "s": {"n_layer": 24, "n_head": 8, "n_embd": 512},
+    "m": {"n_layer": 36, "n_head": 8, "n_embd": 1024},
+    "l": {"n_layer": 48, "n_head": 16, "n_embd": 1536},
+    "xl": {"n_layer": 60, "n_head": 24, "n_embd": 3072},
+}

@@ -1,0 +1,175 @@
+"""The image GPT: a GPT-2 style transformer over colour tokens, top to bottom in one file.
+
+Shapes: B images, T positions (= H * W, raster order), C = n_embd channels, h heads of size d, V = vocab_size colours,
+L = n_layer blocks.
+
+The architecture is that of Chen et al. 2020, "Generative Pretraining from Pixels", as it was released: pre-norm
+blocks, "layer norms" that are RMS norms with a gain and nothing else, no biases, quick GELU, learned positions, and
+an output matrix that is not tied to the input embedding and starts at zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from igpt.model.cache import KVCache
+from igpt.model.config import TransformerConfig
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * gain, over the channels."""
+
+    def __init__(self, n_embd: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(n_embd))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.gain.shape, self.gain, self.eps)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x * sigmoid(1.702 x), the release's GELU."""
+    return F.silu(1.702 * x) / 1.702  # the same function; silu is one fused kernel, forward and backward
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention through torch's fused kernels."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.n_head, self.causal = config.n_head, config.causal
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
+        self.out = nn.Linear(config.n_embd, config.n_embd, bias=False)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.n_head, -1)).permute(2, 0, 3, 1, 4)  # each (B, h, T, d)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        # One query at the end of a cache may look at every key; any other causal call starts at position 0.
+        causal = self.causal and q.shape[2] > 1
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """Two linear maps with a quick GELU between them, four times as wide inside."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
+        self.out = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(quick_gelu(self.fc(x)))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attn_norm = RMSNorm(config.n_embd)
+        self.attn = Attention(config)
+        self.mlp_norm = RMSNorm(config.n_embd)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), cache, layer)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Transformer(nn.Module):
+    """Tokens in, logits out."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = nn.Embedding(config.n_positions, config.n_embd)
+        if config.causal:
+            self.start_embedding = nn.Parameter(torch.empty(config.n_embd))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = RMSNorm(config.n_embd)
+        self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """The released initialisation; with a zero head, the loss starts at ln V exactly."""
+        width, depth = self.config.n_embd, self.config.n_layer
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.position_embedding.weight, std=0.01)
+        if self.config.causal:
+            nn.init.normal_(self.start_embedding, std=0.02)
+        for block in self.blocks:
+            nn.init.normal_(block.attn.qkv.weight, std=1 / math.sqrt(width))
+            nn.init.normal_(block.attn.out.weight, std=1 / math.sqrt(width * depth))
+            nn.init.normal_(block.mlp.fc.weight, std=0.02)
+            nn.init.normal_(block.mlp.out.weight, std=0.02)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V) for tokens (B, T): position t's distribution over what stands, or stood, at position t.
+
+        A causal model sees only what comes before t. One that is not sees all but the positions where `mask` (B, T)
+        is True.
+        """
+        x = self.embed(tokens, mask)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+    def embed(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Input embeddings (B, T, C).
+
+        Causal: the start embedding goes first and the last token is dropped, so that every pixel is predicted, the
+        first one included. Not causal: a masked token's embedding is multiplied by 0 and its position stays.
+        """
+        if self.config.causal:
+            x = self._after_start(tokens[:, :-1])
+        else:
+            x = self.token_embedding(tokens)
+            if mask is not None:
+                x = x * ~mask[..., None]
+        return x + self.position_embedding.weight[: x.shape[1]]
+
+    def features(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Pooled features of every layer from one pass: (B, L + 1, C).
+
+        Row l is the post-norm input of attention block l, averaged over the sequence (section 3.3 of the paper);
+        the last row is the average of the final norm. No layer's sequence is kept.
+        """
+        x = self.embed(tokens, mask)
+        pooled = []
+        for block in self.blocks:
+            pooled.append(block.attn_norm(x).mean(dim=1))
+            x = block(x)
+        pooled.append(self.norm(x).mean(dim=1))
+        return torch.stack(pooled, dim=1)
+
+    def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Logits (B, V) of the token after `tokens` (B, t), which follow what `cache` has seen already.
+
+        An empty cache takes a prompt of any length (t = 0 asks for the first pixel); after that, one token a call.
+        """
+        first = cache.length
+        x = self._after_start(tokens) if first == 0 else self.token_embedding(tokens)
+        x = x + self.position_embedding.weight[first : first + x.shape[1]]
+        for layer, block in enumerate(self.blocks):
+            x = block(x, cache, layer)
+        cache.length += x.shape[1]
+        return self.head(self.norm(x[:, -1]))
+
+    def new_cache(self, batch_size: int) -> KVCache:
+        """An empty cache for `batch_size` sequences of full length, where the weights are."""
+        weight = self.token_embedding.weight
+        shape = (self.config.n_layer, batch_size, self.config.n_head, self.config.n_positions, self.config.head_size)
+        return KVCache(torch.empty((2, *shape), device=weight.device, dtype=weight.dtype))
+
+    def _after_start(self, tokens: Tensor) -> Tensor:
+        start = self.start_embedding.expand(tokens.shape[0], 1, -1)
+        return torch.cat([start, self.token_embedding(tokens)], dim=1)
