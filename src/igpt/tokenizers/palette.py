@@ -1,0 +1,117 @@
+"""The palette: k colours, and the table that finds the nearest one for each of the 2^24 colours there are."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from igpt.errors import IgptError
+from igpt.files import atomic_path
+from igpt.tokenizers.nearest import nearest_table
+
+MAX_SIZE = 4096
+
+
+class Palette:
+    """An immutable set of k colours; a token is the index of the nearest one (Euclidean, in RGB; ties to the lower).
+
+    `centroids` (k, 3) lie in [0, 255] and need not be whole numbers; decoding rounds them. `info` says where they
+    come from and how good they are (source, PSNR in dB, number of distinct colours); it plays no part in equality.
+    """
+
+    kind: ClassVar[str] = "palette"
+
+    def __init__(self, centroids: NDArray[np.floating], info: dict[str, Any] | None = None) -> None:
+        centroids = np.array(centroids, dtype=np.float32)  # a copy, so that nobody can change it from outside
+        if centroids.ndim != 2 or centroids.shape[1] != 3 or not 1 <= len(centroids) <= MAX_SIZE:
+            raise IgptError(
+                f"A palette must have shape (k, 3) with k from 1 to {MAX_SIZE}; this one has {centroids.shape}."
+            )
+        if not (np.isfinite(centroids).all() and centroids.min() >= 0 and centroids.max() <= 255):
+            raise IgptError("A palette's colours must lie in [0, 255]; this one has values outside.")
+        centroids.flags.writeable = False
+        self.centroids = centroids
+        self.info = dict(info or {})
+        self._on_device: dict[tuple[str, torch.device], Tensor] = {}
+
+    def __repr__(self) -> str:
+        return f"Palette({self.vocab_size} colours, fingerprint {self.fingerprint})"
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.centroids)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.centroids.tobytes()).hexdigest()[:16]
+
+    @functools.cached_property
+    def colours(self) -> NDArray[np.uint8]:
+        """The colours as they are drawn, (k, 3)."""
+        return np.rint(self.centroids).astype(np.uint8)
+
+    @functools.cached_property
+    def table(self) -> NDArray[np.int16]:
+        """The token of every colour r * 65536 + g * 256 + b; 32 MiB, made once in about a second."""
+        return nearest_table(self.centroids)
+
+    def n_tokens(self, resolution: int) -> int:
+        return resolution**2
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Tokens (N, H * W) int64 of uint8 images (N, H, W, 3): one table look-up a pixel, exact on every device."""
+        if images.dtype != torch.uint8 or images.shape[-1] != 3:
+            raise TypeError(f"images must be uint8 with 3 channels last, not {images.dtype} {tuple(images.shape)}")
+        red, green, blue = images.to(torch.int32).unbind(-1)
+        colour = (red << 16) | (green << 8) | blue
+        return self._device_copy("table", images.device)[colour.flatten(1)].long()
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """uint8 images (N, side, side, 3) of tokens (N, side * side)."""
+        side = math.isqrt(tokens.shape[-1])
+        if side * side != tokens.shape[-1]:
+            raise ValueError(f"{tokens.shape[-1]} tokens do not make a square picture")
+        return self._device_copy("colours", tokens.device)[tokens].unflatten(-2, (side, side))
+
+    def _device_copy(self, name: str, device: torch.device) -> Tensor:
+        if (name, device) not in self._on_device:
+            array: NDArray[Any] = getattr(self, name)
+            self._on_device[name, device] = torch.from_numpy(array.copy()).to(device)
+        return self._on_device[name, device]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "centroids": torch.tensor(self.centroids), "info": self.info}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Palette:
+        return cls(state["centroids"].numpy(), state["info"])
+
+    def save(self, path: Path) -> None:
+        """Write an .npz that needs no pickle: `centroids`, and `info` as JSON."""
+        with atomic_path(path) as temporary:
+            np.savez(temporary, centroids=self.centroids, info=np.array(json.dumps(self.info)))
+
+    @classmethod
+    def load(cls, path: Path) -> Palette:
+        """Read an .npz made by :meth:`save`, or OpenAI's centre file: .npy, (k, 3) in [-1, 1]."""
+        try:
+            content = np.load(path, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                if np.abs(content).max() > 1:
+                    raise IgptError(f"{path} is no centre file in OpenAI's format: its values leave [-1, 1].")
+                return cls(127.5 * (content + 1), {"source": f"{path.name} (OpenAI's format)"})
+            with content:
+                return cls(content["centroids"], json.loads(str(content["info"])))
+        except FileNotFoundError:
+            raise IgptError(f"There is no palette at {path}; check tokenizer.path.") from None
+        except (ValueError, KeyError, EOFError, OSError) as error:
+            raise IgptError(f"{path} is not a palette that can be read ({error}).") from None
