@@ -1,0 +1,29 @@
+"""Random numbers as pure functions of counters: no state, so no dependence on workers, processes or interruptions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift; torch's own keeps the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every input bit changes half of the output bits."""
+    x = (x ^ _shift_right(x, 30)) * -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9 as a signed number
+    x = (x ^ _shift_right(x, 27)) * -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
+    return x ^ _shift_right(x, 31)
+
+
+def uniform(seed: int, *counters: Tensor) -> Tensor:
+    """float64 in [0, 1), a function of `seed` and the int64 `counters`, which broadcast against each other.
+
+    The same on every device: only integer arithmetic modulo 2^64, and one exact division.
+    """
+    state = torch.tensor(seed, dtype=torch.int64, device=counters[0].device)
+    for counter in counters:
+        state = _mix(state + counter * -0x61C8864680B583EB + 1)  # 0x9E3779B97F4A7C15, the golden ratio's bits
+    return _shift_right(state, 11).double() / 2**53

@@ -1,0 +1,92 @@
+"""Batches by arithmetic: which samples form which batch is a pure function of the seed and the batch's number."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from igpt.batch import ImageBatch
+from igpt.data.packed import PackedImages
+
+
+@functools.lru_cache(maxsize=2)
+def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order in which an epoch visits n samples."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
+
+
+def samples_at(positions: NDArray[np.int64], n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices and epochs of the samples at `positions` of the endless stream of epochs over n samples."""
+    epochs, places = np.divmod(positions, n)
+    index = np.empty_like(positions)
+    for epoch in np.unique(epochs):
+        chosen = epochs == epoch
+        index[chosen] = epoch_order(n, seed, int(epoch))[places[chosen]]
+    return index, epochs
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process's part of every global batch: `batch_size` samples a step over all processes and micro-batches."""
+
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples that one process takes at once."""
+        return self.batch_size // (self.world_size * self.accumulate)
+
+    def positions(self, micro_step: int) -> NDArray[np.int64]:
+        """Places in the stream of this process's `micro_step`-th micro-batch since training began."""
+        step, part = divmod(micro_step, self.accumulate)
+        first = step * self.batch_size + (part * self.world_size + self.rank) * self.micro_batch
+        return np.arange(first, first + self.micro_batch)
+
+
+class TrainingStream(IterableDataset[ImageBatch]):
+    """Endless batches of a split, from micro-step `start` on; workers take turns, so their number changes nothing."""
+
+    def __init__(self, split: PackedImages, share: Share, seed: int, start: int = 0) -> None:
+        self.split, self.share, self.seed, self.start = split, share, seed, start
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        worker = get_worker_info()
+        micro_step, stride = self.start, 1
+        if worker is not None:
+            micro_step, stride = micro_step + worker.id, worker.num_workers
+        while True:
+            index, epoch = samples_at(self.share.positions(micro_step), len(self.split), self.seed)
+            yield fetch(self.split, index, epoch)
+            micro_step += stride
+
+
+class EvaluationBatches(Dataset[ImageBatch]):
+    """A split once through, in order; each process takes every `world_size`-th sample."""
+
+    def __init__(self, split: PackedImages, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.split, self.batch_size = split, batch_size
+        self.mine = np.arange(rank, len(split), world_size)
+
+    def __len__(self) -> int:
+        return -(-len(self.mine) // self.batch_size)
+
+    def __getitem__(self, batch: int) -> ImageBatch:
+        if not 0 <= batch < len(self):
+            raise IndexError(batch)
+        index = self.mine[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return fetch(self.split, index, np.zeros_like(index))
+
+
+def fetch(split: PackedImages, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> ImageBatch:
+    """A whole batch by one fancy index: no work an image."""
+    arrays = (split.images[index], split.labels[index], index, epoch)
+    return ImageBatch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
