@@ -1,0 +1,88 @@
+"""Pictures for people: grids, completions, palettes, curves. Arrays in, Pillow images out."""
+
+from __future__ import annotations
+
+import colorsys
+import csv
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from igpt.files import atomic_path
+
+Images = NDArray[np.uint8]  # (N, H, W, 3)
+
+GAP = 2  # pixels between pictures, after enlarging
+SHORTEST_SIDE = 64  # small pictures are enlarged, without smoothing, at least to this
+HIDDEN = 200  # the gray of what a completion was not shown
+
+
+def grid(images: Images, columns: int | None = None) -> Image.Image:
+    """Images in rows, enlarged so that a person sees the pixels; about square unless `columns` says otherwise."""
+    n, height, width, _ = images.shape
+    columns = columns or max(1, int(np.ceil(n**0.5)))
+    rows = -(-n // columns)
+    scale = max(1, -(-SHORTEST_SIDE // min(height, width)))
+    tall, wide = height * scale + GAP, width * scale + GAP
+    canvas = np.full((rows * tall + GAP, columns * wide + GAP, 3), 255, np.uint8)
+    for i, image in enumerate(images):
+        y, x = GAP + i // columns * tall, GAP + i % columns * wide
+        canvas[y : y + tall - GAP, x : x + wide - GAP] = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    return Image.fromarray(canvas)
+
+
+def completion_figure(originals: Images, completions: NDArray[np.uint8], given_rows: int) -> Image.Image:
+    """One line an image, in the style of the paper's first page: what was given, completions (N, n, H, W, 3), the
+    original."""
+    shown = originals.copy()
+    shown[:, given_rows:] = HIDDEN
+    lines = np.concatenate([shown[:, None], completions, originals[:, None]], axis=1)
+    return grid(lines.reshape(-1, *originals.shape[1:]), columns=lines.shape[1])
+
+
+def swatches(colours: NDArray[np.uint8], rows: int = 16) -> Image.Image:
+    """The colours (k, 3) so that the gamut can be seen: grays on the left, then hues, light to dark in each column."""
+    hls = np.array([colorsys.rgb_to_hls(*(c / 255.0)) for c in colours])
+    chroma = (colours.max(axis=1).astype(int) - colours.min(axis=1)) / 255
+    hue = np.where(chroma < 0.08, -1.0, hls[:, 0])
+    by_hue = np.lexsort((hls[:, 1], hue))
+    columns = [column[np.argsort(-hls[column, 1])] for column in np.split(by_hue, range(rows, len(by_hue), rows))]
+    picture = np.full((rows, len(columns), 3), 255, np.uint8)
+    for x, column in enumerate(columns):
+        picture[: len(column), x] = colours[column]
+    return Image.fromarray(picture.repeat(16, axis=0).repeat(16, axis=1))
+
+
+def quantised_strip(originals: Images, quantised: Images) -> Image.Image:
+    """Originals above their quantised selves."""
+    return grid(np.concatenate([originals, quantised]), columns=len(originals))
+
+
+def loss_curve(metrics: Path) -> Image.Image:
+    """Training and validation nats per token by step, from a run's metrics.csv."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with open(metrics, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for name, style in (("train/nats_per_token", {"lw": 1, "alpha": 0.6}), ("val/nats_per_token", {"marker": "o"})):
+        points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name, **style)  # type: ignore[arg-type]
+    axes.set(xlabel="step", ylabel="nats per token")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+def save(picture: Image.Image, path: Path) -> Path:
+    """Write a PNG, whole or not at all; return its path."""
+    with atomic_path(path) as temporary:
+        picture.save(temporary)
+    return path
