@@ -1,0 +1,79 @@
+"""Muon (Jordan et al. 2024) for the matrices of the blocks, Adam for everything else, as one optimiser."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Coefficients of the quintic Newton-Schulz iteration that Muon's authors chose: they push every singular value
+# into about [0.7, 1.2] in five steps, rather than to exactly 1.
+QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Matrices (n, rows, columns) with about the same singular vectors and all singular values near 1.
+
+    In bfloat16 on GPUs, as proposed; in float32 on CPUs, where most have no bfloat16 arithmetic.
+    """
+    a, b, c = QUINTIC
+    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+class MuonAdam(torch.optim.Adam):
+    """Adam, whose parameter groups with `matrices=True` are updated by Muon instead.
+
+    A Muon update is the Nesterov momentum of the gradient, orthogonalised and scaled by max(1, rows / columns)^0.5.
+    A matrix that is several stacked ones (queries, keys, values) is taken apart: all are square or 4 to 1 here.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], momentum: float = 0.95
+    ) -> None:
+        super().__init__([{"matrices": False, **group} for group in groups], lr=lr, betas=betas)
+        self.momentum = momentum
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if group["matrices"]:
+                self._muon(group)
+        super().step()
+        return loss
+
+    def _muon(self, group: dict[str, Any]) -> None:
+        by_shape: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            state = self.state[p]
+            if not state:
+                # Adam's loading code wants a step count in every state.
+                state.update(step=torch.tensor(0.0), momentum=torch.zeros_like(p))
+            state["step"] += 1
+            state["momentum"].lerp_(p.grad, 1 - self.momentum)
+            update = p.grad.lerp(state["momentum"], self.momentum)
+            rows, columns = update.shape
+            parts = update.unflatten(0, (3, columns)) if rows == 3 * columns else update[None]
+            by_shape[parts.shape].append((p, parts))
+            p.grad = None  # so that Adam passes over it
+        for shape, updates in by_shape.items():
+            scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
+            orthogonal = orthogonalise(torch.cat([parts for _, parts in updates]))
+            for (p, _), parts in zip(updates, orthogonal.split(shape[0]), strict=True):
+                p.add_(parts.reshape(p.shape), alpha=-group["lr"] * scale)

@@ -1,0 +1,60 @@
+"""Samples and completions while the model learns."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from igpt import figures
+from igpt.data.datamodule import ImageDataModule
+from igpt.objectives.base import PretrainingObjective
+from igpt.pretrained import Pretrained
+from igpt.training.tracking import log_picture
+
+log = logging.getLogger(__name__)
+
+
+class DrawPictures(pl.Callback):
+    """Every `every_n_steps` steps, after a validation, draw samples and completions of validation images.
+
+    The completed images are of the class `label`, or of any if that is None. Always the same seed, so that two
+    pictures differ only by what was learned in between.
+    """
+
+    def __init__(
+        self, directory: str, every_n_steps: int, n_samples: int = 16, n_images: int = 6, n_completions: int = 4,
+        label: int | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.directory = Path(directory)
+        self.every_n_steps = every_n_steps
+        self.n_samples = n_samples
+        self.n_images = n_images
+        self.n_completions = n_completions
+        self.label = label
+        self.seed = seed
+        self._last_drawn = 0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        due = trainer.global_step // self.every_n_steps > self._last_drawn // self.every_n_steps
+        if due and not trainer.sanity_checking and trainer.is_global_zero:
+            self.draw(trainer, pl_module)
+
+    def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw now, into samples/ and completions/, and hand the pictures to the trackers."""
+        assert isinstance(pl_module, PretrainingObjective)
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        pretrained = Pretrained(pl_module.model, data.tokenizer)
+        images = data.splits["validation"].choose(self.n_images, self.label)
+        name = f"step_{trainer.global_step:07d}.png"
+        pictures = {
+            "samples": figures.grid(pretrained.sample(self.n_samples, self.seed)),
+            "completions": figures.completion_figure(
+                images, pretrained.complete(images, self.n_completions, seed=self.seed), pretrained.given_rows(0.5)
+            ),
+        }
+        for kind, picture in pictures.items():
+            log_picture(trainer, kind, figures.save(picture, self.directory / kind / name))
+        pl_module.train()
+        self._last_drawn = trainer.global_step

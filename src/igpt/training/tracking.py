@@ -1,0 +1,117 @@
+"""Where numbers and pictures of a run go: metrics.csv always, and the trackers that the configuration names."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import netrc
+import os
+import socket
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pytorch_lightning as pl
+import wandb
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from igpt.files import atomic_path
+from igpt.run import RunDirectory
+
+log = logging.getLogger(__name__)
+
+
+class MetricsCSV(Logger):
+    """metrics.csv: one row a logged step, one column a metric. Steps count from 0, as everywhere in Lightning.
+
+    A run that is gone on with keeps the rows of the steps before `first_step`; those after it are trained anew.
+    """
+
+    def __init__(self, path: Path, first_step: int = 0) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: dict[int, dict[str, Any]] = {}
+        if path.exists():
+            with open(path, newline="", encoding="utf-8") as file:
+                rows = {int(row.pop("step")): row for row in csv.DictReader(file)}
+            self.rows = {step: {k: v for k, v in row.items() if v} for step, row in rows.items() if step < first_step}
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The configuration lies in .hydra/ already."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        values = {name: value for name, value in metrics.items() if name != "epoch"}
+        self.rows.setdefault(step or 0, {}).update(values)
+
+    @rank_zero_only
+    def save(self) -> None:
+        names = sorted({name for row in self.rows.values() for name in row})
+        with atomic_path(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ("step", *names))
+            writer.writeheader()
+            writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
+
+
+class WandbTracker(WandbLogger):
+    """W&B, with one run however often training is interrupted, and offline by itself where it cannot be online."""
+
+    def __init__(self, run_dir: str, offline: bool | None = None, **init: Any) -> None:
+        """`offline=None` finds out: without a key or a reachable server, the run is kept in `run_dir` for later."""
+        run_id = RunDirectory(Path(run_dir)).tracking_id() if rank_zero_only.rank == 0 else None
+        if offline is None:
+            offline = "WANDB_MODE" not in os.environ and (reason := why_offline()) is not None
+            if offline:
+                log.info("W&B: %s, so this run is kept offline; `wandb sync %s/wandb/*run-*` uploads it.", reason, run_dir)
+        # Offline, W&B has nothing to say that the line above did not; and it must not capture the progress bar.
+        settings = wandb.Settings(silent=bool(offline), console="off")
+        super().__init__(save_dir=run_dir, id=run_id, resume="allow", offline=bool(offline), settings=settings, **init)
+
+
+def why_offline(timeout: float = 3.0) -> str | None:
+    """The reason for which W&B cannot be reached from here, or None if it can."""
+    url = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    host = url.hostname or ""
+    if not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(host):
+        return "no API key is set (`wandb login` sets one)"
+    try:
+        socket.create_connection((host, url.port or 443), timeout).close()
+    except OSError:
+        return f"{host} cannot be reached"
+    return None
+
+
+def _has_netrc_entry(host: str) -> bool:
+    try:
+        file = os.environ.get("NETRC") or Path.home() / ".netrc"
+        return netrc.netrc(str(file)).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def log_picture(trainer: pl.Trainer, name: str, path: Path) -> None:
+    """Hand a PNG to every tracker that shows pictures."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, [str(path)], step=None)
+        elif isinstance(logger, TensorBoardLogger):
+            import numpy as np
+            from PIL import Image
+
+            logger.experiment.add_image(name, np.asarray(Image.open(path)), trainer.global_step, dataformats="HWC")
