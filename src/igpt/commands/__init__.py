@@ -1,0 +1,1 @@
+"""One small Hydra app a console script: the only place where OmegaConf objects exist."""

@@ -1,0 +1,40 @@
+"""igpt-palette: build a palette alone, say how good it is, show it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from igpt.commands.app import run_app
+
+if TYPE_CHECKING:
+    from igpt.data.datamodule import ImageDataModule
+
+
+def main() -> None:
+    """The console script."""
+    run_app(palette, "palette")
+
+
+def palette(config: DictConfig) -> None:
+    """Build (or read) the palette; write palette.npz, the swatches, and originals above their quantised selves."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.utils import instantiate
+
+    from igpt import figures
+    from igpt.tokenizers import Palette
+    from igpt.training.report import palette_figures
+
+    data: ImageDataModule = instantiate(config.data, tokenizer=config.tokenizer, _convert_="all")
+    data.prepare_data()
+    data.setup()
+    assert isinstance(data.tokenizer, Palette)
+    output = Path(HydraConfig.get().runtime.output_dir)
+    data.tokenizer.save(output / "palette.npz")
+    for name, picture in palette_figures(data.tokenizer, data).items():
+        figures.save(picture, output / f"{name}.png")
+    for name, value in {"fingerprint": data.tokenizer.fingerprint, **data.tokenizer.info}.items():
+        print(f"{name:18} {value}")
+    print(f"Results are in {output}: palette.npz, palette.png, quantised.png")

@@ -1,0 +1,64 @@
+"""igpt-sample: pictures drawn by a trained model, from nothing and from the upper part of given images."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from igpt.commands.app import plain, run_app
+
+if TYPE_CHECKING:
+    from igpt.figures import Images
+    from igpt.pretrained import Pretrained
+
+
+def main() -> None:
+    """The console script."""
+    run_app(sample, "sample")
+
+
+def sample(config: DictConfig) -> None:
+    """Draw samples and completions; write PNG grids, and the pictures as arrays."""
+    import numpy as np
+
+    from igpt import figures
+    from igpt.files import atomic_path
+    from igpt.pretrained import load
+    from igpt.run import find_run
+
+    pretrained = load(config.run, config.device, config.checkpoint)
+    how: dict[str, Any] = {"seed": config.seed, **plain(config.sampling)}
+    pictures, arrays = {}, {}
+    if config.n > 0:
+        arrays["samples"] = pretrained.sample(config.n, **how)
+        pictures["samples"] = figures.grid(arrays["samples"])
+    if config.completions > 0:
+        arrays["originals"] = images_to_complete(config, pretrained)
+        arrays["completions"] = pretrained.complete(arrays["originals"], config.completions, config.given, **how)
+        rows = pretrained.given_rows(config.given)
+        pictures["completions"] = figures.completion_figure(arrays["originals"], arrays["completions"], rows)
+
+    default = find_run(config.run).path / "drawn" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    output = Path(config.output).expanduser() if config.output else default
+    for name, picture in pictures.items():
+        figures.save(picture, output / f"{name}.png")
+    with atomic_path(output / "arrays.npz") as temporary:
+        np.savez_compressed(temporary, **arrays)
+    print(f"Results are in {output}: {', '.join(f'{name}.png' for name in pictures)}, arrays.npz")
+
+
+def images_to_complete(config: DictConfig, pretrained: Pretrained) -> Images:
+    """The image files the configuration names, or test images of the run's own data."""
+    import numpy as np
+
+    from igpt.commands.runs import data_of_run
+    from igpt.data.image_files import expand, read_image
+
+    if config.images is None:
+        split = data_of_run(config.run, pretrained).splits["test"]
+        return split.choose(config.n_images, config.image_class)
+    paths = [config.images] if isinstance(config.images, str) else list(config.images)
+    return np.stack([read_image(path, pretrained.resolution) for path in expand(paths)])
