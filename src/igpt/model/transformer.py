@@ -32,11 +32,6 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.gain.shape, self.gain, self.eps)
 
 
-def quick_gelu(x: Tensor) -> Tensor:
-    """x * sigmoid(1.702 x), the release's GELU."""
-    return F.silu(1.702 * x) / 1.702  # the same function; silu is one fused kernel, forward and backward
-
-
 class Attention(nn.Module):
     """Multi-head self-attention through torch's fused kernels."""
 
@@ -57,7 +52,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear maps with a quick GELU between them, four times as wide inside."""
+    """Two linear maps with a quick GELU, x * sigmoid(1.702 x), between them; four times as wide inside."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -65,7 +60,10 @@ class MLP(nn.Module):
         self.out = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(quick_gelu(self.fc(x)))
+        # quick GELU(x) = silu(1.702 x) / 1.702. Scaling the weights instead of the activations saves two passes over
+        # the largest tensor of the block.
+        x = F.silu(F.linear(x, 1.702 * self.fc.weight))
+        return F.linear(x, self.out.weight / 1.702)
 
 
 class Block(nn.Module):

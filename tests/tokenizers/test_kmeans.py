@@ -1,0 +1,82 @@
+import builtins
+
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+
+from igpt.errors import IgptError
+from igpt.tokenizers.histogram import count_colours
+from igpt.tokenizers.kmeans import PaletteRecipe, weighted_kmeans
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """Correlated colours, many of which occur often."""
+    rng = np.random.default_rng(0)
+    centres = rng.uniform(0, 255, (40, 3))
+    return np.clip(centres[rng.integers(40, size=20_000)] + rng.normal(0, 12, (20_000, 3)), 0, 255).astype(np.uint8)
+
+
+def mean_squared_error(pixels, centroids):
+    return (((pixels[:, None] - centroids.astype(np.float64)) ** 2).sum(-1)).min(1).mean()
+
+
+def test_histogram_equals_numpy_unique(pixels):
+    colours, counts = count_colours([pixels[:777], pixels[777:].reshape(-1, 1, 3)])
+    expected, expected_counts = np.unique(pixels, axis=0, return_counts=True)
+    np.testing.assert_array_equal(colours, expected)
+    np.testing.assert_array_equal(counts, expected_counts)
+
+
+def test_weighted_clustering_is_as_good_as_scikit_learn_on_all_pixels(pixels):
+    colours, counts = count_colours([pixels])
+    ours = weighted_kmeans(colours.astype(np.float32), counts, k=16, iterations=50, seed=0)
+    theirs = KMeans(16, n_init=4, random_state=0).fit(pixels.astype(np.float64)).cluster_centers_
+    assert mean_squared_error(pixels, ours) < 1.05 * mean_squared_error(pixels, theirs)
+
+
+def test_every_centroid_is_the_weighted_mean_of_its_pixels(pixels):
+    """The condition for a local optimum, which depends on the weights."""
+    colours, counts = count_colours([pixels])
+    centroids = weighted_kmeans(colours.astype(np.float32), counts, k=4, iterations=100, seed=0)
+    nearest = ((pixels[:, None] - centroids.astype(np.float64)) ** 2).sum(-1).argmin(1)
+    means = np.stack([pixels[nearest == i].mean(0) for i in range(4)])
+    np.testing.assert_allclose(centroids, means, atol=0.5)
+
+
+def test_info_tells_source_and_quality(pixels):
+    palette = PaletteRecipe(size=16).build(lambda: [pixels], "some pixels")
+    error = ((pixels[:, None] - palette.colours.astype(np.float64)) ** 2).sum(-1).min(1).mean() / 3
+    assert palette.info["psnr_db"] == pytest.approx(10 * np.log10(255**2 / error), abs=0.01)
+    assert palette.info["source"] == "some pixels"
+    assert palette.info["pixels"] == len(pixels)
+    assert palette.info["distinct_colours"] == len(np.unique(pixels, axis=0))
+
+
+def test_the_same_recipe_gives_the_same_palette(pixels):
+    recipe = PaletteRecipe(size=16, seed=3)
+    assert recipe.build(lambda: [pixels], "a").fingerprint == recipe.build(lambda: [pixels], "b").fingerprint
+
+
+def test_as_many_colours_as_there_are_lose_nothing():
+    few = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8).repeat([5, 3, 9], axis=0)
+    assert PaletteRecipe(size=3).build(lambda: [few], "three colours").info["psnr_db"] == float("inf")
+
+
+def test_more_colours_than_there_are_is_an_error():
+    few = np.zeros((10, 3), np.uint8)
+    with pytest.raises(IgptError, match="a flag: it has 1 distinct colours; set tokenizer.size to 1 or less"):
+        PaletteRecipe(size=2).build(lambda: [few], "a flag")
+
+
+def test_without_faiss_the_message_says_how_to_get_it(monkeypatch, pixels):
+    real = builtins.__import__
+
+    def no_faiss(name, *args, **kwargs):
+        if name == "faiss":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no_faiss)
+    with pytest.raises(IgptError, match=r"pip install 'igpt\[cpu\]'"):
+        PaletteRecipe(size=2).build(lambda: [pixels], "pixels")
