@@ -38,17 +38,43 @@ def random_weights(config: TransformerConfig, std: float = 0.3) -> Transformer:
     return model.eval()
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command in an empty folder: command("train", "experiment=emoji_ar") gives what it printed.
+def run_command(name: str, *arguments: str, cwd: Path) -> None:
+    """Run a command in this process and in the folder `cwd`: run_command("train", "experiment=emoji_ar", cwd=...).
 
     A command that ends with an error raises SystemExit, whose `code` is the message.
     """
-    monkeypatch.chdir(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", [f"igpt-{name}", *arguments])
+        import_module(f"igpt.commands.{name}").main()
+
+
+@pytest.fixture
+def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in an empty folder; command("palette", "tokenizer.size=4") gives what it printed."""
 
     def run(name: str, *arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", [f"igpt-{name}", *arguments])
-        import_module(f"igpt.commands.{name}").main()
+        run_command(name, *arguments, cwd=tmp_path)
         return capsys.readouterr().out
 
     return run
+
+
+# A model of one layer on 8x8 pixels in 16 colours: a few steps take a second.
+SMALL = (
+    "experiment=emoji_ar", "logger=none", "data.source.resolution=8", "data.eval_batch_size=512", "tokenizer.size=16",
+    "model.n_layer=1", "model.n_embd=32", "trainer.log_every_n_steps=1",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a small model after eight steps; tests must not change it."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        run_command(
+            "train", *SMALL, "hydra.run.dir=run", "trainer.max_steps=8", "trainer.val_check_interval=4",
+            "draw_every=4", cwd=folder,
+        )  # fmt: skip
+    return folder / "run"

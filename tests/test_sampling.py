@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_weights
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import random_weights
 from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
 from igpt.sampling import filter_logits, generate

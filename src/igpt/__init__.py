@@ -1,8 +1,8 @@
 """igpt: generative pre-training from pixels.
 
-    import igpt
-    model = igpt.load("outputs/...")
-    model.sample(16)
+import igpt
+model = igpt.load("outputs/...")
+model.sample(16)
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ class ImageBatch(NamedTuple):
 
     images: Tensor  # (B, H, W, 3) uint8
     labels: Tensor  # (B,) int64
-    index: Tensor  # (B,) int64, the sample's place in its split
-    epoch: Tensor  # (B,) int64, 0 for evaluation
+    indices: Tensor  # (B,) int64, places in the split
+    epochs: Tensor  # (B,) int64, how often the stream had been through the split; 0 for evaluation
 
 
 class TokenBatch(NamedTuple):
@@ -21,5 +21,5 @@ class TokenBatch(NamedTuple):
 
     tokens: Tensor  # (B, T) int64, raster order
     labels: Tensor  # (B,) int64
-    index: Tensor  # (B,) int64
-    epoch: Tensor  # (B,) int64
+    indices: Tensor  # (B,) int64
+    epochs: Tensor  # (B,) int64

@@ -35,7 +35,8 @@ def grid(images: Images, columns: int | None = None) -> Image.Image:
 
 def completion_figure(originals: Images, completions: NDArray[np.uint8], given_rows: int) -> Image.Image:
     """One line an image, in the style of the paper's first page: what was given, completions (N, n, H, W, 3), the
-    original."""
+    original.
+    """
     shown = originals.copy()
     shown[:, given_rows:] = HIDDEN
     lines = np.concatenate([shown[:, None], completions, originals[:, None]], axis=1)

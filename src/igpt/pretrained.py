@@ -30,8 +30,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch.load raises whatever its readers stumble over
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise IgptError(
-            f"{path} is not a checkpoint of igpt that can be read ({type(error).__name__}: {reason}); if it is damaged, "
-            "use the run's other checkpoint."
+            f"{path} is not a checkpoint of igpt that can be read ({type(error).__name__}: {reason}); if it is "
+            "damaged, use the run's other checkpoint."
         ) from None
     return checkpoint
 
@@ -78,7 +78,7 @@ class Pretrained:
         return self._draw(torch.empty(n, 0, dtype=torch.long), seed, **how)
 
     def complete(self, images: Images, n: int = 1, given: float = 0.5, seed: int = 0, **how: Any) -> Images:
-        """n completions (N, n, H, W, 3) of each image, of which the upper part `given` (whole rows) is shown."""
+        """N completions (N, n, H, W, 3) of each image, of which the upper part `given` (whole rows) is shown."""
         prompt = self.tokenize(images)[:, : self.given_rows(given) * self.resolution]
         drawn = self._draw(prompt.repeat_interleave(n, dim=0), seed, **how)
         return drawn.reshape(len(images), n, *drawn.shape[1:])
@@ -97,7 +97,7 @@ class Pretrained:
 
     @torch.inference_mode()
     def log_likelihood(self, images: Images) -> NDArray[np.float64]:
-        """log p of each image's tokens (N,), in nats, summed over the positions."""
+        """Log p of each image's tokens (N,), in nats, summed over the positions."""
         nats = torch.cat([autoregressive_nats(self.model, tokens).double() for tokens in self._batches(images)])
         return (-nats * self.model.config.n_positions).cpu().numpy()
 

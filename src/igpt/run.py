@@ -80,14 +80,17 @@ def find_checkpoint(run: str | Path, prefer: str = "best") -> Path:
 
 def resume_arguments(argv: Sequence[str]) -> list[str]:
     """Arguments that go on with a run, from ones that hold `run=<dir>`: Hydra reads the configuration the run began
-    with and writes into the same directory. Other arguments override values, as ever. Without `run=`, no change."""
+    with and writes into the same directory. Other arguments override values, as ever. Without `run=`, no change.
+    """
     chosen = [a.removeprefix("run=") for a in argv if a.startswith("run=") and a != "run=null"]
     if not chosen:
         return list(argv)
     directory = find_run(chosen[-1]).path.resolve()
     find_checkpoint(directory, "last")
     if not RunDirectory(directory).config.exists():
-        raise IgptError(f"{directory} has no .hydra/config.yaml, so it cannot be gone on with; it is not a run directory.")
+        raise IgptError(
+            f"{directory} has no .hydra/config.yaml, so it cannot be gone on with; it is not a run directory."
+        )
     rest = [a for a in argv if not a.startswith("run=")]
     where = ["--config-path", str(directory / ".hydra"), "--config-name", "config"]
     # What Hydra itself does is not part of the stored configuration, so it is said again.

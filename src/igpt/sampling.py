@@ -11,7 +11,8 @@ from igpt.model.transformer import Transformer
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
     """Logits (B, V) over temperature, with -inf for all but the `top_k` largest and the smallest set of most likely
-    tokens whose probabilities reach `top_p` (nucleus sampling, Holtzman et al. 2019)."""
+    tokens whose probabilities reach `top_p` (nucleus sampling, Holtzman et al. 2019).
+    """
     logits = logits.float() / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         smallest_kept = logits.topk(top_k, dim=-1).values[:, -1:]

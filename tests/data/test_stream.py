@@ -38,19 +38,21 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 )  # fmt: skip
 def test_processes_and_micro_batches_share_the_global_batch(world_size, accumulate, micro, step):
     batch_size = world_size * accumulate * micro
-    together = np.concatenate([
-        Share(batch_size, rank, world_size, accumulate).positions(step * accumulate + part)
-        for part in range(accumulate)
-        for rank in range(world_size)
-    ])
+    together = np.concatenate(
+        [
+            Share(batch_size, rank, world_size, accumulate).positions(step * accumulate + part)
+            for part in range(accumulate)
+            for rank in range(world_size)
+        ]
+    )
     np.testing.assert_array_equal(together, Share(batch_size).positions(step))
 
 
 def test_batches_hold_the_samples_they_name(split):
     for batch in first(TrainingStream(split, Share(4), seed=1), 6):
         assert batch.images.shape == (4, 1, 1, 3)
-        torch.testing.assert_close(batch.images[:, 0, 0, 0].long(), batch.index)
-        torch.testing.assert_close(batch.labels, batch.index * 2)
+        torch.testing.assert_close(batch.images[:, 0, 0, 0].long(), batch.indices)
+        torch.testing.assert_close(batch.labels, batch.indices * 2)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -72,6 +74,6 @@ def test_evaluation_sees_every_sample_once(split, world_size):
         int(i)
         for rank in range(world_size)
         for batch in DataLoader(EvaluationBatches(split, 4, rank, world_size), batch_size=None)
-        for i in batch.index
+        for i in batch.indices
     ]
     assert sorted(seen) == list(range(10))

@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from conftest import random_weights
 from torch.nn import functional as F
 from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
 
+from conftest import random_weights
 from igpt.errors import IgptError
 from igpt.model.config import PRESETS, TransformerConfig
 from igpt.model.transformer import Transformer
@@ -72,7 +72,7 @@ def test_masked_model_sees_everything_but_the_masked_tokens():
 
 @pytest.fixture(scope="module")
 def pair():
-    """Our model and Hugging Face's ImageGPT with the same random weights (its biases, which the release lacks, at 0)."""
+    """Our model and Hugging Face's ImageGPT with the same random weights; its biases, which the release lacks, at 0."""
     config = TransformerConfig(n_layer=3, n_head=4, n_embd=32, vocab_size=16, n_positions=64)
     ours = random_weights(config)
     theirs = ImageGPTForCausalImageModeling(

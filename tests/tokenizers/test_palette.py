@@ -95,7 +95,9 @@ def test_files_that_are_no_palette(tmp_path, content, message):
         Palette.load(path)
 
 
-@pytest.mark.parametrize("bad", [np.zeros((3, 4)), np.full((2, 3), 256.0), np.full((2, 3), np.nan), np.zeros((5000, 3))])
+@pytest.mark.parametrize(
+    "bad", [np.zeros((3, 4)), np.full((2, 3), 256.0), np.full((2, 3), np.nan), np.zeros((5000, 3))]
+)
 def test_impossible_colours_are_refused(bad):
     with pytest.raises(IgptError, match="palette"):
         Palette(bad)

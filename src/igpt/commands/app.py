@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
@@ -20,30 +21,41 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def run_app(task: Task, config_name: str) -> None:
-    """Compose the configuration `config_name`, and run the task with it.
+    """Compose the configuration `config_name`, and run the task with it; errors become one sentence."""
+    asked_for = os.environ.get(FULL_ERROR)
 
-    What we foresaw ends with one sentence on stderr and status 1, without a traceback unless HYDRA_FULL_ERROR=1 asks
-    for one. What we did not foresee is a bug, and shows where it happened.
-    """
-    asked_for_traceback = os.environ.get(FULL_ERROR) == "1"
-    os.environ[FULL_ERROR] = "1"  # Hydra then lets errors through to us instead of printing them its own way
+    def restore() -> None:
+        os.environ.pop(FULL_ERROR, None)
+        if asked_for is not None:
+            os.environ[FULL_ERROR] = asked_for
 
     def job(config: DictConfig) -> None:
-        if not asked_for_traceback:
-            os.environ.pop(FULL_ERROR, None)  # processes started by the task begin afresh
-        try:
+        restore()
+        with one_sentence():
             task(config)
-        finally:
-            os.environ[FULL_ERROR] = "1"
 
     try:
-        hydra.main(version_base="1.3", config_path="pkg://igpt.conf", config_name=config_name)(job)()
+        with one_sentence():
+            os.environ[FULL_ERROR] = "1"  # so that Hydra lets errors of composition through to us
+            hydra.main(version_base="1.3", config_path="pkg://igpt.conf", config_name=config_name)(job)()
+    finally:
+        restore()
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """What we foresaw ends with one sentence on stderr and status 1, without a traceback unless HYDRA_FULL_ERROR=1 asks
+    for one. What we did not foresee is a bug, and shows where it happened.
+    """
+    if os.environ.get(FULL_ERROR) == "1":
+        yield
+        return
+    try:
+        yield
     except (IgptError, HydraException, OmegaConfBaseException) as error:
-        if asked_for_traceback:
-            raise
         sys.exit(f"Error: {str(error) or error.__cause__}")  # Hydra puts some of its messages into the cause
     except OSError as error:
-        if asked_for_traceback or error.filename is None:
+        if error.filename is None:
             raise
         sys.exit(f"Error: {error.filename}: {error.strerror}; choose a place that can be written, or make room there.")
 

@@ -46,7 +46,7 @@ def sample(config: DictConfig) -> None:
     for name, picture in pictures.items():
         figures.save(picture, output / f"{name}.png")
     with atomic_path(output / "arrays.npz") as temporary:
-        np.savez_compressed(temporary, **arrays)
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     print(f"Results are in {output}: {', '.join(f'{name}.png' for name in pictures)}, arrays.npz")
 
 

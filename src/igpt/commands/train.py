@@ -32,6 +32,7 @@ def main() -> None:
 def train(config: DictConfig) -> None:
     """Build what is missing, train (or go on), evaluate the best checkpoint, draw."""
     import logging
+    import warnings
 
     import pytorch_lightning as pl
     from hydra.core.hydra_config import HydraConfig
@@ -40,6 +41,7 @@ def train(config: DictConfig) -> None:
 
     log = logging.getLogger(__name__)
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
+    warnings.filterwarnings("ignore", module="pytorch_lightning")  # about its own insides and the speed of loaders
     pl.seed_everything(config.seed, workers=True, verbose=False)
 
     log.info("Preparing the data and the tokenizer")
@@ -107,7 +109,9 @@ def model_config_for(values: dict[str, Any], data: ImageDataModule, causal: bool
             f"model.n_positions is {n_positions}, but images of {side}x{side} have {data.n_tokens} tokens; leave "
             "model.n_positions=null, or change data.source.resolution."
         )
-    return TransformerConfig(**{**values, "n_positions": n_positions}, vocab_size=data.tokenizer.vocab_size, causal=causal)
+    return TransformerConfig(
+        **{**values, "n_positions": n_positions}, vocab_size=data.tokenizer.vocab_size, causal=causal
+    )
 
 
 def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) -> pl.Trainer:
@@ -153,7 +157,7 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     pretrained = load(checkpoint)
     test = split_likelihood(pretrained, data, "test")
     log.info("Drawing samples and completions")
-    draw_figures(run, pretrained, data, config.showcase_class)
+    draw_figures(run, pretrained, data, config.showcase_class, plain(config.sampling))
     timer = next(c for c in trainer.callbacks if isinstance(c, Timer))  # type: ignore[attr-defined]
     write_summary(run, {
         **likelihood_values(test, pretrained),

@@ -164,8 +164,8 @@ class ImageDataModule(pl.LightningDataModule):
     def tokenize(self, batch: ImageBatch, augment: bool = False) -> TokenBatch:
         images = batch.images
         if augment and self.flip:
-            images = horizontal_flip(images, self.seed, batch.epoch, batch.index)
-        return TokenBatch(self.tokenizer.encode(images), batch.labels, batch.index, batch.epoch)
+            images = horizontal_flip(images, self.seed, batch.epochs, batch.indices)
+        return TokenBatch(self.tokenizer.encode(images), batch.labels, batch.indices, batch.epochs)
 
     # In checkpoints
 

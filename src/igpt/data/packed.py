@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -33,12 +32,13 @@ class PackedImages:
         return len(self.images)
 
     def choose(self, n: int, label: int | None = None) -> NDArray[np.uint8]:
-        """n images (or all, if there are fewer), evenly spread over those of one class or over the whole split."""
-        candidates = np.arange(len(self)) if label is None else np.flatnonzero(self.labels == label)
-        if len(candidates) == 0:
-            raise IgptError(f"There is no image of class {label} to show; change showcase_class.")
-        chosen = np.linspace(0, len(candidates) - 1, min(n, len(candidates))).astype(int)
-        return self.images[candidates[chosen]]
+        """N images to show (or fewer, if there are not so many): the first of a class, or spread over the split."""
+        if label is None:
+            return self.images[np.linspace(0, len(self) - 1, min(n, len(self))).astype(int)]
+        chosen = np.flatnonzero(self.labels == label)[:n]
+        if len(chosen) == 0:
+            raise IgptError(f"There is no image of class {label} to show; choose another class, or null for any.")
+        return self.images[chosen]
 
 
 def content_key(*parts: dict[str, Any]) -> str:
@@ -62,7 +62,7 @@ def pack(source: ImageSource, cache_dir: Path) -> Path:
             unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
             try:
                 _write(source, unfinished)
-                os.rename(unfinished, folder)
+                unfinished.rename(folder)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
     return folder

@@ -33,7 +33,7 @@ def samples_at(positions: NDArray[np.int64], n: int, seed: int) -> tuple[NDArray
 
 @dataclass(frozen=True)
 class Share:
-    """This process's part of every global batch: `batch_size` samples a step over all processes and micro-batches."""
+    """The part of one process in each global batch of `batch_size` samples, over all processes and micro-batches."""
 
     batch_size: int
     rank: int = 0

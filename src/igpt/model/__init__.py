@@ -1,0 +1,1 @@
+"""The transformer: pure torch."""

@@ -11,6 +11,7 @@ an output matrix that is not tied to the input embedding and starts at zero.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Tokens in, logits out."""
 
+    blocks: Sequence[Block]  # an nn.ModuleList
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
@@ -91,7 +94,7 @@ class Transformer(nn.Module):
         self.position_embedding = nn.Embedding(config.n_positions, config.n_embd)
         if config.causal:
             self.start_embedding = nn.Parameter(torch.empty(config.n_embd))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))  # type: ignore[assignment]
         self.norm = RMSNorm(config.n_embd)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.init_weights()

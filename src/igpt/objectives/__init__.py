@@ -1,0 +1,1 @@
+"""LightningModules: a batch of tokens in, a loss and logs out."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def colour_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """r * 65536 + g * 256 + b of uint8 pixels (..., 3)."""
+    """R * 65536 + g * 256 + b of uint8 pixels (..., 3)."""
     red, green, blue = np.moveaxis(pixels.astype(np.int32), -1, 0)
     return (red << 16) | (green << 8) | blue
 

@@ -79,7 +79,7 @@ def weighted_kmeans(
     )
     kmeans.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
     kmeans.train(points, weights=weights.astype(np.float32))
-    return np.clip(kmeans.centroids, 0, 255)
+    return np.asarray(kmeans.centroids).clip(0, 255)
 
 
 def weighted_psnr(palette: Palette, colours: NDArray[np.uint8], counts: NDArray[np.int64]) -> float:

@@ -19,7 +19,7 @@ def nearest_table(centroids: NDArray[np.floating]) -> NDArray[np.int16]:
     n_blocks = 256 // SIDE
     axis = np.arange(256, dtype=np.float64).reshape(n_blocks, SIDE)
     squared = (axis[..., None, None] - centres.T) ** 2  # (block, colour in block, channel, k)
-    inside = (axis[:, :1, None] <= centres.T) & (centres.T <= axis[:, -1:, None])
+    inside = (axis[:, :1, None] <= centres.T) & (axis[:, -1:, None] >= centres.T)
     near = np.where(inside, 0, np.minimum(squared[:, 0], squared[:, -1]))  # (block, channel, k)
     far = np.maximum(squared[:, 0], squared[:, -1])
 

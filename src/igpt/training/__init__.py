@@ -1,0 +1,1 @@
+"""Everything around the training loop: optimisers, callbacks, tracking, the final report."""

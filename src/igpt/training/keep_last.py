@@ -32,6 +32,7 @@ class KeepLast(pl.Callback):
         self.every_n_steps = every_n_steps
         self._saving_is_due = False
         self._stop_requested = False
+        self._stopping = False
         self._previous_handlers: dict[int, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -51,6 +52,12 @@ class KeepLast(pl.Callback):
         self._stop_requested = True
         log.info("Stopping after this step; a second Ctrl-C stops at once, without saving.")
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._stopping:
+            raise Interrupted
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -61,8 +68,8 @@ class KeepLast(pl.Callback):
             return  # a run that goes on from here would miss that validation; save after the next step
         if trainer.strategy.reduce_boolean_decision(self._stop_requested, all=False):
             trainer.save_checkpoint(self.path)
-            raise Interrupted
-        if self._saving_is_due:
+            self._stopping = True  # before the next step, when this one's metrics are written too
+        elif self._saving_is_due:
             trainer.save_checkpoint(self.path)
             self._saving_is_due = False
 

@@ -44,10 +44,14 @@ class OptimConfig:
         betas = (self.betas[0], self.betas[1])
         if self.name == "adam":
             return torch.optim.Adam(model.parameters(), lr=self.lr, betas=betas)
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, p in model.named_parameters():
             (matrices if "blocks" in name and p.ndim == 2 else others).append(p)
-        groups = [{"params": others}, {"params": matrices, "lr": self.matrix_lr, "matrices": True}]
+        groups: list[dict[str, Any]] = [
+            {"params": others},
+            {"params": matrices, "lr": self.matrix_lr, "matrices": True},
+        ]
         return MuonAdam(groups, lr=self.lr, betas=betas, momentum=self.momentum)
 
     def lr_factor(self, step: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
@@ -24,16 +25,22 @@ class DrawPictures(pl.Callback):
     """
 
     def __init__(
-        self, directory: str, every_n_steps: int, n_samples: int = 16, n_images: int = 6, n_completions: int = 4,
-        label: int | None = None, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        directory: str,
+        every_n_steps: int,
+        n_samples: int = 16,
+        n_images: int = 6,
+        n_completions: int = 4,
+        label: int | None = None,
+        sampling: dict[str, Any] | None = None,
+    ) -> None:
         self.directory = Path(directory)
         self.every_n_steps = every_n_steps
         self.n_samples = n_samples
         self.n_images = n_images
         self.n_completions = n_completions
         self.label = label
-        self.seed = seed
+        self.sampling = sampling or {}
         self._last_drawn = 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -47,12 +54,11 @@ class DrawPictures(pl.Callback):
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         pretrained = Pretrained(pl_module.model, data.tokenizer)
         images = data.splits["validation"].choose(self.n_images, self.label)
+        completions = pretrained.complete(images, self.n_completions, **self.sampling)
         name = f"step_{trainer.global_step:07d}.png"
         pictures = {
-            "samples": figures.grid(pretrained.sample(self.n_samples, self.seed)),
-            "completions": figures.completion_figure(
-                images, pretrained.complete(images, self.n_completions, seed=self.seed), pretrained.given_rows(0.5)
-            ),
+            "samples": figures.grid(pretrained.sample(self.n_samples, **self.sampling)),
+            "completions": figures.completion_figure(images, completions, pretrained.given_rows(0.5)),
         }
         for kind, picture in pictures.items():
             log_picture(trainer, kind, figures.save(picture, self.directory / kind / name))

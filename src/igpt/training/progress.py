@@ -46,7 +46,7 @@ class TrainingProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.global_step > self._since[1]:
+        if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.global_step > self._since[1]:  # type: ignore[attr-defined]
             now, step = time.perf_counter(), trainer.global_step
             self._speed = (step - self._since[1]) * self.batch_size / (now - self._since[0])
             self._since = (now, step)
@@ -72,7 +72,7 @@ class TrainingProgress(ProgressBar):
         if self._bar is None:
             return
         metrics, text = trainer.callback_metrics, ""
-        if trainer.global_step % trainer.log_every_n_steps == 0 and "train/nats_per_token" in metrics:
+        if trainer.global_step % trainer.log_every_n_steps == 0 and "train/nats_per_token" in metrics:  # type: ignore[attr-defined]
             nats = float(metrics["train/nats_per_token"])
             text = f"loss {nats:.3f}  {nats:.3f} nats/token  {self._speed:.0f} images/s"
             self._bar.update(self._bar.task_ids[0], text=text)

@@ -17,12 +17,16 @@ from igpt.run import RunDirectory
 from igpt.tokenizers import Palette
 
 
-def draw_figures(run: RunDirectory, pretrained: Pretrained, data: ImageDataModule, label: int | None) -> None:
-    """Samples, completions of test images of the class `label`, the loss curve and the palette, into figures/."""
+def draw_figures(
+    run: RunDirectory, pretrained: Pretrained, data: ImageDataModule, label: int | None, how: dict[str, Any]
+) -> None:
+    """Samples, completions of test images of the class `label`, the loss curve and the palette, into figures/; `how` is
+    the temperature, top_k and top_p.
+    """
     images = data.splits["test"].choose(8, label)
-    completions = pretrained.complete(images, n=4)
+    completions = pretrained.complete(images, n=4, **how)
     pictures = {
-        "samples": figures.grid(pretrained.sample(36)),
+        "samples": figures.grid(pretrained.sample(36, **how)),
         "completions": figures.completion_figure(images, completions, pretrained.given_rows(0.5)),
         "curve": figures.loss_curve(run.metrics),
     }

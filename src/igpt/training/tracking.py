@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 import pytorch_lightning as pl
 import wandb
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
 from igpt.files import atomic_path
 from igpt.run import RunDirectory
@@ -74,14 +74,17 @@ class WandbTracker(WandbLogger):
 
     def __init__(self, run_dir: str, offline: bool | None = None, **init: Any) -> None:
         """`offline=None` finds out: without a key or a reachable server, the run is kept in `run_dir` for later."""
-        run_id = RunDirectory(Path(run_dir)).tracking_id() if rank_zero_only.rank == 0 else None
+        run_id = RunDirectory(Path(run_dir)).tracking_id() if rank_zero_only.rank == 0 else None  # type: ignore[attr-defined]
         if offline is None:
             offline = "WANDB_MODE" not in os.environ and (reason := why_offline()) is not None
             if offline:
-                log.info("W&B: %s, so this run is kept offline; `wandb sync %s/wandb/*run-*` uploads it.", reason, run_dir)
+                log.info(
+                    "W&B: %s, so this run is kept offline; `wandb sync %s/wandb/*run-*` uploads it.", reason, run_dir
+                )
         # Offline, W&B has nothing to say that the line above did not; and it must not capture the progress bar.
         settings = wandb.Settings(silent=bool(offline), console="off")
         super().__init__(save_dir=run_dir, id=run_id, resume="allow", offline=bool(offline), settings=settings, **init)
+        self._wandb_init.pop("anonymous", None)  # Lightning passes it on, and W&B warns that it is no more
 
 
 def why_offline(timeout: float = 3.0) -> str | None:

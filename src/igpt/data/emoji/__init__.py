@@ -1,0 +1,1 @@
+"""The bundled images: emoji.png and emoji.csv, made by build.py."""

@@ -1,0 +1,54 @@
+# `make` alone prints what there is.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+BACKEND ?= cpu# cpu or gpu: which build of faiss
+RUN ?= outputs/emoji_ar/demo
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench clean
+
+help: ## this list
+	@echo "igpt: generative pre-training from pixels"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@echo
+	@echo "  BACKEND=gpu takes faiss with CUDA, PYTHON=python3.12 another Python, RUN=folder another place for the demo."
+
+# What a person needs to train, and what a developer needs besides; each is installed once, into $(VENV).
+$(VENV)/.ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing igpt into $(VENV) (a few minutes; PyTorch is large)"
+	$(PIP) install -c constraints.txt -e '.[$(BACKEND)]'
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) install -c constraints.txt -e '.[$(BACKEND),dev]'
+	@touch $@
+
+install: $(VENV)/.ready ## create .venv and install igpt into it
+
+demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, draw
+	$(BIN)/igpt-train experiment=emoji_ar hydra.run.dir=$(RUN)
+	$(BIN)/igpt-evaluate run=$(RUN)
+	@echo "Look at $(RUN)/figures: samples.png, completions.png, curve.png, palette.png"
+
+test: $(VENV)/.ready-dev ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready-dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.ready-dev ## let ruff put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.ready-dev ## print the tables of benchmarks/
+	$(BIN)/python benchmarks/palette.py
+
+clean: ## delete .venv and caches; outputs/ stays
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,175 @@
+"""Bad input gets one clear sentence and a status other than 0."""
+
+import builtins
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import igpt
+from conftest import SMALL
+from igpt.data.packed import packed_folder
+from igpt.data.sources import EmojiSource
+from igpt.errors import IgptError
+from igpt.objectives.autoregressive import AutoregressiveObjective
+from igpt.tokenizers import Palette
+
+
+def message_of(command, name, *arguments):
+    """The one sentence with which a command refuses."""
+    with pytest.raises(SystemExit) as caught:
+        command(name, *arguments)
+    assert isinstance(caught.value.code, str)
+    assert caught.value.code.startswith("Error: ")
+    return caught.value.code
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of the trained run, to be damaged."""
+    return Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+def test_unknown_choice_shows_the_choices(command):
+    message = message_of(command, "train", "model=huge")
+    assert "Could not find 'model/huge'" in message
+    assert all(name in message for name in ("nano", "xs", "xl"))
+
+
+@pytest.mark.parametrize("key", ["modl=nano", "model.n_layr=3", "trainer.max_step=3"])
+def test_unknown_key_is_named(command, key):
+    assert key.split("=")[0].split(".")[-1] in message_of(command, "train", key)
+
+
+def test_missing_value_is_named(command):
+    assert "run" in message_of(command, "evaluate")
+
+
+def test_palette_larger_than_the_number_of_colours(command, tmp_path):
+    message = message_of(command, "palette", "tokenizer.size=5000")
+    assert "1 to 4096" in message
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "sample"])
+def test_run_that_is_not_there(command, name):
+    assert "There is no run at nowhere" in message_of(command, name, "run=nowhere")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "sample"])
+def test_run_directory_without_a_checkpoint(command, tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    message = message_of(command, name, "run=empty")
+    assert "empty has no checkpoint" in message
+    assert "last.ckpt" in message
+
+
+def test_damaged_checkpoint(command, copy):
+    (copy / "checkpoints" / "best.ckpt").write_bytes(b"PK damaged")
+    assert "best.ckpt is not a checkpoint of igpt that can be read" in message_of(command, "sample", f"run={copy}")
+
+
+def test_checkpoint_and_palette_file_that_do_not_match(command, copy):
+    ours = igpt.load(copy).tokenizer.fingerprint
+    other = Palette(np.arange(48.0).reshape(16, 3))
+    other.save(copy / "palette.npz")
+    for name in ("evaluate", "sample", "train"):
+        message = message_of(command, name, f"run={copy}")
+        assert ours in message
+        assert other.fingerprint in message
+
+
+def test_missing_and_truncated_packed_data(command, copy, tmp_path, monkeypatch):
+    monkeypatch.setenv("IGPT_CACHE", str(tmp_path / "cache"))
+    command("evaluate", f"run={copy}")
+    folder = packed_folder(EmojiSource(resolution=8), tmp_path / "cache")
+    path = folder / "test.images.npy"
+    path.write_bytes(path.read_bytes()[:-5])
+    assert f"{path} has" in message_of(command, "evaluate", f"run={copy}")
+    path.unlink()
+    assert f"lacks {path}; delete the folder {folder}" in message_of(command, "train", f"run={copy}")
+
+
+def test_output_directory_that_cannot_be_written(command, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    message = message_of(command, "train", *SMALL, "hydra.run.dir=file/run")
+    assert "file/run" in message
+    assert "choose a place that can be written" in message
+
+
+def test_cache_that_cannot_be_written(command, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    message = message_of(command, "train", *SMALL, f"data.cache_dir={tmp_path}/file/cache")
+    assert "cannot be written" in message
+    assert "IGPT_CACHE" in message
+
+
+def test_resolution_that_the_positions_do_not_fit(command):
+    message = message_of(command, "train", *SMALL, "model.n_positions=100")
+    assert "model.n_positions is 100, but images of 8x8 have 64 tokens" in message
+
+
+def test_images_of_another_size_than_the_models(trained):
+    with pytest.raises(IgptError, match=r"shape \(N, 8, 8, 3\); these are uint8 of shape \(1, 16, 16, 3\)"):
+        igpt.load(trained).complete(np.zeros((1, 16, 16, 3), np.uint8))
+
+
+def test_no_faiss(command, monkeypatch):
+    real = builtins.__import__
+
+    def no_faiss(name, *args, **kwargs):
+        if name == "faiss":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no_faiss)
+    message = message_of(command, "train", *SMALL, "tokenizer.size=17")
+    assert "pip install 'igpt[cpu]'" in message
+
+
+def test_batch_larger_than_the_data_set(command):
+    message = message_of(command, "train", *SMALL, "data.batch_size=4000", "trainer.max_steps=1")
+    assert "data.batch_size is 4000, but emoji has only 3054 training images" in message
+
+
+def test_batch_that_cannot_be_shared_out(command):
+    message = message_of(command, "train", *SMALL, "data.batch_size=10", "trainer.accumulate_grad_batches=4")
+    assert "choose a multiple of 4" in message
+
+
+def test_loss_that_is_no_number(command, tmp_path, monkeypatch):
+    real = AutoregressiveObjective.nats
+    monkeypatch.setattr(
+        AutoregressiveObjective,
+        "nats",
+        lambda self, batch: real(self, batch) * (np.nan if self.global_step == 6 else 1),
+    )
+    steps = ("trainer.max_steps=20", "trainer.log_every_n_steps=5", "save_every=1", "callbacks=none")
+    message = message_of(command, "train", *SMALL, "hydra.run.dir=run", *steps)
+    kept = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert f"The loss became NaN or infinite at step 7; the last good checkpoint is {kept}" in message
+    assert torch.load(kept, weights_only=True)["global_step"] == 6
+    assert np.isfinite(igpt.load(tmp_path / "run").log_likelihood(np.zeros((1, 8, 8, 3), np.uint8))).all()
+
+
+def test_weights_that_are_no_numbers_are_not_saved(command):
+    lr = ("optim=adam", "optim.lr=1e39", "optim.warmup_steps=0")
+    message = message_of(command, "train", *SMALL, *lr, "save_every=1", "trainer.max_steps=20", "callbacks=none")
+    assert "The weights became NaN or infinite at step 1; no step was saved" in message
+
+
+def test_impossible_sampling_settings(command, trained):
+    assert "top_p in (0, 1]" in message_of(command, "sample", f"run={trained}", "sampling.top_p=0")
+    assert "given is 2" in message_of(command, "sample", f"run={trained}", "n=0", "given=2")
+
+
+def test_status_and_traceback_in_a_shell(tmp_path):
+    script = str(Path(sys.executable).with_name("igpt-sample"))
+    result = subprocess.run([script, "run=nowhere"], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.strip() == "Error: There is no run at nowhere; give a run directory or a checkpoint file."
+    environment = {"PATH": "/usr/bin:/bin", "HYDRA_FULL_ERROR": "1", "HOME": str(tmp_path)}
+    result = subprocess.run([script, "run=nowhere"], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert "Traceback" in result.stderr

@@ -1,0 +1,170 @@
+"""The commands from end to end, on a small model."""
+
+import csv
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import igpt
+from conftest import SMALL
+from igpt.data.packed import open_packed, pack
+from igpt.data.sources import EmojiSource
+
+
+@pytest.fixture
+def losses():
+    def read(run):
+        with open(run / "metrics.csv") as file:
+            return {int(row["step"]): row["train/nats_per_token"] for row in csv.DictReader(file)}
+
+    return read
+
+
+@pytest.fixture
+def test_images(tmp_path_factory):
+    return open_packed(pack(EmojiSource(resolution=8), tmp_path_factory.getbasetemp() / "cache"))["test"].images
+
+
+def test_training_leaves_everything_in_the_run_directory(trained):
+    expected = {
+        ".hydra/config.yaml", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "palette.npz", "metrics.csv",
+        "summary.json", "train.log", "samples/step_0000004.png", "samples/step_0000008.png",
+        "completions/step_0000004.png", "completions/step_0000008.png", "figures/samples.png",
+        "figures/completions.png", "figures/curve.png", "figures/palette.png", "figures/quantised.png",
+    }  # fmt: skip
+    found = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
+    assert expected <= found
+
+
+def test_summary_and_checkpoint_agree(trained):
+    summary = json.loads((trained / "summary.json").read_text())
+    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    assert summary["steps"] == checkpoint["global_step"] == 8
+    assert summary["test/bits_per_token"] == pytest.approx(summary["test/nats_per_token"] / math.log(2))
+    parameters = sum(p.numel() for name, p in checkpoint["state_dict"].items() if name.startswith("model."))
+    assert summary["parameters"] == parameters
+    assert summary["test/nats_per_token"] < math.log(16)
+    assert summary["best_checkpoint"] == "checkpoints/best.ckpt"
+
+
+def test_evaluate_repeats_the_number_of_the_summary(trained, command):
+    printed = command("evaluate", f"run={trained}")
+    expected = json.loads((trained / "summary.json").read_text())["test/nats_per_token"]
+    assert json.loads((trained / "evaluation" / "test.json").read_text())["test/nats_per_token"] == expected
+    assert f"{expected:.4f}" in printed
+
+
+def test_likelihood_in_python_is_the_one_evaluated(trained, test_images):
+    model = igpt.load(trained, device="cpu")
+    nats = -model.log_likelihood(test_images) / 64
+    summary = json.loads((trained / "summary.json").read_text())
+    assert nats.mean() == pytest.approx(summary["test/nats_per_token"], rel=1e-5)
+    assert nats.std(ddof=1) / len(nats) ** 0.5 == pytest.approx(summary["test/standard_error"], rel=1e-4)
+
+
+def test_sample_writes_pictures_and_arrays(trained, command, tmp_path, test_images):
+    printed = command("sample", f"run={trained}", "n=5", "n_images=3", "completions=2", "output=drawn", "image_class=0")
+    assert "Results are in drawn" in printed
+    arrays = np.load(tmp_path / "drawn" / "arrays.npz")
+    assert arrays["samples"].shape == (5, 8, 8, 3)
+    assert arrays["completions"].shape == (3, 2, 8, 8, 3)
+    palette = igpt.load(trained).tokenizer
+    quantised = palette.decode(palette.encode(torch.from_numpy(arrays["originals"]))).numpy()
+    for i in range(2):
+        np.testing.assert_array_equal(arrays["completions"][:, i, :4], quantised[:, :4])  # the half that was given
+    assert Image.open(tmp_path / "drawn" / "samples.png").width > 100
+
+
+def test_sample_completes_image_files(trained, command, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name, colour in (("a.png", "red"), ("b.jpg", "blue")):
+        Image.new("RGB", (30, 20), colour).save(tmp_path / "mine" / name)
+    command("sample", f"run={trained}", "n=0", "images=mine", "completions=1", "output=drawn", "given=0.25")
+    originals = np.load(tmp_path / "drawn" / "arrays.npz")["originals"]
+    assert originals.shape == (2, 8, 8, 3)
+    np.testing.assert_array_equal(originals[0, 4, 4], [255, 0, 0])
+
+
+def test_palette_is_built_and_shown(command, tmp_path):
+    printed = command("palette", "tokenizer.size=20", "data.source.resolution=8", "hydra.run.dir=out")
+    assert "psnr_db" in printed
+    assert {p.name for p in (tmp_path / "out").iterdir()} >= {"palette.npz", "palette.png", "quantised.png"}
+    again = command("palette", "tokenizer.path=out/palette.npz", "data.source.resolution=8", "hydra.run.dir=again")
+    fingerprint = next(line for line in printed.splitlines() if line.startswith("fingerprint"))
+    assert fingerprint in again.splitlines()
+
+
+def test_accumulation_and_workers_change_no_sample(command, losses, tmp_path):
+    for name, overrides in {
+        "plain": (),
+        "parts": ("trainer.accumulate_grad_batches=4", "data.num_workers=2"),
+    }.items():
+        command("train", *SMALL, f"hydra.run.dir={name}", "trainer.max_steps=3", "callbacks=none", *overrides)
+    plain = torch.load(tmp_path / "plain/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    parts = torch.load(tmp_path / "parts/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for name, weight in plain.items():
+        torch.testing.assert_close(parts[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_wandb_goes_offline_and_keeps_one_id(command, tmp_path, capsys):
+    arguments = [a for a in SMALL if a != "logger=none"]
+    command("train", *arguments, "hydra.run.dir=run", "trainer.max_steps=1", "callbacks=none")
+    run_id = (tmp_path / "run" / "tracking_id.txt").read_text().strip()
+    assert "no API key is set" in (tmp_path / "run" / "train.log").read_text()
+    assert list((tmp_path / "run" / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb"))
+    time.sleep(1.1)  # W&B names a part of a run by the second
+    command("train", "run=run", "trainer.max_steps=2")
+    assert len(list((tmp_path / "run" / "wandb").glob(f"offline-run-*-{run_id}"))) == 2
+
+
+def start_and_interrupt(cwd, *arguments):
+    """Start a training in a process of its own, press Ctrl-C after its first checkpoint; its status and output."""
+    script = Path(sys.executable).with_name("igpt-train")
+    process = subprocess.Popen(
+        [script, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (cwd / "cut" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_the_run_goes_on_exactly(command, losses, tmp_path):
+    steps = (
+        "trainer.max_steps=400",
+        "trainer.val_check_interval=50",
+        "save_every=5",
+        "draw_every=999",
+    )
+    status, output = start_and_interrupt(tmp_path, *SMALL, *steps, "hydra.run.dir=cut")
+    assert status == 130, output
+    assert "Traceback" not in output
+    assert f"go on with: igpt-train run={tmp_path / 'cut'}" in output
+    stopped_at = torch.load(tmp_path / "cut/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert 5 <= stopped_at < 400
+
+    end = stopped_at + 60
+    command("train", "run=cut", f"trainer.max_steps={end}", "optim.total_steps=400")
+    command("train", *SMALL, *steps, "hydra.run.dir=whole", f"trainer.max_steps={end}", "optim.total_steps=400")
+    cut, whole = losses(tmp_path / "cut"), losses(tmp_path / "whole")
+    assert len(whole) == end
+    assert cut == whole  # bitwise: the file has all digits
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "sample", "palette"])
+def test_help_is_a_short_page(name):
+    script = Path(sys.executable).with_name(f"igpt-{name}")
+    result = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith(f"igpt-{name}")
+    assert len(result.stdout.splitlines()) < 60

@@ -1,0 +1,66 @@
+"""The project's own files agree with each other."""
+
+import configparser
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+
+from igpt.model.config import PRESETS
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+
+
+@pytest.fixture
+def setup():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def test_conda_environment_asks_for_what_setup_cfg_asks_for(setup):
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    from_pip = next(d["pip"] for d in dependencies if isinstance(d, dict))
+    assert [d for d in from_pip if not d.startswith("--")] == setup["options"]["install_requires"].split()
+
+
+def test_every_folder_with_code_or_configuration_is_packaged(setup):
+    listed = set(setup["options"]["packages"].split())
+    found = {
+        ".".join((*prefix, *path.parent.relative_to(base).parts))
+        for base, prefix in ((ROOT / "src" / "igpt", ("igpt",)), (ROOT / "conf", ("igpt", "conf")))
+        for path in base.rglob("__init__.py")
+    }
+    assert found | {"igpt.conf.experiment"} == listed
+
+
+def test_model_presets_on_the_command_line_are_those_in_python():
+    for name, preset in PRESETS.items():
+        values = yaml.safe_load((resources.files("igpt.conf") / "model" / f"{name}.yaml").read_text())
+        assert values == {**preset, "n_positions": None}
+    assert {p.stem for p in (ROOT / "conf" / "model").glob("*.yaml")} == set(PRESETS)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_has_a_note_and_names_its_runs_after_itself(experiment):
+    with initialize_config_module("igpt.conf", version_base="1.3"):
+        config = compose("train", overrides=[f"experiment={experiment}"], return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    assert config.name == experiment
+    assert (ROOT / "experiments" / f"{experiment}.md").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("group", ["trainer", "logger", "callbacks", "optim", "debug"])
+def test_every_choice_of_every_group_composes(group):
+    for path in (ROOT / "conf" / group).glob("*.yaml"):
+        with initialize_config_module("igpt.conf", version_base="1.3"):
+            config = compose("train", overrides=[f"{group}={path.stem}"])
+        assert group == "debug" or config[group] is not None
+
+
+def test_constraints_pin_torch_for_repeatable_installs():
+    assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().split()

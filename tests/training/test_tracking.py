@@ -1,0 +1,43 @@
+import csv
+
+from igpt.training.tracking import MetricsCSV, why_offline
+
+
+def read(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_row_a_step_and_one_column_a_metric(tmp_path):
+    metrics = MetricsCSV(tmp_path / "metrics.csv")
+    metrics.log_metrics({"train/loss": 1.5, "epoch": 0}, 0)
+    metrics.log_metrics({"val/loss": 2.5}, 0)
+    metrics.save()
+    metrics.log_metrics({"train/loss": 1.25}, 1)
+    metrics.save()
+    assert read(tmp_path / "metrics.csv") == [
+        {"step": "0", "train/loss": "1.5", "val/loss": "2.5"},
+        {"step": "1", "train/loss": "1.25", "val/loss": ""},
+    ]
+
+
+def test_a_resumed_run_keeps_what_came_before(tmp_path):
+    metrics = MetricsCSV(tmp_path / "metrics.csv")
+    for step in range(4):
+        metrics.log_metrics({"loss": step}, step)
+    metrics.save()
+    resumed = MetricsCSV(tmp_path / "metrics.csv", first_step=2)
+    resumed.log_metrics({"loss": 20}, 2)
+    resumed.save()
+    assert [row["loss"] for row in read(tmp_path / "metrics.csv")] == ["0", "1", "20"]
+
+
+def test_offline_reasons(monkeypatch, tmp_path):
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    assert "no API key" in why_offline()
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert "127.0.0.1 cannot be reached" in why_offline()
+    monkeypatch.delenv("WANDB_API_KEY")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password secret\n")
+    assert "cannot be reached" in why_offline()
