@@ -119,10 +119,14 @@ class Transformer(nn.Module):
         A causal model sees only what comes before t. One that is not sees all but the positions where `mask` (B, T)
         is True.
         """
+        return self.head(self.hidden(tokens, mask))
+
+    def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What the head sees: the final norm's output (B, T, C)."""
         x = self.embed(tokens, mask)
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))
+        return self.norm(x)
 
     def embed(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Input embeddings (B, T, C).

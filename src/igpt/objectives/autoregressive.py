@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from igpt.batch import TokenBatch
-from igpt.objectives.base import PretrainingObjective
-from igpt.objectives.losses import autoregressive_nats
+from igpt.model.transformer import Transformer
+from igpt.objectives.base import ConfigureOptimizers, Objective
+from igpt.objectives.tasks import Autoregressive
 
 
-class AutoregressiveObjective(PretrainingObjective):
+class AutoregressiveObjective(Objective):
     """Needs a causal model."""
 
     causal = True
 
-    def nats(self, batch: TokenBatch) -> Tensor:
-        return autoregressive_nats(self.model, batch.tokens)
+    def __init__(self, model: Transformer, configure: ConfigureOptimizers) -> None:
+        super().__init__(model, configure, Autoregressive())

@@ -1,9 +1,8 @@
-"""What the pre-training objectives share: logging, and asking for an optimiser."""
+"""What the objectives share: a model, a pre-training task, logging, and asking for an optimiser."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -13,33 +12,31 @@ from torch import Tensor
 
 from igpt.batch import TokenBatch
 from igpt.model.transformer import Transformer
+from igpt.objectives.tasks import Task
 
 ConfigureOptimizers = Callable[[torch.nn.Module], dict[str, Any]]
 
 
-class PretrainingObjective(pl.LightningModule, ABC):
-    """A model, and a loss in nats per token.
+class Objective(pl.LightningModule):
+    """Pre-training: the loss is the task's, in nats per token.
 
-    `configure` makes the optimiser and the schedule from the model, in the form Lightning's `configure_optimizers`
+    `configure` makes the optimiser and the schedule from a module, in the form Lightning's `configure_optimizers`
     returns.
     """
 
-    def __init__(self, model: Transformer, configure: ConfigureOptimizers) -> None:
+    def __init__(self, model: Transformer, configure: ConfigureOptimizers, task: Task) -> None:
         super().__init__()
         self.model = model
+        self.task = task
         self._configure = configure
 
-    @abstractmethod
-    def nats(self, batch: TokenBatch) -> Tensor:
-        """Mean nats per predicted token of each image, (B,)."""
-
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
-        loss = self.nats(batch).mean()
+        loss = self.task.run(self.model, batch).nats.mean()
         self.log_nats("train", loss, len(batch.tokens))
         return loss
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
-        self.log_nats("val", self.nats(batch).mean(), len(batch.tokens))
+        self.log_nats("val", self.task.run(self.model, batch, draw=0).nats.mean(), len(batch.tokens))
 
     def log_nats(self, stage: str, nats: Tensor, batch_size: int) -> None:
         """Log nats and bits per token; over a whole validation split they are exact means over its images."""
@@ -54,4 +51,4 @@ class PretrainingObjective(pl.LightningModule, ABC):
             self.log("train/lr", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:
-        return self._configure(self.model)
+        return self._configure(self)

@@ -1,0 +1,108 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from conftest import random_weights
+from igpt.batch import TokenBatch
+from igpt.model.config import TransformerConfig
+from igpt.objectives.masking import Masking
+from igpt.objectives.tasks import Autoregressive, Masked, predict_classes, task_from_state
+
+
+def batch_of(n, length=64, vocab=11, epoch=0):
+    indices = torch.arange(n)
+    tokens = torch.randint(vocab, (n, length), generator=torch.Generator().manual_seed(0))
+    return TokenBatch(tokens, indices % 3, indices, torch.full((n,), epoch))
+
+
+@pytest.fixture
+def model():
+    return random_weights(TransformerConfig(2, 2, 16, vocab_size=11, n_positions=64, causal=False))
+
+
+def test_fifteen_in_a_hundred_positions_are_masked():
+    predicted = Masking().apply(batch_of(2000), 11).predicted.float()
+    assert predicted.mean().item() == pytest.approx(0.15, abs=0.003)
+    assert predicted.mean(0).std() < 0.015  # every position alike
+    # Independent positions: the number masked in an image has the binomial's variance.
+    assert predicted.sum(1).var().item() == pytest.approx(64 * 0.15 * 0.85, rel=0.1)
+
+
+def test_masks_depend_on_seed_epoch_and_sample_and_nothing_else():
+    batch, order = batch_of(50), torch.randperm(50)
+    mask = Masking().apply(batch, 11).predicted
+    shuffled = Masking().apply(TokenBatch(*(part[order] for part in batch)), 11).predicted
+    assert torch.equal(shuffled, mask[order])
+    assert torch.equal(Masking().apply(TokenBatch(*(part[20:25] for part in batch)), 11).predicted, mask[20:25])
+    for other in (Masking().apply(batch_of(50, epoch=1), 11), Masking(seed=1).apply(batch, 11)):
+        assert not torch.equal(other.predicted, mask)
+
+
+def test_evaluation_masks_are_fixed_and_differ_between_draws_and_from_training():
+    masking = Masking()
+    early, late = masking.fixed(batch_of(50, epoch=0)), masking.fixed(batch_of(50, epoch=9))
+    assert torch.equal(masking.apply(early, 11).predicted, masking.apply(late, 11).predicted)
+    draws = [masking.apply(masking.fixed(batch_of(50), draw), 11).predicted for draw in range(3)]
+    draws.append(masking.apply(batch_of(50), 11).predicted)
+    assert len({tuple(draw.flatten().tolist()) for draw in draws}) == 4
+
+
+def test_at_least_one_position_is_masked():
+    assert Masking(ratio=1e-6).apply(batch_of(100), 11).predicted.sum(1).eq(1).all()
+
+
+def test_a_variable_ratio_covers_its_range():
+    shares = Masking(ratio=0.1, max_ratio=0.9).apply(batch_of(500, length=1024), 11).predicted.float().mean(1)
+    assert shares.min() < 0.15
+    assert shares.max() > 0.85
+    assert shares.mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_berts_treatment():
+    batch = batch_of(2000)
+    tokens, hidden, predicted = Masking(bert=True).apply(batch, 11)
+    chosen = predicted.sum()
+    assert (hidden & ~predicted).sum() == 0
+    assert (hidden.sum() / chosen).item() == pytest.approx(0.8, abs=0.01)
+    changed = tokens != batch.tokens
+    assert (changed & (~predicted | hidden)).sum() == 0
+    assert (changed.sum() / chosen).item() == pytest.approx(0.1 * 10 / 11, abs=0.01)  # 1 in 11 draws what was there
+    assert torch.equal(predicted, Masking().apply(batch, 11).predicted)
+
+
+@torch.no_grad()
+def test_loss_is_the_mean_over_masked_positions_of_an_image(model):
+    batch = batch_of(4)
+    predicted = Masking().apply(batch, 11).predicted
+    logits = model(batch.tokens, predicted)
+    expected = [F.cross_entropy(logits[i][predicted[i]], batch.tokens[i][predicted[i]]) for i in range(4)]
+    torch.testing.assert_close(Masked().run(model, batch).nats, torch.stack(expected))
+
+
+@torch.no_grad()
+def test_the_masked_tokens_do_not_leak(model):
+    batch = batch_of(3)
+    predicted = Masking().apply(batch, 11).predicted
+    other = batch._replace(tokens=torch.where(predicted, (batch.tokens + 1) % 11, batch.tokens))
+    torch.testing.assert_close(Masked().run(model, other).hidden, Masked().run(model, batch).hidden)
+
+
+@torch.no_grad()
+def test_features_of_a_masked_model(model):
+    batch = batch_of(3)
+    torch.testing.assert_close(Masked().features(model, batch, None), model.features(batch.tokens))
+    mask = Masking().apply(Masking().fixed(batch, 2), 11).predicted
+    torch.testing.assert_close(Masked().features(model, batch, 2), model.features(batch.tokens, mask))
+
+
+@torch.no_grad()
+def test_classes_are_the_modal_vote_over_masks(model):
+    head, batch = torch.nn.Linear(16, 4), batch_of(40)
+    votes = torch.stack([head(Masked().run(model, batch, d).hidden.mean(1)).argmax(-1) for d in range(5)])
+    assert (votes != votes[0]).any()  # the masks matter
+    assert torch.equal(predict_classes(model, head, Masked(), batch, votes=5), votes.mode(dim=0).values)
+
+
+@pytest.mark.parametrize("task", [Autoregressive(), Masked(Masking(0.3, 0.7, True, 5))])
+def test_a_task_is_what_its_state_says(task):
+    assert task_from_state(task.state()) == task
