@@ -1,0 +1,235 @@
+"""Linear probes: multinomial logistic regression on the features of all layers at once.
+
+Shapes: L layers, N samples, C channels, K classes, P candidates (penalties or learning rates).
+
+Source: Chen et al. 2020, "Generative Pretraining from Pixels". Its probes of small data sets are fitted by L-BFGS,
+those of ImageNet by SGD.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from igpt.errors import IgptError
+from igpt.evaluation.lbfgs import Map, minimise, value_and_gradient
+
+Candidates = Tensor | Sequence[float]
+
+FLATTER = 10  # of 1 to 30, what took the fewest iterations over weak to strong features and penalties 1e-1 to 1e-4
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A linear classifier for every layer: weight (L, C, K), bias (L, K)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Classes (L, N), int64, of features (L, N, C)."""
+        return torch.baddbmm(self.bias[:, None], features, self.weight).argmax(dim=-1)
+
+    def accuracy(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The share (L,), from 0 to 1, of the N samples that every layer classifies as `labels` (N,) say."""
+        return (self.predict(features) == labels).double().mean(dim=1)
+
+
+def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Features (L, N, C) of all splits, with mean 0 and deviation 1 per layer and channel on the training split.
+
+    Every split is shifted and scaled by the training split's numbers; a channel that is constant there is only shifted.
+    """
+    mean, deviation = train.mean(dim=1, keepdim=True), train.std(dim=1, keepdim=True, correction=0)
+    # Not deviation == 0: rounding may give a constant channel a tiny deviation, and dividing by that blows up noise.
+    constant = train.amax(dim=1, keepdim=True) == train.amin(dim=1, keepdim=True)
+    scale = deviation.masked_fill(constant, 1)
+    return tuple((split - mean) / scale for split in (train, *others))
+
+
+@torch.inference_mode(False)
+def fit_lbfgs(
+    features: Tensor,
+    labels: Tensor,
+    n_classes: int,
+    penalties: Candidates,
+    max_iterations: int = 500,
+    tolerance: float = 1e-5,
+) -> list[LinearProbe]:
+    """One probe per penalty, each minimising mean cross-entropy (nats) + penalty / 2 * ||weight||^2 in every layer.
+
+    `features` (L, N, C) are float32 or float64, `labels` (N,) int64 from 0 to n_classes - 1; the bias is not penalised.
+    All layers and penalties are one batch of problems for :func:`igpt.evaluation.lbfgs.minimise`, which says what
+    `max_iterations` and `tolerance` mean. Memory: a few times the L * P * K * N logits; features are not copied.
+
+    Float32 is enough for standardised features; where channels differ by orders of magnitude, standardise them or use
+    float64. Penalties below 1e-3 want a lower tolerance, 1e-6, before the objective's fourth digit stands.
+
+    scikit-learn's LogisticRegression(C=...) has the same minimiser at penalty = 1 / (C * N), except for two classes,
+    where it fits one column of weights instead of two: there it is penalty = 2 / (C * N).
+
+    Raises :class:`IgptError` for features, labels or penalties that cannot be fitted.
+    """
+    start = _start(features, labels, n_classes, penalties, "penalties")
+    features, labels = _ordinary(features), _ordinary(labels)
+    penalty = _ordinary(torch.as_tensor(penalties, dtype=features.dtype, device=features.device))
+
+    def objective(x: Tensor) -> Tensor:
+        parameters = x.view_as(start)
+        cost = penalty / 2 * parameters[..., :-1].square().sum(dim=(2, 3))
+        return (_cross_entropy(parameters, features, labels) + cost).flatten()
+
+    precondition = _inverse_hessian(features, penalty, n_classes)
+    x = minimise(objective, start.view(-1, start[0, 0].numel()), max_iterations, tolerance, precondition=precondition)
+    return _probes(x.view_as(start))
+
+
+@torch.inference_mode(False)
+def fit_sgd(
+    features: Tensor,
+    labels: Tensor,
+    n_classes: int,
+    learning_rates: Candidates = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1),
+    steps: int = 10_000,
+    batch_size: int = 256,
+    seed: int = 0,
+    momentum: float = 0.9,
+) -> list[LinearProbe]:
+    """One probe per learning rate, each trained on mean cross-entropy by SGD in every layer: the ImageNet probe.
+
+    `features` (L, N, C) and `labels` (N,) are as in :func:`fit_lbfgs`. The learning rates, which the paper searches
+    from 30 downwards, fall to 0 along half a cosine. Every layer and learning rate sees the same mini-batches, drawn
+    without replacement in every epoch; they depend on `seed` and on nothing else.
+
+    Raises :class:`IgptError` for features, labels or learning rates that cannot be fitted.
+    """
+    x = _start(features, labels, n_classes, learning_rates, "learning rates")
+    features, labels = _ordinary(features), _ordinary(labels)
+    rate = torch.as_tensor(learning_rates, dtype=x.dtype, device=x.device)[:, None, None]
+    velocity = torch.zeros_like(x)
+    for step, index in enumerate(islice(_batches(len(labels), batch_size, seed), steps)):
+        index = index.to(features.device)
+        loss = partial(_cross_entropy, features=features[:, index], labels=labels[index])
+        _, gradient = value_and_gradient(loss, x)
+        velocity = momentum * velocity + gradient
+        x = x - rate * (1 + math.cos(math.pi * step / steps)) / 2 * velocity
+    return _probes(x)
+
+
+def select(probes: Sequence[LinearProbe], features: Tensor, labels: Tensor) -> tuple[LinearProbe, Tensor]:
+    """The most accurate candidate of every layer on a validation split, as one probe, and their indices (L,).
+
+    Of equally accurate candidates the last one wins. So give them from the weakest to the strongest regularisation,
+    which is penalties in rising and learning rates in falling order.
+    """
+    accuracy = torch.stack([probe.accuracy(features, labels) for probe in probes])  # (P, L)
+    best = len(probes) - 1 - accuracy.flip(0).argmax(dim=0)  # argmax takes the first of equals
+    layers = torch.arange(len(best), device=best.device)
+    weight = torch.stack([probe.weight for probe in probes])[best, layers]
+    bias = torch.stack([probe.bias for probe in probes])[best, layers]
+    return LinearProbe(weight, bias), best
+
+
+def low_label_subset(labels: Tensor, per_class: int, seed: int, class_names: Sequence[str]) -> Tensor:
+    """Indices (K * per_class,), ascending, of `per_class` samples of every class, drawn without replacement.
+
+    `labels` (N,) are indices into the K `class_names`. Raises :class:`IgptError` if a class has fewer samples.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for label, name in enumerate(class_names):
+        members = (labels.cpu() == label).nonzero().flatten()
+        if len(members) < per_class:
+            raise IgptError(
+                f"{per_class} samples per class cannot be drawn: class {name} has {len(members)}; ask for fewer, or "
+                "leave the class out."
+            )
+        drawn.append(members[torch.randperm(len(members), generator=generator)[:per_class]])
+    return torch.cat(drawn).sort().values.to(labels.device)
+
+
+def _start(features: Tensor, labels: Tensor, n_classes: int, candidates: Candidates, what: str) -> Tensor:
+    """Zeros (L, P, K, C + 1), the bias last; IgptError unless they can be trained on this."""
+    _check_data(features, labels, n_classes)
+    if len(candidates) == 0 or any(not 0 <= float(candidate) < math.inf for candidate in candidates):
+        raise IgptError(f"The {what} are {list(candidates)}; give at least one, each finite and not negative.")
+    return features.new_zeros(len(features), len(candidates), n_classes, features.shape[2] + 1)
+
+
+def _check_data(features: Tensor, labels: Tensor, n_classes: int) -> None:
+    if features.ndim != 3 or features.dtype not in (torch.float32, torch.float64):
+        raise IgptError(
+            f"A probe takes float32 or float64 features (layers, samples, channels); these are {features.dtype} of "
+            f"shape {tuple(features.shape)}."
+        )
+    if labels.shape != features.shape[1:2] or labels.dtype != torch.int64:
+        raise IgptError(
+            f"A probe of {features.shape[1]} samples takes as many int64 labels; these are {labels.dtype} of shape "
+            f"{tuple(labels.shape)}."
+        )
+    if len(labels) == 0 or labels.min() < 0 or labels.max() >= n_classes:
+        raise IgptError(f"A probe of {n_classes} classes takes at least one sample, and labels 0 to {n_classes - 1}.")
+    if not torch.stack(features.aminmax()).isfinite().all():
+        raise IgptError("The features to be probed contain inf or nan; check the model they come from.")
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """The same tensor, or a copy of one made in inference mode, which autograd refuses."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _cross_entropy(parameters: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy (L, P) in nats of parameters (L, P, K, C + 1).
+
+    The samples come last in the logits: matrix products and softmax are several times faster on a CPU that way round.
+    """
+    n_layer, n_candidate, n_class, _ = parameters.shape
+    weight, bias = parameters[..., :-1].flatten(1, 2), parameters[..., -1:].flatten(1, 2)
+    logits = torch.baddbmm(bias, weight, features.mT).view(n_layer * n_candidate, n_class, -1)
+    nats = F.cross_entropy(logits, labels.expand(len(logits), -1), reduction="none")
+    return nats.mean(dim=1).view(n_layer, n_candidate)
+
+
+def _inverse_hessian(features: Tensor, penalty: Tensor, n_classes: int) -> Map:
+    """What a guess at the inverse Hessian does to gradients (L * P, K * (C + 1)).
+
+    Without it, the scales and correlations of the channels cost L-BFGS most of its iterations. While all classes are
+    equally likely, the Hessian is 1 / K times the second moments of (features, 1), plus the penalty. A fitted probe is
+    surer and its cross-entropy flatter, by the guess FLATTER. The guess also penalises the bias, so that one
+    eigendecomposition per layer serves all penalties.
+    """
+    n_layer, n_sample, n_channel = features.shape
+    moments = features.new_ones(n_layer, n_channel + 1, n_channel + 1)
+    moments[:, :-1, :-1] = features.mT @ features / n_sample
+    moments[:, :-1, -1] = moments[:, -1, :-1] = features.mean(dim=1)
+    values, vectors = torch.linalg.eigh(moments)
+    curvature = values[:, None, None] / (FLATTER * n_classes) + penalty[:, None, None]  # (L, P, 1, C + 1)
+    rounding = curvature.amax(dim=-1, keepdim=True) * torch.finfo(values.dtype).eps * n_channel
+    curvature = torch.maximum(curvature, rounding)
+
+    def apply(gradient: Tensor) -> Tensor:
+        rotated = gradient.view(n_layer, -1, n_channel + 1) @ vectors
+        scaled = rotated.view(n_layer, len(penalty), n_classes, -1) / curvature
+        return (scaled.flatten(1, 2) @ vectors.mT).view_as(gradient)
+
+    return apply
+
+
+def _probes(parameters: Tensor) -> list[LinearProbe]:
+    """One probe per candidate of the parameters (L, P, K, C + 1)."""
+    return [LinearProbe(x[..., :-1].mT.contiguous(), x[..., -1].contiguous()) for x in parameters.unbind(dim=1)]
+
+
+def _batches(n_samples: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Indices of mini-batches without end; the samples that an epoch leaves over sit out that epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    size = min(batch_size, n_samples)
+    while True:
+        yield from torch.randperm(n_samples, generator=generator)[: n_samples // size * size].split(size)

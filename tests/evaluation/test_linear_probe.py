@@ -1,0 +1,286 @@
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch.nn import functional as F
+
+from igpt.errors import IgptError
+from igpt.evaluation.linear_probe import (
+    LinearProbe,
+    _batches,
+    fit_lbfgs,
+    fit_sgd,
+    low_label_subset,
+    select,
+    standardise,
+)
+
+L, N, C, K = 3, 400, 12, 5
+PENALTIES = [0.003, 0.03, 0.3]
+
+
+def make_data(n=N, n_classes=K, seed=0):
+    """Features (L, n, C), correlated, each channel with its own scale and mean; the classes overlap, less by layer."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(n_classes), rng.integers(n_classes, size=n - n_classes)])
+    centres = np.random.default_rng(99).normal(size=(n_classes, C))
+    signal = np.array([0.2, 0.5, 1.0])[:, None, None]
+    features = signal * centres[labels] + rng.normal(size=(L, n, C))
+    mixed = features @ np.random.default_rng(98).normal(size=(L, C, C)) / 3
+    return torch.from_numpy(mixed * np.logspace(-1, 1, C) + np.linspace(-3, 3, C)), torch.from_numpy(labels)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_data()
+
+
+@pytest.fixture(scope="module")
+def standardised(data):
+    return standardise(data[0])[0], data[1]
+
+
+def objective(features, labels, weight, bias, penalty):
+    """Of one layer: arrays (N, C), (N,), (C, K), (K,)."""
+    logits = features.astype(np.float64) @ weight + bias
+    nats = logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    return nats.mean() + penalty / 2 * (weight.astype(np.float64) ** 2).sum()
+
+
+def scikit_learn(features, labels, penalty):
+    model = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-9, max_iter=10_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it cannot reach 1e-9 everywhere
+        return model.fit(features, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("raw", [False, True])
+def test_lbfgs_equals_scikit_learn(raw, dtype, data, standardised):
+    features, labels = data if raw else standardised
+    features = features.to(dtype)
+    probes = fit_lbfgs(features, labels, K, PENALTIES)
+    assert len(probes) == len(PENALTIES)
+    for penalty, probe in zip(PENALTIES, probes, strict=True):
+        predictions = probe.predict(features).numpy()
+        for layer, x in enumerate(features.double().numpy()):
+            theirs = scikit_learn(x, labels.numpy(), penalty)
+            ours = (probe.weight[layer].numpy(), probe.bias[layer].numpy())
+            value = objective(x, labels.numpy(), *ours, penalty)
+            best = objective(x, labels.numpy(), theirs.coef_.T, theirs.intercept_, penalty)
+            assert value == pytest.approx(best, rel=1e-4)
+            assert (predictions[layer] == theirs.predict(x)).mean() >= 0.995
+
+
+def test_two_classes_equal_scikit_learn_at_twice_the_penalty(standardised):
+    features, labels = standardised[0], (standardised[1] > 1).long()
+    (probe,) = fit_lbfgs(features, labels, 2, [0.02], tolerance=1e-8)
+    theirs = scikit_learn(features[2].numpy(), labels.numpy(), 0.01)
+    difference = probe.weight[2, :, 1] - probe.weight[2, :, 0]
+    np.testing.assert_allclose(difference.numpy(), theirs.coef_[0], atol=1e-5)
+
+
+def test_layers_and_penalties_together_equal_each_alone(standardised):
+    features, labels = standardised
+    together = fit_lbfgs(features, labels, K, torch.tensor(PENALTIES), tolerance=1e-8)
+    for penalty, probe in zip(PENALTIES, together, strict=True):
+        for layer in range(L):
+            (alone,) = fit_lbfgs(features[layer : layer + 1], labels, K, [penalty], tolerance=1e-8)
+            torch.testing.assert_close(probe.weight[layer], alone.weight[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(probe.bias[layer], alone.bias[0], atol=1e-5, rtol=0)
+
+
+@settings(deadline=None, max_examples=10)
+@given(shift=st.lists(st.floats(-5, 5), min_size=C, max_size=C), classes=st.permutations(range(K)))
+def test_weights_do_not_depend_on_an_offset_nor_on_the_names_of_the_classes(shift, classes):
+    """The bias takes up an offset, at no cost because it is not penalised."""
+    features, labels = make_data(n=60)
+    (features,) = standardise(features)
+    offset, renamed = torch.tensor(shift, dtype=torch.float64), torch.tensor(classes)
+    (probe,) = fit_lbfgs(features, labels, K, [0.1], tolerance=1e-9)
+    (other,) = fit_lbfgs(features + offset, renamed[labels], K, [0.1], tolerance=1e-9)
+    torch.testing.assert_close(other.weight[..., renamed], probe.weight, atol=1e-6, rtol=0)
+    expected = probe.bias - torch.einsum("c,lck->lk", offset, probe.weight)
+    torch.testing.assert_close(other.bias[..., renamed], expected, atol=1e-5, rtol=0)
+
+
+def test_a_channel_that_says_nothing_is_no_obstacle(standardised):
+    features, labels = standardised[0].clone(), standardised[1]
+    features[:, :, 3] = 0
+    features[:, :, 5] = features[:, :, 4]  # singular second moments, even without a penalty to help
+    kept = features[:, :, [c for c in range(C) if c not in (3, 5)]]
+    (probe,) = fit_lbfgs(features, labels, K, [0.0], tolerance=1e-7)
+    (without,) = fit_lbfgs(kept, labels, K, [0.0], tolerance=1e-7)
+    torch.testing.assert_close(nats(probe, features, labels), nats(without, kept, labels), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("fit", [fit_lbfgs, partial(fit_sgd, steps=5)])
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_probes_are_fitted_where_gradients_are_switched_off(fit, mode, standardised):
+    """A validation loop is such a place, and features are made there."""
+    (expected,) = fit(*standardised, K, torch.tensor([0.1]))
+    with mode():
+        features, labels, penalties = standardised[0] * 1, standardised[1] * 1, torch.tensor([0.1])
+        (inside,) = fit(features, labels, K, penalties)
+    (outside,) = fit(features, labels, K, penalties)
+    assert torch.equal(inside.weight, expected.weight)
+    assert torch.equal(outside.weight, expected.weight)
+
+
+def nats(probe, features, labels):
+    """Mean cross-entropy (L,)."""
+    logits = features @ probe.weight + probe.bias[:, None]
+    return torch.stack([F.cross_entropy(layer, labels) for layer in logits])
+
+
+def test_sgd_comes_near_the_optimum(standardised):
+    """Within 1 % for a good learning rate; one that is much too small stays 10 % away. (Layer 2 is separable.)"""
+    features, labels = standardised[0][:2], standardised[1]
+    (best,) = fit_lbfgs(features, labels, K, [0.0], tolerance=1e-7)
+    good, small = fit_sgd(features, labels, K, [0.3, 1e-4], steps=600, batch_size=50)
+    optimum = nats(best, features, labels)
+    assert (nats(good, features, labels) >= optimum).all()
+    assert (nats(good, features, labels) <= 1.01 * optimum).all()
+    assert (nats(small, features, labels) >= 1.1 * optimum).all()
+
+
+def test_sgd_on_full_batches_equals_torch(standardised):
+    features, labels = standardised
+    probes = fit_sgd(features, labels, K, [0.5, 0.1], steps=20, batch_size=N)
+    for rate, probe in zip([0.5, 0.1], probes, strict=True):
+        for layer, x in enumerate(features):
+            linear = torch.nn.Linear(C, K, dtype=torch.float64)
+            torch.nn.init.zeros_(linear.weight)
+            torch.nn.init.zeros_(linear.bias)
+            optimizer = torch.optim.SGD(linear.parameters(), lr=rate, momentum=0.9)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
+            for _ in range(20):
+                optimizer.zero_grad()
+                F.cross_entropy(linear(x), labels).backward()
+                optimizer.step()
+                schedule.step()
+            # A momentum of 0.9 multiplies the rounding of every step by ten.
+            torch.testing.assert_close(probe.weight[layer], linear.weight.detach().T, atol=1e-9, rtol=1e-9)
+            torch.testing.assert_close(probe.bias[layer], linear.bias.detach(), atol=1e-9, rtol=1e-9)
+
+
+def test_sgd_depends_on_its_seed_alone(standardised):
+    features, labels = standardised
+    runs = [fit_sgd(features, labels, K, [1.0], steps=5, batch_size=50, seed=seed)[0] for seed in (1, 1, 2)]
+    torch.manual_seed(123)
+    (again,) = fit_sgd(features, labels, K, [1.0], steps=5, batch_size=50, seed=1)
+    assert torch.equal(runs[0].weight, runs[1].weight)
+    assert torch.equal(runs[0].weight, again.weight)
+    assert not torch.allclose(runs[0].weight, runs[2].weight)
+
+
+@given(n_samples=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 99))
+def test_an_epoch_sees_every_sample_at_most_once_and_leaves_less_than_a_batch(n_samples, batch_size, seed):
+    size = min(batch_size, n_samples)
+    batches = _batches(n_samples, batch_size, seed)
+    for _ in range(2):
+        epoch = torch.cat([next(batches) for _ in range(n_samples // size)])
+        assert len(epoch.unique()) == len(epoch) > n_samples - size
+        assert 0 <= epoch.min() <= epoch.max() < n_samples
+
+
+def test_standardised_features_equal_scikit_learns(data):
+    train, valid = data[0], make_data(n=50, seed=1)[0]
+    ours = standardise(train, valid)
+    for layer in range(L):
+        scaler = StandardScaler().fit(train[layer].numpy())
+        np.testing.assert_allclose(ours[0][layer].numpy(), scaler.transform(train[layer].numpy()), atol=1e-10)
+        np.testing.assert_allclose(ours[1][layer].numpy(), scaler.transform(valid[layer].numpy()), atol=1e-10)
+
+
+def test_a_constant_channel_is_only_centred(data):
+    train, valid = data[0].float(), data[0].float()
+    train[1, :, 4] = 0.1  # float32's mean of it is not exactly 0.1
+    ours, others = standardise(train, valid)
+    assert ours[1, :, 4].abs().max() < 1e-6
+    torch.testing.assert_close(others[1, :, 4], valid[1, :, 4] - 0.1)
+
+
+def test_accuracy_counts_what_is_predicted_right():
+    """Two classes in one dimension: layer 0 splits at 0, layer 1 at 2."""
+    weight = torch.tensor([[[-1.0, 1.0]], [[-1.0, 1.0]]])
+    probe = LinearProbe(weight, torch.tensor([[0.0, 0.0], [2.0, -2.0]]))
+    features = torch.tensor([-1.0, 1.0, 3.0, 5.0]).expand(2, 4)[..., None]
+    assert probe.predict(features).tolist() == [[0, 1, 1, 1], [0, 0, 1, 1]]
+    assert probe.predict(features).dtype == torch.int64
+    assert probe.accuracy(features, torch.tensor([0, 0, 1, 1])).tolist() == [0.75, 1.0]
+
+
+def threshold(*splits):
+    """Per layer, class 1 above the split and class 0 below."""
+    weight = torch.tensor([[[-1.0, 1.0]]]).repeat(len(splits), 1, 1)
+    split = torch.tensor(splits)
+    return LinearProbe(weight, torch.stack([split, -split], dim=1))
+
+
+def test_every_layer_gets_its_best_candidate_and_of_equals_the_last():
+    features = torch.tensor([0.0, 1.0, 2.0, 3.0]).expand(3, 4)[..., None]
+    labels = torch.tensor([0, 0, 1, 1])
+    candidates = [threshold(1.4, 0.5, 2.5), threshold(1.6, 1.5, 0.5), threshold(9.0, 0.5, -1.0)]
+    best, index = select(candidates, features, labels)
+    assert index.tolist() == [1, 1, 1]
+    torch.testing.assert_close(best.bias[:, 0], torch.tensor([1.6, 1.5, 0.5]))
+    reverse, index = select(candidates[::-1], features, labels)
+    assert index.tolist() == [2, 1, 2]
+    torch.testing.assert_close(reverse.bias[:, 0], torch.tensor([1.4, 1.5, 2.5]))
+    assert best.accuracy(features, labels).tolist() == reverse.accuracy(features, labels).tolist() == [1, 1, 0.75]
+
+
+@given(st.data())
+def test_low_label_subsets_have_so_many_of_every_class(draw):
+    counts = draw.draw(st.lists(st.integers(1, 9), min_size=1, max_size=6))
+    labels = torch.tensor(draw.draw(st.permutations([k for k, n in enumerate(counts) for _ in range(n)])))
+    per_class, seed = draw.draw(st.integers(1, min(counts))), draw.draw(st.integers(0, 99))
+    names = [f"class {k}" for k in range(len(counts))]
+    index = low_label_subset(labels, per_class, seed, names)
+    assert labels[index].bincount().tolist() == [per_class] * len(counts)
+    assert index.tolist() == sorted(set(index.tolist()))
+    assert torch.equal(index, low_label_subset(labels, per_class, seed, names))
+
+
+def test_low_label_subsets_are_random():
+    labels = torch.arange(200) % 2
+    drawn = torch.stack([low_label_subset(labels, 10, seed, ["cat", "dog"]) for seed in range(200)])
+    often = drawn.flatten().bincount(minlength=200)
+    assert len(drawn.unique(dim=0)) == 200
+    assert often.min() >= 4  # expected: 20 each
+    assert often.max() <= 45
+
+
+def test_a_class_with_too_few_samples_is_an_error():
+    with pytest.raises(IgptError, match="3 samples per class cannot be drawn: class dog has 2"):
+        low_label_subset(torch.tensor([0, 0, 0, 1, 1]), 3, 0, ["cat", "dog"])
+
+
+@pytest.mark.parametrize("fit", [fit_lbfgs, fit_sgd])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x[0], y, K, [1.0]), "takes float32 or float64 features .layers, samples, channels.; these are"),
+        (lambda x, y: (x.half(), y, K, [1.0]), "these are torch.float16"),
+        (lambda x, y: (x, y[1:], K, [1.0]), f"{N} samples takes as many int64 labels; these are torch.int64 of shape"),
+        (lambda x, y: (x, y.int(), K, [1.0]), "these are torch.int32"),
+        (lambda x, y: (x / 0, y, K, [1.0]), "contain inf or nan"),
+        (lambda x, y: (x, y, K - 1, [1.0]), "labels 0 to 3"),
+        (lambda x, y: (x, y - 1, K, [1.0]), "labels 0 to 4"),
+        (lambda x, y: (x[:, :0], y[:0], K, [1.0]), "at least one sample"),
+        (lambda x, y: (x, y, K, []), "give at least one"),
+        (lambda x, y: (x, y, K, [1.0, -1.0]), "not negative"),
+        (lambda x, y: (x, y, K, [float("nan")]), "finite"),
+    ],
+)
+def test_what_cannot_be_fitted_is_an_error(fit, change, message, data):
+    with pytest.raises(IgptError, match=message):
+        fit(*change(*data))
