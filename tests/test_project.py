@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_module
-from hydra.core.hydra_config import HydraConfig
 
 from igpt.model.config import PRESETS
 
@@ -47,9 +46,10 @@ def test_model_presets_on_the_command_line_are_those_in_python():
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_has_a_note_and_names_its_runs_after_itself(experiment):
+    recipe = (ROOT / "experiments" / f"{experiment}.yaml").read_text().splitlines()
+    command = recipe[1].removeprefix("# igpt-").split(":")[0]
     with initialize_config_module("igpt.conf", version_base="1.3"):
-        config = compose("train", overrides=[f"experiment={experiment}"], return_hydra_config=True)
-    HydraConfig.instance().set_config(config)
+        config = compose(command, overrides=[f"experiment={experiment}"])
     assert config.name == experiment
     assert (ROOT / "experiments" / f"{experiment}.md").read_text().startswith("# ")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import colorsys
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +45,13 @@ def completion_figure(originals: Images, completions: NDArray[np.uint8], given_r
     return grid(lines.reshape(-1, *originals.shape[1:]), columns=lines.shape[1])
 
 
+def fill_figure(originals: Images, masks: NDArray[np.bool_], filled: Images) -> Image.Image:
+    """One line an image: what a masked model saw (N, H, W masks in gray), what it put there, the original."""
+    seen = np.where(masks[..., None], np.uint8(HIDDEN), originals)
+    lines = np.stack([seen, filled, originals], axis=1)
+    return grid(lines.reshape(-1, *originals.shape[1:]), columns=3)
+
+
 def swatches(colours: NDArray[np.uint8], rows: int = 16) -> Image.Image:
     """The colours (k, 3) so that the gamut can be seen: grays on the left, then hues, light to dark in each column."""
     hls = np.array([colorsys.rgb_to_hls(*(c / 255.0)) for c in colours])
@@ -63,20 +72,62 @@ def quantised_strip(originals: Images, quantised: Images) -> Image.Image:
 
 def loss_curve(metrics: Path) -> Image.Image:
     """Training and validation nats per token by step, from a run's metrics.csv."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     with open(metrics, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_plot(6, 4)
     for name, style in (("train/nats_per_token", {"lw": 1, "alpha": 0.6}), ("val/nats_per_token", {"marker": "o"})):
         points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
         if points:
-            axes.plot(*zip(*points, strict=True), label=name, **style)  # type: ignore[arg-type]
+            axes.plot(*zip(*points, strict=True), label=name, **style)
     axes.set(xlabel="step", ylabel="nats per token")
     axes.grid(alpha=0.3)
     axes.legend()
+    return render(figure)
+
+
+def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
+    """A confusion matrix (K, K): rows are what images are, columns what they were taken for."""
+    figure, axes = new_plot(1.5 + 0.6 * len(classes), 1.2 + 0.6 * len(classes))
+    axes.imshow(matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True)), cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=8)
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes, rotation=45, ha="right")
+    axes.set_yticks(ticks, classes)
+    axes.set(xlabel="taken for", ylabel="is")
+    return render(figure)
+
+
+def probe_curve(rows: Sequence[dict[str, Any]], majority: float) -> Image.Image:
+    """Test accuracy of the linear probe by layer, in the style of the paper's figure 2; features without layers, and
+    always answering with the most frequent class, are level lines.
+    """
+    figure, axes = new_plot(6.4, 4.2)
+    for kind in dict.fromkeys(row["features"] for row in rows):
+        layers = [row["layer"] for row in rows if row["features"] == kind]
+        accuracy = [100 * row["test_accuracy"] for row in rows if row["features"] == kind]
+        if len(layers) > 1:
+            axes.plot(layers, accuracy, marker="o", label=kind)
+        else:
+            axes.axhline(accuracy[0], ls="--", color=f"C{len(axes.lines)}", label=kind)
+    axes.axhline(100 * majority, ls=":", color="gray", label="most frequent class")
+    axes.set(xlabel="layer", ylabel="test accuracy of a linear probe, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return render(figure)
+
+
+def new_plot(width: float, height: float) -> tuple[Any, Any]:
+    """A matplotlib figure and its axes, in inches, without touching matplotlib's global state."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    return figure, figure.subplots()
+
+
+def render(figure: Any) -> Image.Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())

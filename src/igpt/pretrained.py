@@ -1,20 +1,21 @@
-"""A trained image GPT as one object: model and tokenizer, from a run or a checkpoint."""
+"""A trained image GPT as one object: model, tokenizer, task, from a run or a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from igpt.batch import TokenBatch
 from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
-from igpt.objectives.losses import autoregressive_nats
+from igpt.objectives.tasks import Masked, Task, predict_classes, task_from_state
 from igpt.run import RunDirectory, find_checkpoint, find_run
 from igpt.sampling import generate
 from igpt.tokenizers import Palette, Tokenizer, from_state
@@ -39,12 +40,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def load(run: str | Path, device: str | torch.device | None = None, checkpoint: str = "best") -> Pretrained:
     """Load a run directory (its `best` or `last` checkpoint) or a checkpoint file; on a GPU if there is one."""
     content = read_checkpoint(find_checkpoint(run, checkpoint))
-    model = Transformer(TransformerConfig(**content["hyper_parameters"]["model"]))
-    weights = content["state_dict"].items()
-    model.load_state_dict({name.removeprefix("model."): w for name, w in weights if name.startswith("model.")})
+    settings = content["hyper_parameters"]
+    model = Transformer(TransformerConfig(**settings["model"]))
+    model.load_state_dict(weights_below("model.", content["state_dict"]))
     tokenizer = from_state(content["ImageDataModule"]["tokenizer"])
     check_palette(find_run(run), tokenizer)
-    return Pretrained(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer)
+    pretrained = Pretrained(model, tokenizer, task_from_state(settings["task"]))
+    if head := weights_below("class_head.", content["state_dict"]):
+        pretrained.class_head = nn.Linear(model.config.n_embd, len(head["bias"]))
+        pretrained.class_head.load_state_dict(head)
+        pretrained.classes = tuple(settings["classes"])
+        pretrained.votes = settings["objective"]["votes"]
+    return pretrained.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def weights_below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a state dict that belongs to one module."""
+    return {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}
 
 
 def check_palette(run: RunDirectory, tokenizer: Tokenizer) -> None:
@@ -57,12 +69,25 @@ def check_palette(run: RunDirectory, tokenizer: Tokenizer) -> None:
 
 
 class Pretrained:
-    """A model and the tokenizer it was trained with. Images are uint8 arrays (N, H, W, 3)."""
+    """A model with the tokenizer and the task it was trained with, and its classifier if it was fine-tuned.
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, batch_size: int = 64) -> None:
+    Images are uint8 arrays (N, H, W, 3).
+    """
+
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, task: Task, batch_size: int = 64) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.task = task
         self.batch_size = batch_size
+        self.class_head: nn.Linear | None = None
+        self.classes: tuple[str, ...] = ()
+        self.votes = 1
+
+    def to(self, device: str | torch.device) -> Pretrained:
+        self.model.to(device)
+        if self.class_head is not None:
+            self.class_head.to(device)
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -72,6 +97,8 @@ class Pretrained:
     def resolution(self) -> int:
         """Pixels a side."""
         return round(self.model.config.n_positions**0.5)
+
+    # Pictures
 
     def sample(self, n: int, seed: int = 0, **how: Any) -> Images:
         """Draw n pictures; `how` takes temperature, top_k and top_p."""
@@ -90,16 +117,61 @@ class Pretrained:
         return round(given * self.resolution)
 
     @torch.inference_mode()
-    def features(self, images: Images, layer: int | None = None) -> NDArray[np.float32]:
-        """Mean-pooled features (N, C) of one layer, or of all layers and the final norm (N, L + 1, C)."""
-        pooled = torch.cat([self.model.features(tokens) for tokens in self._batches(images)])
-        return (pooled if layer is None else pooled[:, layer]).float().cpu().numpy()
+    def fill(self, images: Images) -> tuple[NDArray[np.bool_], Images]:
+        """Where a masked model's fixed masks are, (N, H, W), and the images with the likeliest colour put there."""
+        if not isinstance(self.task, Masked):
+            raise IgptError("This model was trained autoregressively; only a masked model fills in single pixels.")
+        masks, filled = [], []
+        for batch in self._batches(images):
+            seen = self.task.masking.apply(self.task.masking.fixed(batch), self.model.config.vocab_size)
+            guess = self.model(seen.tokens, seen.hidden).argmax(dim=-1)
+            masks.append(seen.predicted.cpu())
+            filled.append(torch.where(seen.predicted, guess, batch.tokens).cpu())
+        side = self.resolution
+        return torch.cat(masks).numpy().reshape(-1, side, side), self.tokenizer.decode(torch.cat(filled)).numpy()
+
+    # Numbers
+
+    @torch.inference_mode()
+    def nats(self, batch: TokenBatch) -> Tensor:
+        """Nats per predicted token of each image (B,); a masked model is asked under its first fixed mask."""
+        return self.task.run(self.model, self._here(batch), draw=0).nats
 
     @torch.inference_mode()
     def log_likelihood(self, images: Images) -> NDArray[np.float64]:
         """Log p of each image's tokens (N,), in nats, summed over the positions."""
-        nats = torch.cat([autoregressive_nats(self.model, tokens).double() for tokens in self._batches(images)])
+        if not self.task.causal:
+            raise IgptError("A masked model gives no likelihood of an image; train with objective=ar for that.")
+        nats = torch.cat([self.nats(batch).double() for batch in self._batches(images)])
         return (-nats * self.model.config.n_positions).cpu().numpy()
+
+    def features(self, images: Images, layer: int | None = None, masks: int = 0) -> NDArray[np.float32]:
+        """Mean-pooled features (N, C) of one layer, or of all layers and the final norm (N, L + 1, C).
+
+        A masked model sees the whole image, or, with `masks` > 0, is averaged over that many fixed masks.
+        """
+        pooled = torch.cat([self.batch_features(batch, masks) for batch in self._batches(images)])
+        return (pooled if layer is None else pooled[:, layer]).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def batch_features(self, batch: TokenBatch, masks: int = 0) -> Tensor:
+        """Features (B, L + 1, C) of a batch of tokens, as :meth:`features` has them."""
+        here = self._here(batch)
+        draws: Sequence[int | None] = range(masks) if masks and not self.task.causal else [None]
+        return torch.stack([self.task.features(self.model, here, draw) for draw in draws]).mean(dim=0)
+
+    @torch.inference_mode()
+    def predict(self, batch: TokenBatch) -> Tensor:
+        """Class of each image of a batch (B,), by a fine-tuned model."""
+        if self.class_head is None:
+            raise IgptError(
+                "This model was not fine-tuned to classify; train one with objective=classify init_from=RUN."
+            )
+        return predict_classes(self.model, self.class_head, self.task, self._here(batch), self.votes)
+
+    def classify(self, images: Images) -> list[str]:
+        """Name of the class of each image, by a fine-tuned model."""
+        return [self.classes[i] for batch in self._batches(images) for i in self.predict(batch).tolist()]
 
     def tokenize(self, images: Images) -> Tensor:
         """Tokens (N, T) of images, which must have the model's resolution."""
@@ -111,9 +183,14 @@ class Pretrained:
             )
         return self.tokenizer.encode(torch.from_numpy(np.array(images)))
 
-    def _batches(self, images: Images) -> Iterator[Tensor]:
-        for tokens in self.tokenize(images).split(self.batch_size):
-            yield tokens.to(self.device)
+    def _batches(self, images: Images) -> Iterator[TokenBatch]:
+        tokens = self.tokenize(images)
+        for indices in torch.arange(len(tokens)).split(self.batch_size):
+            nothing = torch.zeros_like(indices)
+            yield self._here(TokenBatch(tokens[indices], labels=nothing, indices=indices, epochs=nothing))
+
+    def _here(self, batch: TokenBatch) -> TokenBatch:
+        return TokenBatch(*(part.to(self.device) for part in batch))
 
     def _draw(self, prompts: Tensor, seed: int, **how: Any) -> Images:
         generator = torch.Generator(self.device).manual_seed(seed)

@@ -141,11 +141,11 @@ def test_batch_that_cannot_be_shared_out(command):
 
 
 def test_loss_that_is_no_number(command, tmp_path, monkeypatch):
-    real = AutoregressiveObjective.nats
+    real = AutoregressiveObjective.training_step
     monkeypatch.setattr(
         AutoregressiveObjective,
-        "nats",
-        lambda self, batch: real(self, batch) * (np.nan if self.global_step == 6 else 1),
+        "training_step",
+        lambda self, batch, batch_idx: real(self, batch, batch_idx) * (np.nan if self.global_step == 6 else 1),
     )
     steps = ("trainer.max_steps=20", "trainer.log_every_n_steps=5", "save_every=1", "callbacks=none")
     message = message_of(command, "train", *SMALL, "hydra.run.dir=run", *steps)
@@ -157,12 +157,60 @@ def test_loss_that_is_no_number(command, tmp_path, monkeypatch):
 
 def test_weights_that_are_no_numbers_are_not_saved(command, monkeypatch):
     """A finite loss can have gradients that are not: the derivative of sqrt at 0 is infinite."""
-    real = AutoregressiveObjective.nats
+    real = AutoregressiveObjective.training_step
     monkeypatch.setattr(
-        AutoregressiveObjective, "nats", lambda self, batch: (nats := real(self, batch)) + (0 * nats).sqrt()
+        AutoregressiveObjective,
+        "training_step",
+        lambda self, batch, batch_idx: (loss := real(self, batch, batch_idx)) + (0 * loss).sqrt(),
     )
     message = message_of(command, "train", *SMALL, "save_every=1", "trainer.max_steps=20", "callbacks=none")
     assert "The weights became NaN or infinite at step 1; no step was saved" in message
+
+
+def test_data_without_labels(command, copy):
+    no_labels = "+data.source.classes=[]"
+    objective = ("objective=classify", "objective.task=ar")
+    assert "emoji' has no labels" in message_of(command, "train", *SMALL, *objective, no_labels)
+    probe = ("data=emoji", "data.source.resolution=8", "logger=none")
+    assert "emoji' has no labels" in message_of(command, "probe", f"run={copy}", *probe, no_labels)
+
+
+def test_fewer_labels_than_asked_for(command, copy):
+    message = message_of(command, "probe", f"run={copy}", "logger=none", "untrained=false", "labels_per_class=[100]")
+    assert "class Activities has" in message
+
+
+def test_probing_a_run_whose_data_changed(command, copy):
+    config = (copy / ".hydra" / "config.yaml").read_text()
+    (copy / ".hydra" / "config.yaml").write_text(config.replace("resolution: 8", "resolution: 16"))
+    message = message_of(command, "probe", f"run={copy}", "logger=none")
+    assert "'resolution': 16" in message
+    assert "'resolution': 8" in message
+
+
+def test_probing_a_run_whose_palette_changed(command, copy):
+    Palette(np.arange(48.0).reshape(16, 3)).save(copy / "palette.npz")
+    assert "is the palette" in message_of(command, "probe", f"run={copy}", "logger=none")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.n_layer=2", "has n_layer=1 instead of 2"),
+        ("data.source.resolution=16", "has n_positions=64 instead of 256"),
+        ("objective=mlm", "has causal=True instead of False"),
+    ],
+)
+def test_starting_from_a_model_of_another_shape(command, trained, change, message):
+    assert message in message_of(command, "train", *SMALL, f"init_from={trained}", change)
+
+
+def test_classifying_from_scratch_needs_a_task(command):
+    assert "ar or mlm" in message_of(command, "train", *SMALL, "objective=classify")
+
+
+def test_a_mask_ratio_that_is_none(command):
+    assert "objective.ratio=0" in message_of(command, "train", *SMALL, "objective=mlm", "objective.ratio=0")
 
 
 def test_impossible_sampling_settings(command, trained):

@@ -33,7 +33,7 @@ def palette(config: DictConfig) -> None:
     assert isinstance(data.tokenizer, Palette)
     output = Path(HydraConfig.get().runtime.output_dir)
     data.tokenizer.save(output / "palette.npz")
-    for name, picture in palette_figures(data.tokenizer, data).items():
+    for name, picture in palette_figures(data.tokenizer, data.splits["test"].choose(12)).items():
         figures.save(picture, output / f"{name}.png")
     for name, value in {"fingerprint": data.tokenizer.fingerprint, **data.tokenizer.info}.items():
         print(f"{name:18} {value}")

@@ -1,8 +1,9 @@
-"""What the commands that look at a finished run share."""
+"""What several commands share: the data of a run, and the end of tracking."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -20,9 +21,20 @@ def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
     directory = find_run(run)
     if not directory.config.exists():
         raise IgptError(f"{directory.config} is missing, so the run's data is not known; give a whole run directory.")
-    config = OmegaConf.load(directory.config)
+    return open_data(OmegaConf.load(directory.config), pretrained)
+
+
+def open_data(config: Any, pretrained: Pretrained) -> ImageDataModule:
+    """The data that a configuration names, packed if need be, under the tokenizer of a trained model."""
     data: ImageDataModule = instantiate(config.data, tokenizer=config.tokenizer, seed=config.seed, _convert_="all")
     data.use_tokenizer(pretrained.tokenizer)
     data.prepare_data()
     data.setup()
     return data
+
+
+def finish_tracking() -> None:
+    """Close W&B's run, also after an error and between the jobs of a sweep."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from igpt.batch import ImageBatch, TokenBatch
 from igpt.data.augment import horizontal_flip
 from igpt.data.packed import PackedImages, content_key, open_packed, pack, packed_folder
 from igpt.data.sources import ImageSource
-from igpt.data.stream import EvaluationBatches, Share, TrainingStream
+from igpt.data.stream import EvaluationBatches, Share, TrainingStream, epoch_order
 from igpt.errors import IgptError
 from igpt.tokenizers import Palette, Tokenizer
 from igpt.tokenizers.kmeans import PaletteRecipe
@@ -123,12 +124,14 @@ class ImageDataModule(pl.LightningDataModule):
         return self._loader(TrainingStream(train, share, self.seed, start))
 
     def val_dataloader(self) -> DataLoader[ImageBatch]:
-        return self.evaluation_loader("validation")
-
-    def evaluation_loader(self, split: str) -> DataLoader[ImageBatch]:
-        """One pass over a split, in order; under a trainer, this process's part of it."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self._loader(EvaluationBatches(self.splits[split], self.eval_batch_size, rank, world_size))
+        return self._loader(EvaluationBatches(self.splits["validation"], self.eval_batch_size, rank, world_size))
+
+    def token_batches(self, split: str, epoch: int | None = None) -> Iterator[TokenBatch]:
+        """One pass over a whole split as tokens, on the CPU: in its own order, or in that of an `epoch`."""
+        images = self.splits[split]
+        order = None if epoch is None else epoch_order(len(images), self.seed, epoch)
+        return map(self.tokenize, self._loader(EvaluationBatches(images, self.eval_batch_size, order=order)))
 
     def _share(self) -> Share:
         if self.trainer is None:
@@ -170,7 +173,11 @@ class ImageDataModule(pl.LightningDataModule):
     # In checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        return {"tokenizer": self.tokenizer.state_dict(), "fingerprint": self.tokenizer.fingerprint}
+        return {
+            "tokenizer": self.tokenizer.state_dict(),
+            "fingerprint": self.tokenizer.fingerprint,
+            "source": self.source.key(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse to go on with another tokenizer than the one the checkpoint was trained with."""

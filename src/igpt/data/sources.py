@@ -20,7 +20,7 @@ Chunk = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (n, H, W, 3), labe
 
 
 class ImageSource(Protocol):
-    """Square images with a class each, in the three splits."""
+    """Square images in three splits, each with a class; without classes, `classes` is empty and labels are -1."""
 
     name: str
     resolution: int
@@ -62,7 +62,8 @@ class EmojiSource:
             raise IgptError(f"data.source.resolution is {self.resolution}; the emoji come at 8, 16 or 32.")
 
     def key(self) -> dict[str, Any]:
-        return {"source": "emoji-datasource-google 16.0.0", "resolution": self.resolution}
+        labels = {} if self.classes else {"labels": False}
+        return {"source": "emoji-datasource-google 16.0.0", "resolution": self.resolution, **labels}
 
     def sizes(self) -> dict[str, int]:
         splits = [row["split"] for row in self._rows()]
@@ -71,7 +72,8 @@ class EmojiSource:
     def chunks(self, split: str) -> Iterator[Chunk]:
         rows = self._rows()
         chosen = np.array([row["split"] == split for row in rows])
-        labels = np.array([self.classes.index(row["group"]) for row in rows], np.int64)
+        groups = [row["group"] for row in rows]
+        labels = np.array([self.classes.index(g) if self.classes else -1 for g in groups], np.int64)
         yield area_average(self._sheet()[: len(rows)][chosen], self.resolution), labels[chosen]
 
     def _rows(self) -> list[dict[str, str]]:

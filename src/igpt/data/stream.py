@@ -70,11 +70,18 @@ class TrainingStream(IterableDataset[ImageBatch]):
 
 
 class EvaluationBatches(Dataset[ImageBatch]):
-    """A split once through, in order; each process takes every `world_size`-th sample."""
+    """A split once through, in its own order or in `order`; each process takes every `world_size`-th sample."""
 
-    def __init__(self, split: PackedImages, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        split: PackedImages,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        order: NDArray[np.int64] | None = None,
+    ) -> None:
         self.split, self.batch_size = split, batch_size
-        self.mine = np.arange(rank, len(split), world_size)
+        self.mine = (np.arange(len(split)) if order is None else order)[rank::world_size]
 
     def __len__(self) -> int:
         return -(-len(self.mine) // self.batch_size)

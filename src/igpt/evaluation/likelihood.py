@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from igpt.data.datamodule import ImageDataModule
-from igpt.objectives.losses import autoregressive_nats
 from igpt.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Mean over images of the nats per token, and the standard error of that mean."""
+    """Mean over images of the nats per predicted token, and the standard error of that mean."""
 
     nats_per_token: float
     standard_error: float
@@ -25,10 +24,12 @@ class Likelihood:
         return self.nats_per_token / math.log(2)
 
 
-@torch.inference_mode()
 def split_likelihood(pretrained: Pretrained, data: ImageDataModule, split: str) -> Likelihood:
-    """Likelihood of all images of a split under a pre-trained model; `data` must use the model's tokenizer."""
-    batches = map(data.tokenize, data.evaluation_loader(split))
-    nats = torch.cat([autoregressive_nats(pretrained.model, b.tokens.to(pretrained.device)).cpu() for b in batches])
-    error = nats.double().std().item() / math.sqrt(len(nats)) if len(nats) > 1 else math.nan
-    return Likelihood(nats.double().mean().item(), error, len(nats))
+    """Likelihood of all images of a split; `data` must use the model's tokenizer.
+
+    For a masked model: of the masked tokens given the others, under one fixed mask an image, so that evaluating twice
+    gives the same number.
+    """
+    nats = torch.cat([pretrained.nats(batch).double().cpu() for batch in data.token_batches(split)])
+    error = nats.std().item() / math.sqrt(len(nats)) if len(nats) > 1 else math.nan
+    return Likelihood(nats.mean().item(), error, len(nats))

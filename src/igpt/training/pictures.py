@@ -10,15 +10,17 @@ import pytorch_lightning as pl
 
 from igpt import figures
 from igpt.data.datamodule import ImageDataModule
-from igpt.objectives.base import PretrainingObjective
+from igpt.objectives.base import Objective
 from igpt.pretrained import Pretrained
+from igpt.training.report import drawings
 from igpt.training.tracking import log_picture
 
 log = logging.getLogger(__name__)
 
 
 class DrawPictures(pl.Callback):
-    """Every `every_n_steps` steps, after a validation, draw samples and completions of validation images.
+    """Every `every_n_steps` steps, after a validation, draw: samples and completions of validation images, or, if the
+    model is masked, validation images filled in.
 
     The completed images are of the class `label`, or of any if that is None. Always the same seed, so that two
     pictures differ only by what was learned in between.
@@ -49,17 +51,13 @@ class DrawPictures(pl.Callback):
             self.draw(trainer, pl_module)
 
     def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw now, into samples/ and completions/, and hand the pictures to the trackers."""
-        assert isinstance(pl_module, PretrainingObjective)
+        """Draw now, into samples/, completions/ or filled/, and hand the pictures to the trackers."""
+        assert isinstance(pl_module, Objective)
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        pretrained = Pretrained(pl_module.model, data.tokenizer)
+        pretrained = Pretrained(pl_module.model, data.tokenizer, pl_module.task)
         images = data.splits["validation"].choose(self.n_images, self.label)
-        completions = pretrained.complete(images, self.n_completions, **self.sampling)
         name = f"step_{trainer.global_step:07d}.png"
-        pictures = {
-            "samples": figures.grid(pretrained.sample(self.n_samples, **self.sampling)),
-            "completions": figures.completion_figure(images, completions, pretrained.given_rows(0.5)),
-        }
+        pictures = drawings(pretrained, images, self.n_samples, self.n_completions, self.sampling)
         for kind, picture in pictures.items():
             log_picture(trainer, kind, figures.save(picture, self.directory / kind / name))
         pl_module.train()

@@ -1,8 +1,9 @@
-"""What a run leaves when its training ends: the test likelihood of its best checkpoint, pictures, one summary."""
+"""What a run leaves when its training ends: numbers on held-out images, pictures, one summary."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,55 +11,60 @@ from PIL.Image import Image
 
 from igpt import figures
 from igpt.data.datamodule import ImageDataModule
-from igpt.evaluation.likelihood import Likelihood
+from igpt.evaluation.classification import accuracy, confusion_matrix
+from igpt.evaluation.likelihood import split_likelihood
+from igpt.figures import Images
 from igpt.files import atomic_path
 from igpt.pretrained import Pretrained
-from igpt.run import RunDirectory
 from igpt.tokenizers import Palette
 
 
-def draw_figures(
-    run: RunDirectory, pretrained: Pretrained, data: ImageDataModule, label: int | None, how: dict[str, Any]
-) -> None:
-    """Samples, completions of test images of the class `label`, the loss curve and the palette, into figures/; `how` is
-    the temperature, top_k and top_p.
+def evaluate(pretrained: Pretrained, data: ImageDataModule, split: str) -> tuple[dict[str, Any], dict[str, Image]]:
+    """Flat values and figures for a split: the likelihood, and accuracy and confusion of a fine-tuned model.
+
+    The palette's PSNR stands beside the loss, since losses under two palettes do not compare.
     """
-    images = data.splits["test"].choose(8, label)
-    completions = pretrained.complete(images, n=4, **how)
-    pictures = {
-        "samples": figures.grid(pretrained.sample(36, **how)),
-        "completions": figures.completion_figure(images, completions, pretrained.given_rows(0.5)),
-        "curve": figures.loss_curve(run.metrics),
-    }
-    if isinstance(pretrained.tokenizer, Palette):
-        pictures |= palette_figures(pretrained.tokenizer, data)
-    for name, picture in pictures.items():
-        figures.save(picture, run.figures / f"{name}.png")
-
-
-def palette_figures(palette: Palette, data: ImageDataModule) -> dict[str, Image]:
-    """The palette's colours, and test images above their quantised selves."""
-    images = data.splits["test"].choose(12)
-    quantised = palette.decode(palette.encode(torch.from_numpy(images))).numpy()
-    return {"palette": figures.swatches(palette.colours), "quantised": figures.quantised_strip(images, quantised)}
-
-
-def likelihood_values(test: Likelihood, pretrained: Pretrained, split: str = "test") -> dict[str, Any]:
-    """A split's likelihood as flat values, with the palette's PSNR beside it: losses of two palettes do not compare."""
+    likelihood = split_likelihood(pretrained, data, split)
     values: dict[str, Any] = {
-        f"{split}/nats_per_token": test.nats_per_token,
-        f"{split}/bits_per_token": test.bits_per_token,
-        f"{split}/standard_error": test.standard_error,
-        f"{split}/images": test.n_images,
+        f"{split}/nats_per_token": likelihood.nats_per_token,
+        f"{split}/bits_per_token": likelihood.bits_per_token,
+        f"{split}/standard_error": likelihood.standard_error,
+        f"{split}/images": likelihood.n_images,
         "vocab_size": pretrained.tokenizer.vocab_size,
         "tokenizer": pretrained.tokenizer.fingerprint,
     }
     if isinstance(pretrained.tokenizer, Palette) and "psnr_db" in pretrained.tokenizer.info:
         values["palette_psnr_db"] = pretrained.tokenizer.info["psnr_db"]
-    return values
+    if pretrained.class_head is None:
+        return values, {}
+    confusion = confusion_matrix(pretrained, data, split)
+    values[f"{split}/accuracy"] = accuracy(confusion)
+    return values, {"confusion": figures.confusion(confusion, pretrained.classes)}
 
 
-def write_summary(run: RunDirectory, values: dict[str, Any]) -> None:
-    """summary.json: one flat object."""
-    with atomic_path(run.summary) as temporary:
+def drawings(
+    pretrained: Pretrained, images: Images, n_samples: int, n_completions: int, how: dict[str, Any]
+) -> dict[str, Image]:
+    """What the model can draw: samples and completions if it is autoregressive, filled-in images if it is masked.
+    `how` is the temperature, top_k and top_p.
+    """
+    if not pretrained.task.causal:
+        masks, filled = pretrained.fill(images)
+        return {"filled": figures.fill_figure(images, masks, filled)}
+    completions = pretrained.complete(images, n_completions, **how)
+    return {
+        "samples": figures.grid(pretrained.sample(n_samples, **how)),
+        "completions": figures.completion_figure(images, completions, pretrained.given_rows(0.5)),
+    }
+
+
+def palette_figures(palette: Palette, images: Images) -> dict[str, Image]:
+    """The palette's colours, and images above their quantised selves."""
+    quantised = palette.decode(palette.encode(torch.from_numpy(images))).numpy()
+    return {"palette": figures.swatches(palette.colours), "quantised": figures.quantised_strip(images, quantised)}
+
+
+def write_json(values: dict[str, Any], path: Path) -> None:
+    """One flat object, written whole or not at all."""
+    with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n")

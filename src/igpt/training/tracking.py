@@ -108,6 +108,16 @@ def _has_netrc_entry(host: str) -> bool:
         return False
 
 
+def log_probe(logger: Logger, rows: list[dict[str, Any]], figure: Path) -> None:
+    """Hand the table of a probe to a tracker: a curve over the layers of each kind of features, and the figure."""
+    for row in rows:
+        scores = {name: value for name, value in row.items() if name.endswith("accuracy")}
+        kind = str(row["features"]).replace(" ", "_")
+        logger.log_metrics({"probe/layer": row["layer"], **{f"probe/{kind}/{k}": v for k, v in scores.items()}})
+    if isinstance(logger, WandbLogger):
+        logger.log_image("probe", [str(figure)])
+
+
 def log_picture(trainer: pl.Trainer, name: str, path: Path) -> None:
     """Hand a PNG to every tracker that shows pictures."""
     for logger in trainer.loggers:

@@ -1,0 +1,160 @@
+"""From a configuration to the parts of a training: data, objective, trainer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig
+
+from igpt.commands.app import plain
+from igpt.errors import IgptError
+from igpt.run import RunDirectory
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from igpt.data.datamodule import ImageDataModule
+    from igpt.model.config import TransformerConfig
+    from igpt.objectives.base import Objective
+    from igpt.objectives.tasks import Task
+    from igpt.pretrained import Pretrained
+
+
+def starting_point(config: DictConfig, run: RunDirectory) -> Pretrained | None:
+    """The trained model that `init_from` names; a run that is gone on with has it in its own checkpoint."""
+    from igpt.pretrained import load
+
+    if config.init_from is None:
+        return None
+    if config.tokenizer.path is not None:
+        raise IgptError("init_from and tokenizer.path both name a palette; leave tokenizer.path=null.")
+    return load(run.last if run.last.exists() else config.init_from, device="cpu")
+
+
+def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) -> ImageDataModule:
+    """The data, packed, and its tokenizer: the one of the model to start from, or the run's own if it has one."""
+    from igpt.tokenizers import Palette
+
+    data: ImageDataModule = instantiate(config.data, tokenizer=config.tokenizer, seed=config.seed, _convert_="all")
+    if start is not None:
+        data.use_tokenizer(start.tokenizer)
+    elif run.palette.exists() and config.tokenizer.path is None:
+        data.use_tokenizer(Palette.load(run.palette))
+    data.prepare_data()
+    data.setup()
+    if isinstance(data.tokenizer, Palette) and not run.palette.exists():
+        data.tokenizer.save(run.palette)
+    return data
+
+
+def build_objective(config: DictConfig, data: ImageDataModule, start: Pretrained | None) -> Objective:
+    """The objective with a model that fits the tokenizer: fresh, or with the weights to start from.
+
+    What a checkpoint needs to be loaded again is in its hyperparameters: the whole configuration, the model's shape,
+    the task and the classes.
+    """
+    from igpt.model.transformer import Transformer
+    from igpt.objectives.classify import ClassificationObjective
+
+    settings = plain(config.objective)
+    objective_class: Any = get_class(settings.pop("_target_"))
+    given: dict[str, Any] = {}
+    if issubclass(objective_class, ClassificationObjective):
+        given = {"task": task_to_tune(settings.pop("task"), start), "n_classes": number_of_classes(data)}
+    causal = given["task"].causal if given else objective_class.causal
+    model = Transformer(model_config_for(plain(config.model), data, causal))
+    if start is not None:
+        start_from(model, start, str(config.init_from))
+    configure = instantiate(config.optim, _convert_="all").configure
+    objective: Objective = objective_class(model=model, configure=configure, **given, **settings)
+    objective.save_hyperparameters(
+        {
+            **plain(config),
+            "model": asdict(model.config),
+            "task": objective.task.state(),
+            "classes": list(data.source.classes),
+        }
+    )
+    return objective
+
+
+def task_to_tune(name: str | None, start: Pretrained | None) -> Task:
+    """The pre-training task that goes on beside classification: the one the model was trained with, or the one that
+    objective.task (`name`) says for a model from scratch.
+    """
+    from igpt.objectives.tasks import task_from_state
+
+    if start is not None:
+        return start.task
+    if name not in ("ar", "mlm"):
+        raise IgptError("Without init_from, objective.task must say what to train beside the classes: ar or mlm.")
+    return task_from_state({"name": name})
+
+
+def number_of_classes(data: ImageDataModule) -> int:
+    if not data.source.classes:
+        raise IgptError(f"The data '{data.source.name}' has no labels to learn; choose data with classes.")
+    return len(data.source.classes)
+
+
+def model_config_for(values: dict[str, Any], data: ImageDataModule, causal: bool) -> TransformerConfig:
+    """The model's configuration; what is left open (null) follows from the data."""
+    from igpt.model.config import TransformerConfig
+
+    n_positions = values["n_positions"] or data.n_tokens
+    if n_positions != data.n_tokens:
+        side = data.source.resolution
+        raise IgptError(
+            f"model.n_positions is {n_positions}, but images of {side}x{side} have {data.n_tokens} tokens; leave "
+            "model.n_positions=null, or change data.source.resolution."
+        )
+    known = {"n_positions": n_positions, "vocab_size": data.tokenizer.vocab_size, "causal": causal}
+    return TransformerConfig(**{**values, **known})
+
+
+def start_from(model: Any, start: Pretrained, name: str) -> None:
+    """Copy the weights of a trained model into one of the same shape."""
+    wanted, found = asdict(model.config), asdict(start.model.config)
+    differences = [f"{key}={found[key]} instead of {wanted[key]}" for key in wanted if wanted[key] != found[key]]
+    if differences:
+        raise IgptError(
+            f"The model in init_from={name} has {', '.join(differences)}; choose the same model, objective and "
+            "data.source.resolution."
+        )
+    model.load_state_dict(start.model.state_dict())
+
+
+def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) -> pl.Trainer:
+    """Lightning's trainer with the callbacks every run has and those of the configuration."""
+    from pytorch_lightning.callbacks import Timer
+
+    from igpt.training.checkpoint_io import AtomicCheckpointIO
+    from igpt.training.keep_last import KeepLast
+    from igpt.training.nan_guard import StopOnNaN
+    from igpt.training.progress import TrainingProgress
+    from igpt.training.tracking import MetricsCSV
+
+    # The guard comes first, so that what it refuses is not saved.
+    always = [StopOnNaN(run.last), KeepLast(run.last, config.save_every), TrainingProgress(data.batch_size), Timer()]
+    chosen = [instantiate(c, _convert_="all") for c in config.callbacks.values()]
+    loggers = [instantiate(c, _convert_="all") for c in config.logger.values()]
+    steps = min(config.trainer.val_check_interval, config.trainer.max_steps)
+    trainer: pl.Trainer = instantiate(
+        config.trainer,
+        callbacks=[*always, *chosen],
+        logger=[MetricsCSV(run.metrics, first_step(run)), *loggers],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(run.path),
+        val_check_interval=steps * config.trainer.accumulate_grad_batches,  # Lightning counts batches, we steps
+        _convert_="all",
+    )
+    return trainer
+
+
+def first_step(run: RunDirectory) -> int:
+    """The step that a run goes on from; 0 for a new one."""
+    from igpt.pretrained import read_checkpoint
+
+    return int(read_checkpoint(run.last)["global_step"]) if run.last.exists() else 0

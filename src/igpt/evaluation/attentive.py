@@ -1,0 +1,74 @@
+"""The attentive probe: one learned query looks at a layer's whole sequence instead of its average."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from igpt.data.datamodule import ImageDataModule
+from igpt.pretrained import Pretrained
+
+
+class AttentiveHeads(nn.Module):
+    """For each of n layers: a query (h heads of C / h), keys and values of the layer's sequence, a linear classifier.
+
+    Attention pooling as in Toto (Rajasegaran et al. 2025) and AIM (El-Nouby et al. 2024).
+    """
+
+    def __init__(self, n_layers: int, width: int, n_heads: int, n_classes: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query = nn.Parameter(torch.randn(n_layers, width) * width**-0.5)
+        self.key_value = nn.Parameter(torch.randn(n_layers, width, 2 * width) * width**-0.5)
+        self.weight = nn.Parameter(torch.zeros(n_layers, width, n_classes))
+        self.bias = nn.Parameter(torch.zeros(n_layers, 1, n_classes))
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """Class logits (n, B, K) of sequences (n, B, T, C), one layer each."""
+        keys, values = (sequences @ self.key_value[:, None]).chunk(2, dim=-1)
+        split = (self.n_heads, -1)
+        q = self.query.unflatten(-1, split)[:, None, :, None].expand(-1, keys.shape[1], -1, -1, -1)  # (n, B, h, 1, d)
+        k, v = (x.unflatten(-1, split).transpose(2, 3) for x in (keys, values))  # (n, B, h, T, d)
+        pooled = F.scaled_dot_product_attention(q, k, v).flatten(2)
+        return pooled @ self.weight + self.bias
+
+
+def sequences_of_layers(pretrained: Pretrained, tokens: Tensor) -> Tensor:
+    """What the attention blocks and the head see of each position, (L + 1, B, T, C)."""
+    model = pretrained.model
+    x, found = model.embed(tokens), []
+    for block in model.blocks:
+        found.append(block.attn_norm(x))
+        x = block(x)
+    return torch.stack([*found, model.norm(x)])
+
+
+def attentive_accuracy(
+    pretrained: Pretrained, data: ImageDataModule, split: str, n_classes: int, epochs: int, lr: float = 1e-3
+) -> list[float]:
+    """Accuracy on `split` of a probe for every layer, all trained together on the training split by Adam.
+
+    The network stays as it is. Its sequences are computed anew in each epoch, since they seldom fit into memory.
+    """
+    config = pretrained.model.config
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        heads = AttentiveHeads(config.n_layer + 1, config.n_embd, config.n_head, n_classes).to(pretrained.device)
+    optimizer = torch.optim.Adam(heads.parameters(), lr=lr)
+    for epoch in range(epochs):
+        for batch in data.token_batches("train", epoch):
+            with torch.no_grad():
+                sequences = sequences_of_layers(pretrained, batch.tokens.to(pretrained.device))
+            labels = batch.labels.to(pretrained.device)
+            loss = sum(F.cross_entropy(logits, labels) for logits in heads(sequences))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[union-attr]
+            optimizer.step()
+    right, total = torch.zeros(config.n_layer + 1), 0
+    with torch.no_grad():
+        for batch in data.token_batches(split):
+            logits = heads(sequences_of_layers(pretrained, batch.tokens.to(pretrained.device)))
+            right += (logits.argmax(-1).cpu() == batch.labels).sum(dim=1)
+            total += len(batch.labels)
+    return (right / total).tolist()

@@ -1,0 +1,71 @@
+"""Features of whole splits: every layer of the model, and the baselines it must beat; cached in the run directory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from igpt.data.datamodule import ImageDataModule
+from igpt.data.packed import content_key
+from igpt.files import atomic_path
+from igpt.model.transformer import Transformer
+from igpt.pretrained import Pretrained
+
+Features = NDArray[np.float32]  # (layers, N, C)
+
+
+def split_features(pretrained: Pretrained, data: ImageDataModule, split: str, masks: int = 0) -> Features:
+    """Pooled features of every layer and of the final norm for a whole split, (L + 1, N, C), in one pass."""
+    parts = [pretrained.batch_features(batch, masks).float().cpu() for batch in data.token_batches(split)]
+    return torch.cat(parts).transpose(0, 1).contiguous().numpy()
+
+
+def untrained(pretrained: Pretrained, seed: int = 0) -> Pretrained:
+    """The same network before any training, with the same tokenizer and task."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Transformer(pretrained.model.config)
+    return Pretrained(model, pretrained.tokenizer, pretrained.task, pretrained.batch_size).to(pretrained.device)
+
+
+def raw_pixels(data: ImageDataModule, split: str) -> Features:
+    """The images themselves as features in [0, 1], (1, N, H * W * 3)."""
+    images = data.splits[split].images
+    return images.reshape(1, len(images), -1).astype(np.float32) / np.float32(255)
+
+
+def palette_histogram(data: ImageDataModule, split: str) -> Features:
+    """How much of each image is of which colour, (1, N, V)."""
+
+    def count(tokens: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(tokens, data.tokenizer.vocab_size).float().mean(dim=1)
+
+    return torch.cat([count(batch.tokens) for batch in data.token_batches(split)])[None].numpy()
+
+
+def cached(folder: Path, key: dict[str, Any], compute: Callable[[], Features]) -> Features:
+    """`compute()`, or what it gave when it was last called with this key."""
+    path = folder / f"{content_key(key)}.npy"
+    if path.exists():
+        stored: Features = np.load(path, allow_pickle=False)
+        return stored
+    features = compute()
+    with atomic_path(path) as temporary:
+        np.save(temporary, features)
+    return features
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

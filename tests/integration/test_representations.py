@@ -1,0 +1,164 @@
+"""Masked pre-training, probes and fine-tuning from end to end, on small models."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+import igpt
+from conftest import SMALL, run_command
+from igpt.data.packed import open_packed, pack
+from igpt.data.sources import EmojiSource
+from igpt.errors import IgptError
+
+
+def weights(run):
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def read(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield tmp_path_factory.getbasetemp() / "cache"
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory, cache):
+    """The run directory of a small masked model."""
+    folder = tmp_path_factory.mktemp("masked")
+    steps = ("trainer.max_steps=8", "trainer.val_check_interval=4", "draw_every=8")
+    run_command("train", *SMALL, "objective=mlm", *steps, "hydra.run.dir=run", cwd=folder)
+    return folder / "run"
+
+
+def test_masked_training_evaluates_twice_to_the_same_number(masked, command):
+    assert (masked / "filled" / "step_0000008.png").exists()
+    assert (masked / "figures" / "filled.png").exists()
+    expected = json.loads((masked / "summary.json").read_text())["test/nats_per_token"]
+    for _ in range(2):
+        command("evaluate", f"run={masked}")
+        assert json.loads((masked / "evaluation" / "test.json").read_text())["test/nats_per_token"] == expected
+
+
+def test_masked_training_does_not_depend_on_workers(command, tmp_path):
+    for workers in (0, 2):
+        steps = ("trainer.max_steps=3", "callbacks=none")
+        command("train", *SMALL, "objective=mlm", *steps, f"data.num_workers={workers}", f"hydra.run.dir={workers}")
+    for name, weight in weights(tmp_path / "0").items():
+        assert torch.equal(weight, weights(tmp_path / "2")[name])
+
+
+def test_a_masked_model_fills_in_and_does_not_draw(masked, cache):
+    model = igpt.load(masked)
+    images = open_packed(pack(EmojiSource(resolution=8), cache))["test"].images[:5]
+    masks, filled = model.fill(images)
+    quantised = model.tokenizer.decode(model.tokenize(images)).numpy()
+    np.testing.assert_array_equal(filled[~masks], quantised[~masks])
+    assert 0 < masks.mean() < 0.4
+    with pytest.raises(IgptError, match="only an autoregressive model draws"):
+        model.sample(1)
+    with pytest.raises(IgptError, match="no likelihood"):
+        model.log_likelihood(images)
+
+
+def test_masked_features_average_over_masks(masked, cache):
+    model = igpt.load(masked)
+    images = open_packed(pack(EmojiSource(resolution=8), cache))["test"].images[:5]
+    whole, averaged = model.features(images), model.features(images, masks=3)
+    assert whole.shape == averaged.shape == (5, 2, 32)
+    assert not np.allclose(whole, averaged)
+    np.testing.assert_array_equal(model.features(images, layer=1), whole[:, 1])
+
+
+def test_probe_prints_every_layer_beside_the_baselines(trained, command, cache):
+    printed = command("probe", f"run={trained}", "labels_per_class=[5]", "subsets=2", "logger=none")
+    rows = read(trained / "probe" / "accuracy.csv")
+    assert [(row["features"], row["layer"]) for row in rows] == [
+        ("trained", "0"), ("trained", "1"), ("untrained", "0"), ("untrained", "1"), ("raw pixels", "0"),
+        ("palette histogram", "0"),
+    ]  # fmt: skip
+    assert all(f"{100 * float(row['test_accuracy']):.1f}" in printed for row in rows)
+    assert {row["labels_per_class"] for row in read(trained / "probe" / "low_label.csv")} == {"5"}
+    assert (trained / "probe" / "accuracy.png").exists()
+    # The raw-pixel probe, fitted anew by scikit-learn with the penalty that was chosen.
+    splits = open_packed(pack(EmojiSource(resolution=8), cache))
+    x, z = (splits[s].images.reshape(len(splits[s]), -1) / 255.0 for s in ("train", "test"))
+    mean, deviation = x.mean(0), x.std(0)
+    chosen = float(rows[4]["regularisation"])
+    theirs = LogisticRegression(C=1 / (chosen * len(x)), max_iter=2000).fit(
+        (x - mean) / deviation, splits["train"].labels
+    )
+    accuracy = theirs.score((z - mean) / deviation, splits["test"].labels)
+    assert float(rows[4]["test_accuracy"]) == pytest.approx(accuracy, abs=0.01)
+
+
+def test_probe_computes_features_once(trained, command):
+    command("probe", f"run={trained}", "logger=none")
+    files = {path: path.stat().st_mtime_ns for path in (trained / "features").iterdir()}
+    assert len(files) == 6
+    command("probe", f"run={trained}", "logger=none")
+    assert files == {path: path.stat().st_mtime_ns for path in (trained / "features").iterdir()}
+
+
+def test_attentive_probe_reports_every_layer(trained, command):
+    command("probe", f"run={trained}", "logger=none", "untrained=false", "attentive_epochs=1")
+    scores = [row["attentive_accuracy"] for row in read(trained / "probe" / "accuracy.csv")]
+    assert all(0.3 < float(score) < 1 for score in scores[:2])
+    assert scores[2:] == ["", ""]
+
+
+def test_online_probe_leaves_the_training_alone(command, tmp_path):
+    steps = ("trainer.max_steps=4", "trainer.val_check_interval=2", "draw_every=100")
+    command("train", *SMALL, *steps, "hydra.run.dir=without")
+    command(
+        "train", *SMALL, *steps, "hydra.run.dir=with", "callbacks=online_probe", "callbacks.online_probe.n_train=200"
+    )
+    for name, weight in weights(tmp_path / "without").items():
+        assert torch.equal(weight, weights(tmp_path / "with")[name])
+    curve = [row["probe/layer_1"] for row in read(tmp_path / "with" / "metrics.csv")]
+    assert [bool(value) for value in curve] == [False, True, False, True]
+
+
+@pytest.mark.parametrize("kind", ["ar", "mlm"])
+def test_fine_tuning_starts_from_the_pre_trained_weights(command, tmp_path, trained, masked, kind):
+    start = {"ar": trained, "mlm": masked}[kind]
+    tune = ("experiment=emoji_finetune", *SMALL[1:], "trainer.max_steps=3", "hydra.run.dir=tuned", "callbacks=default")
+    command("train", *tune, f"init_from={start}", "optim.lr=1e-12")  # so small that the weights stay
+    state = weights(tmp_path / "tuned")
+    best = torch.load(start / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    for name, weight in best.items():
+        torch.testing.assert_close(state[name], weight)
+    summary = json.loads((tmp_path / "tuned" / "summary.json").read_text())
+    pretrained = json.loads((start / "summary.json").read_text())
+    assert summary["test/nats_per_token"] == pytest.approx(pretrained["test/nats_per_token"], rel=1e-5)
+    assert (tmp_path / "tuned" / "figures" / "confusion.png").exists()
+
+
+def test_a_fine_tuned_model_evaluates_classifies_and_goes_on(command, tmp_path, trained):
+    tune = ("experiment=emoji_finetune", *SMALL[1:], "trainer.max_steps=3", "hydra.run.dir=tuned")
+    command("train", *tune, f"init_from={trained}")
+    printed = command("evaluate", "run=tuned")
+    accuracy = json.loads((tmp_path / "tuned" / "evaluation" / "test.json").read_text())["test/accuracy"]
+    assert f"{accuracy:.4f}" in printed
+    assert (tmp_path / "tuned" / "evaluation" / "test_confusion.png").exists()
+    command("train", "run=tuned", "trainer.max_steps=5")
+    assert json.loads((tmp_path / "tuned" / "summary.json").read_text())["steps"] == 5
+    model = igpt.load(tmp_path / "tuned")
+    assert set(model.classify(np.zeros((2, 8, 8, 3), np.uint8))) <= set(EmojiSource().classes)
+
+
+def test_plain_classification_from_scratch(command, tmp_path):
+    tune = ("experiment=emoji_finetune", *SMALL[1:], "trainer.max_steps=2", "hydra.run.dir=run", "callbacks=none")
+    command("train", *tune, "objective.task=mlm", "objective.generative_weight=0")
+    state = weights(tmp_path / "run")
+    assert not state["model.head.weight"].any()  # the generative head started at zero and got no gradient
+    assert state["class_head.weight"].any()
