@@ -29,10 +29,11 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 
 install: $(VENV)/.ready ## create .venv and install igpt into it
 
-demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, draw
+demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, draw, probe every layer
 	$(BIN)/igpt-train experiment=emoji_ar hydra.run.dir=$(RUN)
 	$(BIN)/igpt-evaluate run=$(RUN)
-	@echo "Look at $(RUN)/figures: samples.png, completions.png, curve.png, palette.png"
+	$(BIN)/igpt-probe run=$(RUN)
+	@echo "Look at $(RUN)/figures (samples, completions, curve, palette) and $(RUN)/probe/accuracy.png"
 
 test: $(VENV)/.ready-dev ## run all tests
 	$(BIN)/python -m pytest
@@ -48,7 +49,7 @@ format: $(VENV)/.ready-dev ## let ruff put the code into shape
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.ready-dev ## print the tables of benchmarks/
-	$(BIN)/python benchmarks/palette.py
+	$(BIN)/python benchmarks/probe.py
 
 clean: ## delete .venv and caches; outputs/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
