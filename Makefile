@@ -49,6 +49,7 @@ format: $(VENV)/.ready-dev ## let ruff put the code into shape
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.ready-dev ## print the tables of benchmarks/
+	$(BIN)/python benchmarks/palette.py
 	$(BIN)/python benchmarks/probe.py
 
 clean: ## delete .venv and caches; outputs/ stays

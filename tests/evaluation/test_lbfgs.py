@@ -7,7 +7,7 @@ from scipy.optimize import minimize as scipy_minimize
 from scipy.optimize import rosen, rosen_der
 
 from igpt.errors import IgptError
-from igpt.evaluation.lbfgs import _Pairs, minimise
+from igpt.evaluation.lbfgs import _decreases_enough, _Pairs, minimise
 
 
 class Counted:
@@ -165,6 +165,31 @@ def test_two_loops_equal_the_update_with_matrices():
         s, y = pairs[-1]
         inverse = dense_inverse_hessian(pairs[-3:], (s @ y) / (y @ first @ y) * first)
         np.testing.assert_allclose(direction[row].numpy(), -inverse @ gradient[row].numpy(), rtol=1e-10)
+
+
+def test_what_counts_as_a_decrease():
+    """Values and slopes before and after a step of 1: Armijo's condition, or by the slopes where values are equal."""
+    value, trial_value, slope, trial_slope, expected = zip(
+        (1.0, 0.5, -1.0, 0.0, True),
+        (1.0, 0.5, -1.0, 9.0, True),
+        (1.0, 1.5, -1.0, 0.0, False),
+        (1.0, 1 - 1e-5, -1.0, 1.5, False),  # less than 1e-4 of what the slope promised
+        (1.0, 1 + 1e-16, -1e-9, 0.9e-9, True),
+        (1.0, 1 + 1e-16, -1e-9, 1.1e-9, False),  # beyond the minimum by more than it was before it
+        (1.0, float("nan"), -1.0, float("nan"), False),
+        strict=True,
+    )
+    value, trial_value, slope, trial_slope = map(torch.DoubleTensor, (value, trial_value, slope, trial_slope))
+    step = torch.ones_like(value)
+    assert _decreases_enough(value, trial_value, slope, trial_slope, step).tolist() == list(expected)
+
+
+def test_a_search_that_cannot_succeed_ends():
+    """The value is -x, the gradient that autograd sees is 1: the steps lead uphill."""
+    objective = Counted(lambda x: (x - 2 * x.detach()).sum(dim=1))
+    start = starts(2, 1)
+    assert torch.equal(minimise(objective, start, max_iterations=500), start)
+    assert objective.evaluations < 100
 
 
 def test_the_iterations_have_a_limit():

@@ -140,6 +140,13 @@ def nats(probe, features, labels):
     return torch.stack([F.cross_entropy(layer, labels) for layer in logits])
 
 
+def test_dead_features_leave_the_frequencies_of_the_classes(standardised):
+    features, labels = torch.zeros(1, N, C), standardised[1]
+    (probe,) = fit_lbfgs(features, labels, K, [0.0], tolerance=1e-6)
+    assert (probe.weight == 0).all()
+    torch.testing.assert_close(probe.bias[0].softmax(0), labels.bincount() / N, atol=1e-5, rtol=0)
+
+
 def test_sgd_comes_near_the_optimum(standardised):
     """Within 1 % for a good learning rate; one that is much too small stays 10 % away. (Layer 2 is separable.)"""
     features, labels = standardised[0][:2], standardised[1]

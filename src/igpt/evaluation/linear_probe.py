@@ -23,7 +23,7 @@ from igpt.evaluation.lbfgs import Map, minimise, value_and_gradient
 
 Candidates = Tensor | Sequence[float]
 
-FLATTER = 10  # of 1 to 30, what took the fewest iterations over weak to strong features and penalties 1e-1 to 1e-4
+FLATTER = 10  # of 1, 10 and 30, what took the fewest iterations over weak to strong features and penalties 1e-1 to 1e-4
 
 
 @dataclass(frozen=True)
