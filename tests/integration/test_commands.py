@@ -162,7 +162,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_run_goes_on_exactly(command, losses, 
     assert cut == whole  # bitwise: the file has all digits
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "sample", "palette"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "sample", "palette", "probe"])
 def test_help_is_a_short_page(name):
     script = Path(sys.executable).with_name(f"igpt-{name}")
     result = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)

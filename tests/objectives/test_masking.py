@@ -98,6 +98,9 @@ def test_features_of_a_masked_model(model):
 @torch.no_grad()
 def test_classes_are_the_modal_vote_over_masks(model):
     head, batch = torch.nn.Linear(16, 4), batch_of(40)
+    torch.nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(0))
+    usual = Masked().run(model, batch, 0).hidden.mean(dim=(0, 1))
+    head.bias.copy_(-head.weight @ usual)  # so that no class wins everywhere
     votes = torch.stack([head(Masked().run(model, batch, d).hidden.mean(1)).argmax(-1) for d in range(5)])
     assert (votes != votes[0]).any()  # the masks matter
     assert torch.equal(predict_classes(model, head, Masked(), batch, votes=5), votes.mode(dim=0).values)

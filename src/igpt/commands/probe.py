@@ -53,7 +53,8 @@ def probe(config: DictConfig) -> None:
         kind, config.labels_per_class, config.subsets, settings, pretrained.device
     )]  # fmt: skip
 
-    output = find_run(config.run).path / "probe"
+    config.run_dir = str(find_run(config.run).path)  # `run` may be a checkpoint file
+    output = Path(config.run_dir) / "probe"
     write_table(rows, output / "accuracy.csv")
     print_table(rows)
     if few:

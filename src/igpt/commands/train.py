@@ -74,6 +74,7 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     from igpt.pretrained import load
     from igpt.tokenizers import Palette
     from igpt.training.report import drawings, evaluate, palette_figures, write_json
+    from igpt.training.tracking import log_picture
 
     log = logging.getLogger(__name__)
     checkpoint = find_checkpoint(run.path)
@@ -86,7 +87,10 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     if isinstance(pretrained.tokenizer, Palette):
         pictures |= palette_figures(pretrained.tokenizer, test.choose(12))
     for name, picture in pictures.items():
-        figures.save(picture, run.figures / f"{name}.png")
+        log_picture(trainer, f"figures/{name}", figures.save(picture, run.figures / f"{name}.png"))
+    for logger in trainer.loggers:
+        logger.log_metrics({name: v for name, v in values.items() if name.startswith("test/")}, trainer.global_step - 1)
+        logger.save()
 
     timer = next(c for c in trainer.callbacks if isinstance(c, Timer))  # type: ignore[attr-defined]
     values["parameters"] = sum(p.numel() for p in pretrained.model.parameters())
