@@ -1,4 +1,4 @@
-import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -54,14 +54,7 @@ def test_labels_must_be_as_many_as_features(data):
 
 
 def test_without_faiss_the_message_says_how_to_get_it(monkeypatch, data):
-    real = builtins.__import__
-
-    def no_faiss(name, *args, **kwargs):
-        if name == "faiss":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", no_faiss)
+    monkeypatch.setitem(sys.modules, "faiss", None)  # importing it now raises ImportError
     train, labels, queries, _ = data
     with pytest.raises(IgptError, match=r"pip install 'igpt\[cpu\]'"):
         knn_predict(train, labels, queries, 3)

@@ -1,4 +1,4 @@
-import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -70,13 +70,6 @@ def test_more_colours_than_there_are_is_an_error():
 
 
 def test_without_faiss_the_message_says_how_to_get_it(monkeypatch, pixels):
-    real = builtins.__import__
-
-    def no_faiss(name, *args, **kwargs):
-        if name == "faiss":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", no_faiss)
+    monkeypatch.setitem(sys.modules, "faiss", None)  # importing it now raises ImportError
     with pytest.raises(IgptError, match=r"pip install 'igpt\[cpu\]'"):
         PaletteRecipe(size=2).build(lambda: [pixels], "pixels")
