@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ from igpt.objectives.base import Objective
 from igpt.pretrained import Pretrained
 from igpt.training.report import drawings
 from igpt.training.tracking import log_picture
-
-log = logging.getLogger(__name__)
 
 
 class DrawPictures(pl.Callback):
