@@ -1,14 +1,11 @@
 """Palettes: weighted k-means over all distinct colours against faiss's sampled default; tokens by table against a
-distance matrix. Prints a Markdown table.
+distance matrix.
 
 python benchmarks/palette.py
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +13,9 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
+from table import write_table
 
-from igpt.data.sources import SPLITS, EmojiSource
+from igpt.data.sources import EmojiSource
 from igpt.tokenizers import Palette
 from igpt.tokenizers.histogram import count_colours
 from igpt.tokenizers.kmeans import PaletteRecipe, weighted_psnr
@@ -44,30 +42,33 @@ def by_distance_matrix(pixels: torch.Tensor, palette: Palette) -> torch.Tensor:
 
 
 def main() -> None:
-    images = np.concatenate([next(EmojiSource(32).chunks(split))[0] for split in SPLITS])
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    print(
-        f"{platform.platform()}, {os.cpu_count()} CPUs; torch {torch.__version__}, faiss {faiss.__version__}; {commit}"
-    )
-    print(f"\n{images[..., 0].size / 1e6:.2f} million pixels of emoji, {SIZE} colours\n")
+    source = EmojiSource(32)
+    images = np.concatenate([source.read(split, 0, n).images for split, n in source.sizes().items()])
+    data = f"{images[..., 0].size / 1e6:.2f} million pixels of emoji, {SIZE} colours"
 
     colours, counts = count_colours([images])
-    print("| palette | seconds | PSNR, dB |\n| :-- | --: | --: |")
     exact_seconds, exact = timed(lambda: PaletteRecipe(SIZE).build(lambda: [images], "emoji"))
-    for name, (seconds, palette) in {
+    builders = {
         "weighted k-means++ over all distinct colours": (exact_seconds, exact),
         "faiss's default, 256 sampled pixels a centre": timed(lambda: sampled(images)),
-    }.items():
-        print(f"| {name} | {seconds:.2f} | {weighted_psnr(palette, colours, counts):.2f} |")
+    }
+    rows = [
+        {"palette": name, "seconds": round(seconds, 2), "PSNR, dB": round(weighted_psnr(palette, colours, counts), 2)}
+        for name, (seconds, palette) in builders.items()
+    ]
+    write_table("palette", "Building a palette", rows, f"{data}; faiss {faiss.__version__}.")
 
     tensor = torch.from_numpy(images)
     exact.encode(tensor[:1])  # the table exists
     table_seconds, _ = timed(lambda: exact.encode(tensor))
     some = tensor[:200]
     matrix_seconds, _ = timed(lambda: by_distance_matrix(some, exact))
-    print("\n| tokens | million pixels a second |\n| :-- | --: |")
-    print(f"| table of 2^24 entries | {images[..., 0].size / table_seconds / 1e6:.1f} |")
-    print(f"| distance matrix | {some[..., 0].numel() / matrix_seconds / 1e6:.2f} |")
+    speeds = {
+        "table of 2^24 entries": tensor[..., 0].numel() / table_seconds / 1e6,
+        "distance matrix": some[..., 0].numel() / matrix_seconds / 1e6,
+    }
+    rows = [{"tokens": name, "million pixels a second": round(speed, 2)} for name, speed in speeds.items()]
+    write_table("tokens", "Pixels into tokens", rows, f"{data}.")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,6 @@ python benchmarks/probe.py
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +13,7 @@ from statistics import median
 import sklearn
 import torch
 from sklearn.linear_model import LogisticRegression
+from table import write_table
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,6 +24,11 @@ LAYERS, SAMPLES, CHANNELS, CLASSES = 13, 2000, 128, 9
 PENALTY, TOLERANCE, ITERATIONS = 1e-3, 1e-4, 500
 REPETITIONS = 3
 SHOWN = (0, 6, 12)  # the weakest features, the middle, the strongest
+NOTES = (
+    f"{LAYERS} layers, {SAMPLES} samples, {CHANNELS} channels, {CLASSES} classes, float32; penalty {PENALTY:g}, "
+    f"tolerance {TOLERANCE:g}; medians of {REPETITIONS} alternating repetitions on one core; "
+    f"scikit-learn {sklearn.__version__}."
+)
 
 
 def make_data() -> tuple[Tensor, Tensor]:
@@ -70,15 +73,6 @@ def timed(fit: Callable[[], list[tuple[Tensor, Tensor]]]) -> tuple[float, list[t
     return time.perf_counter() - start, result
 
 
-def header() -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    machine = f"{platform.platform()}, {os.cpu_count()} CPUs, of which one is used"
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, scikit-learn {sklearn.__version__}"
-    data = f"{LAYERS} layers, {SAMPLES} samples, {CHANNELS} channels, {CLASSES} classes, float32"
-    how = f"penalty {PENALTY:g}, tolerance {TOLERANCE:g}, median of {REPETITIONS} alternating repetitions"
-    return f"{machine}; {versions}; commit {commit}\n\n{data}; {how}\n"
-
-
 def main() -> None:
     torch.set_num_threads(1)  # with more, whatever else runs on the machine decides how long they wait for each other
     features, labels = make_data()
@@ -91,14 +85,20 @@ def main() -> None:
             results = [timed(partial(fit, features[layers], labels)) for _, fit, layers in contenders]
             for times, (seconds, _) in zip(runs, results, strict=True):
                 times.append(seconds)
-    print(header())
-    print("| fit | layers | seconds | x 12 | " + " | ".join(f"objective, layer {i}" for i in SHOWN) + " |")
-    print("| :-- | :-- | --: | --: |" + " --: |" * len(SHOWN))
+    rows = []
     for (name, _, layers), times, (_, fits) in zip(contenders, runs, results, strict=True):
         seconds = median(times[1:])  # what the first call of anything costs is not the question
-        values = {i: f"{objective(features[i], labels, *fit):.5f}" for i, fit in zip(layers, fits, strict=True)}
-        which, times_12 = (f"all {LAYERS}", "") if len(layers) > 1 else (str(layers[0]), f"{12 * seconds:.3f}")
-        print(f"| {name} | {which} | {seconds:.3f} | {times_12} | {' | '.join(values.get(i, '') for i in SHOWN)} |")
+        values = {i: round(objective(features[i], labels, *fit), 5) for i, fit in zip(layers, fits, strict=True)}
+        rows.append(
+            {
+                "fit": name,
+                "layers": f"all {LAYERS}" if len(layers) > 1 else str(layers[0]),
+                "seconds": round(seconds, 3),
+                "x 12": None if len(layers) > 1 else round(12 * seconds, 3),
+                **{f"objective, layer {i}": values.get(i) for i in SHOWN},
+            }
+        )
+    write_table("probe", "Linear probes of all layers of a 12-layer model", rows, NOTES)
 
 
 if __name__ == "__main__":

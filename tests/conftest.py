@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -78,3 +79,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "draw_every=4", cwd=folder,
         )  # fmt: skip
     return folder / "run"
+
+
+def train_two_steps(command: Command, folder: Path, data: str, *overrides: str) -> dict[str, float]:
+    """Train a small model on `data` and return its summary."""
+    few = ("trainer.max_steps=2", "trainer.val_check_interval=1", "draw_every=99", "showcase_class=null")
+    palette = not any(override.startswith("tokenizer=") for override in overrides)
+    small = [a for a in SMALL if palette or not a.startswith("tokenizer.size=")]
+    command("train", *small, f"data={data}", "data.batch_size=4", *few, "hydra.run.dir=run", *overrides)
+    summary: dict[str, float] = json.loads((folder / "run" / "summary.json").read_text())
+    assert summary["steps"] == 2
+    return summary

@@ -18,7 +18,7 @@ def test_grid_places_every_pixel():
 def test_completion_figure_hides_what_was_not_given():
     originals = np.full((1, 64, 64, 3), 7, np.uint8)
     completions = np.full((1, 2, 64, 64, 3), 9, np.uint8)
-    picture = np.asarray(figures.completion_figure(originals, completions, given_rows=32))
+    picture = np.asarray(figures.completion_figure(originals, completions, np.arange(64)[:, None].repeat(64, 1) < 32))
     row, shown, hidden = figures.GAP, figures.GAP + 31, figures.GAP + 32
     assert picture[shown, row, 0] == 7
     assert picture[hidden, row, 0] == figures.HIDDEN

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -6,8 +8,12 @@ from hypothesis import strategies as st
 
 from conftest import random_weights
 from igpt.errors import IgptError
+from igpt.model.cache import cache_bytes
 from igpt.model.config import TransformerConfig
-from igpt.sampling import filter_logits, generate
+from igpt.objectives.tasks import Autoregressive
+from igpt.pretrained import Pretrained
+from igpt.sampling import choose, filter_logits, generate
+from igpt.tokenizers import Palette
 
 
 @given(
@@ -46,6 +52,83 @@ def test_greedy_pictures_equal_the_uncached_loop(tiny, prompt):
     torch.testing.assert_close(generate(tiny, given_tokens, temperature=0), tokens)
 
 
+@pytest.mark.parametrize("prompt", [0, 5, 16])
+@pytest.mark.parametrize("how", [{"temperature": 0}, {"top_p": 0.9}])
+def test_pictures_of_one_prompt_are_those_of_the_repeated_prompt(tiny, prompt, how):
+    prompts = torch.randint(11, (2, prompt))
+
+    def draw(prompts, n):
+        return generate(tiny, prompts, torch.Generator().manual_seed(3), n=n, **how)
+
+    torch.testing.assert_close(draw(prompts, 4), draw(prompts.repeat_interleave(4, dim=0), 1))
+
+
+def test_a_repeated_cache_goes_on_where_the_prompt_ended(tiny):
+    tokens = torch.randint(11, (6, 16))
+    tokens[:, :7] = tokens[::3, :7].repeat_interleave(3, dim=0)
+    with torch.no_grad():
+        expected, cache = tiny(tokens), tiny.new_cache(2)
+        tiny.next_logits(tokens[::3, :7], cache)
+        cache = cache.repeat(3)
+        for position in range(8, 16):
+            logits = tiny.next_logits(tokens[:, position - 1 : position], cache)
+            torch.testing.assert_close(logits, expected[:, position], rtol=1e-5, atol=1e-5)
+
+
+def test_the_cache_has_the_bytes_and_the_precision_asked_for(tiny):
+    cache = tiny.new_cache(3, torch.bfloat16)
+    assert cache.storage.nbytes == cache_bytes(tiny.config, 3, torch.bfloat16)
+    tokens = torch.randint(11, (3, 8))
+    with torch.no_grad():
+        torch.testing.assert_close(tiny.next_logits(tokens[:, :7], cache), tiny(tokens)[:, 7], rtol=0.1, atol=0.1)
+    assert generate(tiny, tokens, cache_dtype=torch.bfloat16).shape == (3, 16)
+
+
+@pytest.mark.parametrize("prompt", [0, 5])
+def test_the_step_of_fixed_shapes_is_the_step(tiny, prompt):
+    tokens = torch.randint(11, (3, 16))
+    with torch.no_grad():
+        expected, cache = tiny(tokens), tiny.new_cache(3)
+        tiny.next_logits(tokens[:, :prompt], cache)
+        for position in range(prompt + 1, 16):
+            token, at = tokens[:, position - 1 : position], torch.tensor([position])
+            torch.testing.assert_close(tiny.step(token, cache.storage, at), expected[:, position], rtol=1e-5, atol=1e-5)
+
+
+def test_compiled_greedy_pictures_are_the_same_from_one_graph(tiny, monkeypatch):
+    prompt = torch.randint(11, (2, 5))
+    expected = generate(tiny, prompt, temperature=0, n=2)
+    graph = partial(torch.compile, backend="eager", fullgraph=True)  # what inductor makes of it is torch's concern
+    monkeypatch.setattr(torch, "compile", lambda step, mode, dynamic: graph(step, dynamic=dynamic))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        torch.testing.assert_close(generate(tiny, prompt, temperature=0, n=2, compile=True), expected)
+
+
+@pytest.mark.parametrize(("n", "fit"), [(1, 3), (2, 5), (5, 3)])
+def test_pictures_are_drawn_as_many_at_once_as_their_cache_fits(tiny, monkeypatch, n, fit):
+    palette = Palette(torch.rand(11, 3, generator=torch.Generator().manual_seed(0)).numpy() * 255)
+    pretrained = Pretrained(tiny, palette, Autoregressive())
+    images = palette.decode(torch.randint(11, (4, 16))).numpy()
+    whole = pretrained.complete(images, n, temperature=0)
+    at_once = []
+
+    def counting(model, prompt, generator, n, **how):
+        at_once.append(len(prompt) * n)
+        return generate(model, prompt, generator, n=n, **how)
+
+    monkeypatch.setattr("igpt.pretrained.generate", counting)
+    pretrained.cache_limit = fit * cache_bytes(tiny.config, 1)
+    np.testing.assert_array_equal(pretrained.complete(images, n, temperature=0), whole)
+    assert sum(at_once) == 4 * n
+    assert max(at_once) <= fit
+
+
+def test_choices_are_those_of_multinomial():
+    logits = torch.randn(50, 9)
+    expected = torch.multinomial((logits / 0.7).softmax(-1), 1, generator=torch.Generator().manual_seed(5))[:, 0]
+    torch.testing.assert_close(choose(logits, torch.Generator().manual_seed(5), temperature=0.7), expected)
+
+
 def test_samples_follow_the_models_distribution(tiny):
     first = generate(tiny, torch.empty(20_000, 0, dtype=torch.long), torch.Generator().manual_seed(0))[:, 0]
     with torch.no_grad():
@@ -70,5 +153,5 @@ def test_impossible_settings_are_refused(tiny, bad):
 
 def test_a_masked_model_does_not_draw():
     model = random_weights(TransformerConfig(1, 1, 8, vocab_size=4, n_positions=4, causal=False))
-    with pytest.raises(IgptError, match="only an autoregressive model draws"):
+    with pytest.raises(IgptError, match="only an autoregressive model generates"):
         generate(model, torch.empty(1, 0, dtype=torch.long))

@@ -35,12 +35,11 @@ def grid(images: Images, columns: int | None = None) -> Image.Image:
     return Image.fromarray(canvas)
 
 
-def completion_figure(originals: Images, completions: NDArray[np.uint8], given_rows: int) -> Image.Image:
-    """One line an image, in the style of the paper's first page: what was given, completions (N, n, H, W, 3), the
-    original.
+def completion_figure(originals: Images, completions: NDArray[np.uint8], given: NDArray[np.bool_]) -> Image.Image:
+    """One line an image, in the style of the paper's first page: what was given (the pixels where `given` (H, W) is
+    True), completions (N, n, H, W, 3), the original.
     """
-    shown = originals.copy()
-    shown[:, given_rows:] = HIDDEN
+    shown = np.where(given[..., None], originals, np.uint8(HIDDEN))
     lines = np.concatenate([shown[:, None], completions, originals[:, None]], axis=1)
     return grid(lines.reshape(-1, *originals.shape[1:]), columns=lines.shape[1])
 

@@ -10,15 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from igpt.batch import TokenBatch
 from igpt.errors import IgptError
+from igpt.model.cache import cache_bytes
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Masked, Task, predict_classes, task_from_state
+from igpt.parallel_decoding import decode_parallel
 from igpt.run import RunDirectory, find_checkpoint, find_run
 from igpt.sampling import generate
-from igpt.tokenizers import Palette, Tokenizer, from_state
+from igpt.tokenizers import Ordered, Palette, Tokenizer, from_state, palette_of
 
 Images = NDArray[np.uint8]  # (N, H, W, 3)
 
@@ -61,9 +64,12 @@ def weights_below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def check_palette(run: RunDirectory, tokenizer: Tokenizer) -> None:
     """Refuse a run directory whose palette.npz is not the one in its checkpoint."""
-    if run.palette.exists() and (found := Palette.load(run.palette).fingerprint) != tokenizer.fingerprint:
+    palette = palette_of(tokenizer)
+    if palette is None or not run.palette.exists():
+        return
+    if (found := Palette.load(run.palette).fingerprint) != palette.fingerprint:
         raise IgptError(
-            f"{run.palette} is the palette {found}, but the run's checkpoint was trained with {tokenizer.fingerprint}; "
+            f"{run.palette} is the palette {found}, but the run's checkpoint was trained with {palette.fingerprint}; "
             "put the right file back, or delete it: the checkpoint carries its own."
         )
 
@@ -73,6 +79,8 @@ class Pretrained:
 
     Images are uint8 arrays (N, H, W, 3).
     """
+
+    cache_limit = 2 * 2**30  # bytes of keys and values while drawing, where a GPU does not say what it has free
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, task: Task, batch_size: int = 64) -> None:
         self.model = model.eval()
@@ -96,29 +104,44 @@ class Pretrained:
     @property
     def resolution(self) -> int:
         """Pixels a side."""
-        return round(self.model.config.n_positions**0.5)
+        return self.tokenizer.resolution(self.model.config.n_positions)
 
     # Pictures
 
     def sample(self, n: int, seed: int = 0, **how: Any) -> Images:
-        """Draw n pictures; `how` takes temperature, top_k and top_p."""
-        return self._draw(torch.empty(n, 0, dtype=torch.long), seed, **how)
+        """Draw n pictures. `how` takes temperature, top_k and top_p; for a masked model also passes (16) and what else
+        `decode_parallel` takes, and it works best if the model was trained with objective.max_ratio=1.
+        """
+        return self._draw(torch.empty(1, 0, dtype=torch.long), n, seed, **how)
 
     def complete(self, images: Images, n: int = 1, given: float = 0.5, seed: int = 0, **how: Any) -> Images:
-        """N completions (N, n, H, W, 3) of each image, of which the upper part `given` (whole rows) is shown."""
-        prompt = self.tokenize(images)[:, : self.given_rows(given) * self.resolution]
-        drawn = self._draw(prompt.repeat_interleave(n, dim=0), seed, **how)
+        """N completions (N, n, H, W, 3) of each image, of which the share `given` that comes first in the model's order
+        is shown: in raster order the upper part, in whole rows.
+        """
+        prompt = self.tokenize(images)[:, : self._n_given(given)]
+        drawn = self._draw(prompt, n, seed, **how)
         return drawn.reshape(len(images), n, *drawn.shape[1:])
 
-    def given_rows(self, given: float) -> int:
-        """Rows of pixels that make up the share `given` of a picture."""
+    def given_mask(self, given: float) -> NDArray[np.bool_]:
+        """Which pixels (H, W) of a picture are shown to the model when the share `given` of it is."""
+        return self.tokenizer.given_mask(self._n_given(given), self.model.config.n_positions).numpy()
+
+    def _n_given(self, given: float) -> int:
+        """Tokens that make up the share `given` of a picture: those of whole rows, or of whole pixels in an order that
+        has no rows.
+        """
         if not 0 <= given <= 1:
             raise IgptError(f"given is {given}; it is the share of a picture that is shown, from 0 to 1.")
-        return round(given * self.resolution)
+        at_once = 1 if isinstance(self.tokenizer, Ordered) else self.resolution  # pixels
+        pixels = round(given * (self.resolution**2 // at_once)) * at_once
+        return pixels * self.tokenizer.tokens_per_pixel
 
     @torch.inference_mode()
     def fill(self, images: Images) -> tuple[NDArray[np.bool_], Images]:
-        """Where a masked model's fixed masks are, (N, H, W), and the images with the likeliest colour put there."""
+        """Where a masked model's fixed masks are, (N, H, W), and the images with the likeliest tokens put there.
+
+        A pixel counts as masked if one of its tokens is.
+        """
         if not isinstance(self.task, Masked):
             raise IgptError("This model was trained autoregressively; only a masked model fills in single pixels.")
         masks, filled = [], []
@@ -127,8 +150,8 @@ class Pretrained:
             guess = self.model(seen.tokens, seen.hidden).argmax(dim=-1)
             masks.append(seen.predicted.cpu())
             filled.append(torch.where(seen.predicted, guess, batch.tokens).cpu())
-        side = self.resolution
-        return torch.cat(masks).numpy().reshape(-1, side, side), self.tokenizer.decode(torch.cat(filled)).numpy()
+        masked_pixels = self.tokenizer.arrange(torch.cat(masks)).any(dim=-1)
+        return masked_pixels.numpy(), self.tokenizer.decode(torch.cat(filled)).numpy()
 
     # Numbers
 
@@ -192,9 +215,31 @@ class Pretrained:
     def _here(self, batch: TokenBatch) -> TokenBatch:
         return TokenBatch(*(part.to(self.device) for part in batch))
 
-    def _draw(self, prompts: Tensor, seed: int, **how: Any) -> Images:
+    def _draw(self, prompts: Tensor, n: int, seed: int, **how: Any) -> Images:
+        """Draw n pictures of each prompt (N, t); how many are drawn at once changes what they are."""
         generator = torch.Generator(self.device).manual_seed(seed)
+        at_once = self._pictures_at_once(how.get("cache_dtype"))
         parts = [
-            generate(self.model, prompt.to(self.device), generator, **how) for prompt in prompts.split(self.batch_size)
+            self._continue(prompt, min(at_once, n - first), generator, **how)
+            for prompt in prompts.to(self.device).split(max(1, at_once // n))
+            for first in range(0, n, at_once)
         ]
         return self.tokenizer.decode(torch.cat(parts).cpu()).numpy()
+
+    def _continue(self, prompt: Tensor, n: int, generator: torch.Generator, passes: int = 16, **how: Any) -> Tensor:
+        """Tokens (B * n, T) of n pictures that begin with each prompt (B, t)."""
+        if self.task.causal:
+            return generate(self.model, prompt, generator, n=n, **how)
+        given, total = prompt.shape[1], self.model.config.n_positions
+        tokens = F.pad(prompt, (0, total - given)).repeat_interleave(n, dim=0)
+        unknown = (torch.arange(total, device=self.device) >= given).expand_as(tokens)
+        return decode_parallel(self.model, tokens, unknown, generator, passes, **how)
+
+    def _pictures_at_once(self, cache_dtype: torch.dtype | None) -> int:
+        """As many as a batch has, or fewer, so that keys and values fit: into half of what a GPU has free, or into
+        `cache_limit` bytes.
+        """
+        on_gpu = self.device.type == "cuda"
+        room = torch.cuda.mem_get_info(self.device)[0] // 2 if on_gpu else self.cache_limit
+        each = cache_bytes(self.model.config, 1, cache_dtype or self.model.head.weight.dtype)
+        return max(1, min(self.batch_size, room // each))

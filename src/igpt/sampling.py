@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from igpt.errors import IgptError
+from igpt.model.cache import KVCache
 from igpt.model.transformer import Transformer
 
 
@@ -25,6 +30,32 @@ def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int | None = 
     return logits
 
 
+def choose(
+    logits: Tensor,
+    generator: torch.Generator | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+) -> Tensor:
+    """One token (B,) for each row of logits (B, V); temperature 0 takes the likeliest.
+
+    The exponential race draws what torch.multinomial draws, which on a GPU would wait for the device at every step.
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    probabilities = filter_logits(logits, temperature, top_k, top_p).softmax(dim=-1)
+    return (probabilities / torch.empty_like(probabilities).exponential_(1, generator=generator)).argmax(dim=-1)
+
+
+def check_choice(temperature: float, top_k: int | None, top_p: float) -> None:
+    """Refuse settings under which no token can be chosen."""
+    if temperature < 0 or (top_k is not None and top_k < 1) or not 0 < top_p <= 1:
+        raise IgptError(
+            f"temperature={temperature}, top_k={top_k}, top_p={top_p}: the temperature must be at least 0, top_k at "
+            "least 1 (or null) and top_p in (0, 1]."
+        )
+
+
 @torch.inference_mode()
 def generate(
     model: Transformer,
@@ -33,29 +64,47 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 1.0,
+    n: int = 1,
+    cache_dtype: torch.dtype | None = None,
+    compile: bool = False,
 ) -> Tensor:
-    """Continue the tokens `prompt` (B, t), 0 <= t <= T, to whole pictures (B, T).
+    """Continue each prompt of the tokens (B, t), 0 <= t <= T, to n whole pictures: (B * n, T), those of one prompt next
+    to each other.
 
-    One full pass for the prompt, then one position a step. Temperature 0 takes the likeliest token each time.
-    `generator` must live on the model's device.
+    One full pass for the prompt, which its n pictures share, then one position a step. Temperature 0 takes the
+    likeliest token each time. `generator` must live on the model's device. `cache_dtype` is the precision of the keys
+    and values; None is that of the weights. `compile` makes one graph of a step; it is meant for
+    GPUs, where launching a step's many kernels may take longer than running them.
     """
     if not model.config.causal:
-        raise IgptError("This model was trained with the masked objective; only an autoregressive model draws.")
-    if temperature < 0 or (top_k is not None and top_k < 1) or not 0 < top_p <= 1:
-        raise IgptError(
-            f"temperature={temperature}, top_k={top_k}, top_p={top_p}: the temperature must be at least 0, top_k at "
-            "least 1 (or null) and top_p in (0, 1]."
-        )
+        raise IgptError("This model was trained with the masked objective; only an autoregressive model generates.")
+    check_choice(temperature, top_k, top_p)
     given, total = prompt.shape[1], model.config.n_positions
-    tokens = torch.cat([prompt, prompt.new_empty(len(prompt), total - given)], dim=1)
-    cache = model.new_cache(len(prompt))
-    new = prompt
-    for position in range(given, total):
-        logits = model.next_logits(new, cache)
-        if temperature == 0:
-            new = logits.argmax(dim=-1, keepdim=True)
-        else:
-            probabilities = filter_logits(logits, temperature, top_k, top_p).softmax(dim=-1)
-            new = torch.multinomial(probabilities, 1, generator=generator)
-        tokens[:, position : position + 1] = new
+    tokens = F.pad(prompt, (0, total - given)).repeat_interleave(n, dim=0)
+    if given == total:
+        return tokens
+    cache = model.new_cache(len(prompt), cache_dtype)
+    logits = model.next_logits(prompt, cache).repeat_interleave(n, dim=0)
+    if n > 1:
+        cache = cache.repeat(n)
+    step = compiled_step(model, cache) if compile else partial(model.next_logits, cache=cache)
+    tokens[:, given] = choose(logits, generator, temperature, top_k, top_p)
+    for position in range(given + 1, total):
+        logits = step(tokens[:, position - 1 : position])
+        tokens[:, position] = choose(logits, generator, temperature, top_k, top_p)
     return tokens
+
+
+def compiled_step(model: Transformer, cache: KVCache) -> Callable[[Tensor], Tensor]:
+    """`next_logits` for one token (B, 1) a call, as one compiled graph; on a GPU, a CUDA graph."""
+    step = torch.compile(model.step, mode="reduce-overhead", dynamic=False)
+    torch._dynamo.mark_static_address(cache.storage)  # written in place, which a CUDA graph allows only then
+    position = torch.tensor([cache.length], device=cache.storage.device)
+
+    def advance(token: Tensor) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
+        logits = step(token.contiguous(), cache.storage, position)
+        position.add_(1)
+        return logits
+
+    return advance

@@ -1,8 +1,14 @@
+import hashlib
+import json
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
-from igpt.data.packed import open_packed, pack
-from igpt.data.sources import SPLITS, EmojiSource
+from igpt.data import packing
+from igpt.data.packed import open_packed, packed_folder
+from igpt.data.packing import pack
+from igpt.data.sources import SPLITS, Chunk, EmojiSource
 from igpt.errors import IgptError
 
 
@@ -14,9 +20,9 @@ def source():
 def test_packed_images_are_the_sources(tmp_path, source):
     splits = open_packed(pack(source, tmp_path))
     for split in SPLITS:
-        images, labels = next(source.chunks(split))
-        np.testing.assert_array_equal(splits[split].images, images)
-        np.testing.assert_array_equal(splits[split].labels, labels)
+        chunk = source.read(split, 0, source.sizes()[split])
+        np.testing.assert_array_equal(splits[split].images, chunk.images)
+        np.testing.assert_array_equal(splits[split].labels, chunk.labels)
     assert isinstance(splits["train"].images, np.memmap)
 
 
@@ -28,25 +34,99 @@ def test_packing_happens_once_and_anew_for_other_settings(tmp_path, source):
     assert pack(EmojiSource(resolution=16), tmp_path) != folder
 
 
-def test_an_interrupted_packing_leaves_nothing(tmp_path, source):
-    class Breaks(EmojiSource):
-        def chunks(self, split):
-            raise KeyboardInterrupt
+@dataclass(frozen=True)
+class Numbered:
+    """Images whose every byte says which they are; reading fails as told."""
 
+    n: int = 10
+    unreadable: tuple[int, ...] = ()
+    resolution: int = 4
+    name: str = "numbered"
+    classes: tuple[str, ...] = ("even", "odd")
+
+    def key(self):
+        return {"n": self.n, "unreadable": list(self.unreadable)}
+
+    def sizes(self):
+        return {"train": self.n, "validation": 3, "test": 2}
+
+    def read(self, split, start, stop):
+        numbers = np.arange(start, stop)
+        images = np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (len(numbers), 4, 4, 3))
+        bad = {i - start: f"{i}.png: broken" for i in self.unreadable if split == "train" and start <= i < stop}
+        return Chunk(images, numbers % 2, bad)
+
+
+def test_packing_in_parallel_gives_every_image_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "SHARD", 1)
+    train = open_packed(pack(Numbered(), tmp_path, processes=2))["train"]
+    np.testing.assert_array_equal(train.images[:, 0, 0, 0], np.arange(10))
+    np.testing.assert_array_equal(train.labels, np.arange(10) % 2)
+
+
+def test_a_killed_packing_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "SHARD", 2)
+    read, asked = Numbered.read, []
+
+    def killed_at_the_fourth(self, split, start, stop):
+        asked.append((split, start))
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return read(self, split, start, stop)
+
+    monkeypatch.setattr(Numbered, "read", killed_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        pack(Breaks(resolution=8), tmp_path)
-    assert [path for path in (tmp_path / "packed").iterdir() if path.suffix != ".lock"] == []
-    open_packed(pack(source, tmp_path))
+        pack(Numbered(), tmp_path, processes=1)
+    with pytest.raises(IgptError, match="no readable"):
+        open_packed(packed_folder(Numbered(), tmp_path))
+    train = open_packed(pack(Numbered(), tmp_path, processes=1))["train"]
+    assert [a for a in asked if a[0] == "train"] == [("train", n) for n in (0, 2, 4, 6, 6, 8)]
+    np.testing.assert_array_equal(train.images[:, 0, 0, 0], np.arange(10))
+    assert {p.name for p in packed_folder(Numbered(), tmp_path).iterdir()} == {
+        "manifest.json", *(f"{s}.{what}.npy" for s in SPLITS for what in ("images", "labels"))
+    }  # fmt: skip
+
+
+def test_unreadable_images_are_left_out_and_listed(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(packing, "SHARD", 4)
+    source = Numbered(unreadable=(1, 7))
+    folder = pack(source, tmp_path, max_unreadable=0.2)
+    train = open_packed(folder)["train"]
+    kept = [0, 2, 3, 4, 5, 6, 8, 9]
+    np.testing.assert_array_equal(train.images[:, 0, 0, 0], kept)
+    np.testing.assert_array_equal(train.labels, np.array(kept) % 2)
+    assert (folder / "unreadable.txt").read_text() == "1.png: broken\n7.png: broken\n"
+    assert "2 of 15 images cannot be read" in caplog.text
+
+
+def test_too_many_unreadable_images_stop_the_packing(tmp_path):
+    source = Numbered(unreadable=(1, 7))
+    with pytest.raises(IgptError, match=r"2 of 15 images.*data\.max_unreadable=0\.1.*the first is 1\.png: broken"):
+        pack(source, tmp_path, max_unreadable=0.1)
+    (report,) = (tmp_path / "packed").glob("*.unreadable.txt")
+    assert report.read_text().splitlines() == ["1.png: broken", "7.png: broken"]
+    assert not packed_folder(source, tmp_path).exists()
 
 
 def test_a_source_that_breaks_its_promise_is_refused(tmp_path):
-    class Short(EmojiSource):
-        def chunks(self, split):
-            images, labels = next(super().chunks(split))
-            yield images[1:], labels[1:]
+    class Short(Numbered):
+        def read(self, split, start, stop):
+            return super().read(split, start, stop - 1)
 
-    with pytest.raises(IgptError, match="promised 3054 images in its train split and gave 3053"):
-        pack(Short(resolution=8), tmp_path)
+    with pytest.raises(IgptError, match="promised images 0 to 10 in its train split and gave 9"):
+        pack(Short(), tmp_path)
+
+
+def test_an_empty_split_is_refused(tmp_path):
+    with pytest.raises(IgptError, match="'numbered' has no train images"):
+        pack(Numbered(n=0), tmp_path)
+
+
+def test_the_manifest_has_the_checksums(tmp_path):
+    folder = pack(Numbered(), tmp_path)
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    assert len(files) == 6
+    assert all(hashlib.sha256((folder / f).read_bytes()).hexdigest() == about["sha256"] for f, about in files.items())
 
 
 def truncate(folder):

@@ -54,6 +54,9 @@ def one_sentence() -> Iterator[None]:
         yield
     except (IgptError, HydraException, OmegaConfBaseException) as error:
         sys.exit(f"Error: {str(error) or error.__cause__}")  # Hydra puts some of its messages into the cause
+    except KeyboardInterrupt:
+        print("\nStopped; the same command again goes on with what is done.", file=sys.stderr)
+        sys.exit(130)
     except OSError as error:
         if error.filename is None:
             raise

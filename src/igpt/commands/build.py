@@ -28,24 +28,29 @@ def starting_point(config: DictConfig, run: RunDirectory) -> Pretrained | None:
 
     if config.init_from is None:
         return None
-    if config.tokenizer.path is not None:
+    if config.tokenizer.get("path") is not None:
         raise IgptError("init_from and tokenizer.path both name a palette; leave tokenizer.path=null.")
+    if config.order != "raster":
+        raise IgptError("init_from brings the order of its own model along; leave order=raster.")
     return load(run.last if run.last.exists() else config.init_from, device="cpu")
 
 
 def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) -> ImageDataModule:
     """The data, packed, and its tokenizer: the one of the model to start from, or the run's own if it has one."""
-    from igpt.tokenizers import Palette
+    from igpt.tokenizers import Palette, palette_of, with_order
 
-    data: ImageDataModule = instantiate(config.data, tokenizer=config.tokenizer, seed=config.seed, _convert_="all")
+    data: ImageDataModule = instantiate(
+        config.data, tokenizer=config.tokenizer, order=config.order, seed=config.seed, _convert_="all"
+    )
     if start is not None:
         data.use_tokenizer(start.tokenizer)
-    elif run.palette.exists() and config.tokenizer.path is None:
-        data.use_tokenizer(Palette.load(run.palette))
+    elif run.palette.exists() and "path" in config.tokenizer and config.tokenizer.path is None:
+        data.use_tokenizer(with_order(Palette.load(run.palette), config.order))
     data.prepare_data()
     data.setup()
-    if isinstance(data.tokenizer, Palette) and not run.palette.exists():
-        data.tokenizer.save(run.palette)
+    palette = palette_of(data.tokenizer)
+    if palette is not None and not run.palette.exists():
+        palette.save(run.palette)
     return data
 
 
@@ -147,9 +152,12 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
         logger=[MetricsCSV(run.metrics, first_step(run)), *loggers],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(run.path),
-        val_check_interval=steps * config.trainer.accumulate_grad_batches,  # Lightning counts batches, we steps
+        val_check_interval=steps,
         _convert_="all",
     )
+    accumulate = data.accumulation(trainer.world_size)
+    trainer.accumulate_grad_batches = accumulate
+    trainer.val_check_interval *= accumulate  # type: ignore[has-type]  # Lightning counts batches, we steps
     return trainer
 
 

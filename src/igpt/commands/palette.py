@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from igpt.commands.app import run_app
+from igpt.errors import IgptError
 
 if TYPE_CHECKING:
     from igpt.data.datamodule import ImageDataModule
@@ -24,17 +25,19 @@ def palette(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from igpt import figures
-    from igpt.tokenizers import Palette
+    from igpt.tokenizers import palette_of
     from igpt.training.report import palette_figures
 
     data: ImageDataModule = instantiate(config.data, tokenizer=config.tokenizer, _convert_="all")
     data.prepare_data()
     data.setup()
-    assert isinstance(data.tokenizer, Palette)
+    built = palette_of(data.tokenizer)
+    if built is None:
+        raise IgptError(f"The tokenizer '{data.tokenizer.fingerprint}' has no palette; choose tokenizer=palette.")
     output = Path(HydraConfig.get().runtime.output_dir)
-    data.tokenizer.save(output / "palette.npz")
-    for name, picture in palette_figures(data.tokenizer, data.splits["test"].choose(12)).items():
+    built.save(output / "palette.npz")
+    for name, picture in palette_figures(built, data.splits["test"].choose(12)).items():
         figures.save(picture, output / f"{name}.png")
-    for name, value in {"fingerprint": data.tokenizer.fingerprint, **data.tokenizer.info}.items():
+    for name, value in {"fingerprint": built.fingerprint, **built.info}.items():
         print(f"{name:18} {value}")
     print(f"Results are in {output}: palette.npz, palette.png, quantised.png")

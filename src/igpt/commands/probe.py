@@ -49,9 +49,7 @@ def probe(config: DictConfig) -> None:
         accuracies = attentive_accuracy(pretrained, data, "test", len(data.source.classes), config.attentive_epochs)
         for row, accuracy in zip(rows, accuracies, strict=False):  # the trained layers come first
             row["attentive_accuracy"] = accuracy
-    few = [row for kind in kinds for row in low_label_rows(
-        kind, config.labels_per_class, config.subsets, settings, pretrained.device
-    )]  # fmt: skip
+    few = low_label_rows(kinds, config.labels_per_class, config.subsets, settings, pretrained.device)
 
     config.run_dir = str(find_run(config.run).path)  # `run` may be a checkpoint file
     output = Path(config.run_dir) / "probe"
@@ -96,13 +94,14 @@ def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
 def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataModule) -> list[Labelled]:
     """Features to compare: the model's layers first, then the same network untrained, raw pixels, palette histogram."""
     from igpt.data.sources import SPLITS
-    from igpt.evaluation.features import cached, file_hash, palette_histogram, raw_pixels, split_features, untrained
+    from igpt.evaluation.features import cached, palette_histogram, raw_pixels, split_features, untrained
     from igpt.evaluation.probe import Labelled
+    from igpt.files import sha256
     from igpt.run import find_checkpoint, find_run
 
     labels = {split: data.splits[split].labels for split in SPLITS}
     classes = data.source.classes
-    checkpoint = file_hash(find_checkpoint(config.run, config.checkpoint))
+    checkpoint = sha256(find_checkpoint(config.run, config.checkpoint))
     models = {"trained": pretrained, **({"untrained": untrained(pretrained)} if config.untrained else {})}
     kinds = []
     for name, model in models.items():

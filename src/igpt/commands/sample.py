@@ -1,4 +1,4 @@
-"""igpt-sample: pictures drawn by a trained model, from nothing and from the upper part of given images."""
+"""igpt-sample: pictures drawn by a trained model, from nothing and from the first part of given images."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def sample(config: DictConfig) -> None:
     if config.completions > 0:
         arrays["originals"] = images_to_complete(config, pretrained)
         arrays["completions"] = pretrained.complete(arrays["originals"], config.completions, config.given, **how)
-        rows = pretrained.given_rows(config.given)
-        pictures["completions"] = figures.completion_figure(arrays["originals"], arrays["completions"], rows)
+        given = pretrained.given_mask(config.given)
+        pictures["completions"] = figures.completion_figure(arrays["originals"], arrays["completions"], given)
 
     default = find_run(config.run).path / "drawn" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     output = Path(config.output).expanduser() if config.output else default

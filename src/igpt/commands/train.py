@@ -72,7 +72,7 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
 
     from igpt import figures
     from igpt.pretrained import load
-    from igpt.tokenizers import Palette
+    from igpt.tokenizers import palette_of
     from igpt.training.report import drawings, evaluate, palette_figures, write_json
     from igpt.training.tracking import log_picture
 
@@ -84,8 +84,9 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     test = data.splits["test"]
     pictures |= drawings(pretrained, test.choose(8, config.showcase_class), 36, 4, plain(config.sampling))
     pictures["curve"] = figures.loss_curve(run.metrics)
-    if isinstance(pretrained.tokenizer, Palette):
-        pictures |= palette_figures(pretrained.tokenizer, test.choose(12))
+    palette = palette_of(pretrained.tokenizer)
+    if palette is not None:
+        pictures |= palette_figures(palette, test.choose(12))
     for name, picture in pictures.items():
         log_picture(trainer, f"figures/{name}", figures.save(picture, run.figures / f"{name}.png"))
     for logger in trainer.loggers:
@@ -100,6 +101,8 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     write_json(values, run.summary)
     nats, bits, error = (values[f"test/{name}"] for name in ("nats_per_token", "bits_per_token", "standard_error"))
     log.info("Test: %.4f nats per token (%.4f bits), standard error %.4f", nats, bits, error)
+    if "test/bits_per_dimension" in values:
+        log.info("Test: %.4f bits per dimension", values["test/bits_per_dimension"])
     if "test/accuracy" in values:
         log.info("Test: accuracy %.4f", values["test/accuracy"])
     log.info("Results are in %s", run.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,35 +13,44 @@ from filelock import FileLock
 from torch.utils.data import DataLoader
 
 from igpt.batch import ImageBatch, TokenBatch
-from igpt.data.augment import horizontal_flip
-from igpt.data.packed import PackedImages, content_key, open_packed, pack, packed_folder
+from igpt.data.augment import Augmentation, Identity
+from igpt.data.packed import PackedImages, content_key, open_packed, packed_folder
+from igpt.data.packing import pack
 from igpt.data.sources import ImageSource
 from igpt.data.stream import EvaluationBatches, Share, TrainingStream, epoch_order
 from igpt.errors import IgptError
-from igpt.tokenizers import Palette, Tokenizer
+from igpt.tokenizers import Palette, Tokenizer, with_order
 from igpt.tokenizers.kmeans import PaletteRecipe
 
 log = logging.getLogger(__name__)
 
-PIXELS_PER_CHUNK = 2**24
+PIXELS_PER_CHUNK = 2**22
 
 
 class ImageDataModule(pl.LightningDataModule):
     """Batches of tokens from a source of images.
 
-    `batch_size` is the global one: images an optimiser step, over all processes and accumulated micro-batches.
-    Images travel to the device as uint8 and become tokens there. `flip` mirrors training images at random.
+    `tokenizer` is one, or the recipe for a palette; its tokens come in the given `order` of positions. `batch_size` is
+    the global one: images an optimiser step, over all processes and accumulated micro-batches, of which a device takes
+    at most `device_batch_size` at once. Images travel to the device as uint8, and are augmented (in training) and
+    become tokens there. With `stored_resolution`, training images are packed at that size as well, for augmentation to
+    cut the model's resolution out of them.
     """
 
     def __init__(
         self,
         source: ImageSource,
-        tokenizer: PaletteRecipe,
+        tokenizer: PaletteRecipe | Tokenizer,
         batch_size: int,
         cache_dir: str,
         eval_batch_size: int = 128,
-        flip: bool = False,
+        device_batch_size: int | None = None,
+        augment: Augmentation | None = None,
+        stored_resolution: int | None = None,
+        order: str = "raster",
         num_workers: int = 0,
+        processes: int | None = None,
+        max_unreadable: float = 0.01,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -48,12 +58,30 @@ class ImageDataModule(pl.LightningDataModule):
         self.recipe = tokenizer
         self.cache_dir = Path(cache_dir).expanduser()
         self.batch_size = batch_size
+        self.device_batch_size = device_batch_size
         self.eval_batch_size = eval_batch_size
-        self.flip = flip
+        self.augment = augment or Identity()
+        self.stored: ImageSource = self._stored_source(stored_resolution)
+        self.order = order
         self.num_workers = num_workers
+        self.processes = processes
+        self.max_unreadable = max_unreadable
         self.seed = seed
         self.splits: dict[str, PackedImages] = {}
         self._tokenizer: Tokenizer | None = None
+
+    def _stored_source(self, stored_resolution: int | None) -> ImageSource:
+        """The source as training images are packed, from which augmentation makes the model's resolution."""
+        stored = stored_resolution or self.source.resolution
+        found, wanted = self.augment.output_resolution(stored), self.source.resolution
+        if found != wanted:
+            raise IgptError(
+                f"data.augment makes images of {found}x{found} from stored ones of {stored}x{stored}, but "
+                f"data.source.resolution is {wanted}; set data.stored_resolution or data.augment so that they agree."
+            )
+        if stored == wanted:
+            return self.source
+        return dataclasses.replace(self.source, resolution=stored)  # type: ignore[type-var]
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -76,31 +104,32 @@ class ImageDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Pack the images and build the palette, unless both are in the cache already."""
         try:
-            pack(self.source, self.cache_dir)
-            if self._tokenizer is None and self.recipe.path is None:
-                self._build_palette()
+            for source in (self.source, self.stored):
+                pack(source, self.cache_dir, self.processes, self.max_unreadable)
+            if self._tokenizer is None and isinstance(self.recipe, PaletteRecipe) and self.recipe.path is None:
+                self._build_palette(self.recipe)
         except OSError as error:
             raise IgptError(
                 f"The cache at {self.cache_dir} cannot be written ({error}); set IGPT_CACHE or data.cache_dir."
             ) from None
 
-    def _build_palette(self) -> None:
-        path = self._palette_path()
+    def _build_palette(self, recipe: PaletteRecipe) -> None:
+        path = self._palette_path(recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.exists():
                 train = open_packed(packed_folder(self.source, self.cache_dir))["train"].images
                 step = max(1, PIXELS_PER_CHUNK // train[0, ..., 0].size)
-                palette = self.recipe.build(
+                palette = recipe.build(
                     lambda: (train[i : i + step] for i in range(0, len(train), step)),
                     source=f"{self.source.name} at {self.source.resolution}x{self.source.resolution}",
                 )
                 palette.save(path)
                 log.info("Built a palette of %d colours, PSNR %.2f dB", palette.vocab_size, palette.info["psnr_db"])
 
-    def _palette_path(self) -> Path:
-        key = content_key(self.source.key(), self.recipe.key())
-        return self.cache_dir / "palettes" / f"{self.source.name}-{self.recipe.size}-{key}.npz"
+    def _palette_path(self, recipe: PaletteRecipe) -> Path:
+        key = content_key(self.source.key(), recipe.key())
+        return self.cache_dir / "palettes" / f"{self.source.name}-{recipe.size}-{key}.npz"
 
     # Opening: in every process
 
@@ -109,19 +138,41 @@ class ImageDataModule(pl.LightningDataModule):
         if not self.splits:
             self.splits = open_packed(packed_folder(self.source, self.cache_dir))
         if self._tokenizer is None:
-            self._tokenizer = Palette.load(Path(self.recipe.path or self._palette_path()).expanduser())
+            self._tokenizer = with_order(self._plain_tokenizer(), self.order)
+
+    def _plain_tokenizer(self) -> Tokenizer:
+        """The tokenizer that the configuration names, in raster order."""
+        if not isinstance(self.recipe, PaletteRecipe):
+            return self.recipe
+        return Palette.load(Path(self.recipe.path or self._palette_path(self.recipe)).expanduser())
 
     def train_dataloader(self) -> DataLoader[ImageBatch]:
         """Batches without end, starting where the trainer's step counter stands."""
-        train = self.splits["train"]
+        train = open_packed(packed_folder(self.stored, self.cache_dir))["train"]
         if self.batch_size > len(train):
             raise IgptError(
                 f"data.batch_size is {self.batch_size}, but {self.source.name} has only {len(train)} training images; "
                 "choose a smaller batch."
             )
-        share = self._share()
-        start = self.trainer.global_step * share.accumulate if self.trainer else 0
-        return self._loader(TrainingStream(train, share, self.seed, start))
+        rank, world_size, step = 0, 1, 0
+        if self.trainer:
+            rank, world_size, step = self.trainer.global_rank, self.trainer.world_size, self.trainer.global_step
+        share = Share(self.batch_size, rank, world_size, self.accumulation(world_size))
+        return self._loader(TrainingStream(train, share, self.seed, step * share.accumulate))
+
+    def accumulation(self, world_size: int) -> int:
+        """Micro-batches an optimiser step: as few as `device_batch_size` allows, all of the same size."""
+        if self.device_batch_size is not None and self.device_batch_size < 1:
+            raise IgptError(
+                f"data.device_batch_size is {self.device_batch_size}; give 1 or more, or null for no limit."
+            )
+        each, rest = divmod(self.batch_size, world_size)
+        if rest:
+            raise IgptError(
+                f"data.batch_size={self.batch_size} cannot be shared evenly by {world_size} processes; choose a "
+                f"multiple of {world_size}."
+            )
+        return next(n for n in range(1, each + 1) if each % n == 0 and each // n <= (self.device_batch_size or each))
 
     def val_dataloader(self) -> DataLoader[ImageBatch]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -132,20 +183,6 @@ class ImageDataModule(pl.LightningDataModule):
         images = self.splits[split]
         order = None if epoch is None else epoch_order(len(images), self.seed, epoch)
         return map(self.tokenize, self._loader(EvaluationBatches(images, self.eval_batch_size, order=order)))
-
-    def _share(self) -> Share:
-        if self.trainer is None:
-            return Share(self.batch_size)
-        share = Share(
-            self.batch_size, self.trainer.global_rank, self.trainer.world_size, self.trainer.accumulate_grad_batches
-        )
-        if share.micro_batch * share.world_size * share.accumulate != self.batch_size:
-            raise IgptError(
-                f"data.batch_size={self.batch_size} cannot be shared evenly by {share.world_size} processes with "
-                f"trainer.accumulate_grad_batches={share.accumulate}; choose a multiple of "
-                f"{share.world_size * share.accumulate}."
-            )
-        return share
 
     def _loader(self, dataset: Any) -> DataLoader[ImageBatch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
@@ -160,14 +197,14 @@ class ImageDataModule(pl.LightningDataModule):
     # On the device
 
     def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> TokenBatch:
-        """Images to tokens, on the device; training images are mirrored first if `flip` says so."""
+        """Images to tokens, on the device; training images are augmented first."""
         training = self.trainer is not None and self.trainer.training
         return self.tokenize(batch, augment=training)
 
     def tokenize(self, batch: ImageBatch, augment: bool = False) -> TokenBatch:
         images = batch.images
-        if augment and self.flip:
-            images = horizontal_flip(images, self.seed, batch.epochs, batch.indices)
+        if augment:
+            images = self.augment(images, self.seed, batch.epochs, batch.indices)
         return TokenBatch(self.tokenizer.encode(images), batch.labels, batch.indices, batch.epochs)
 
     # In checkpoints

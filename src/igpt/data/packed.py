@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from igpt.data.sources import SPLITS, ImageSource
 from igpt.errors import IgptError
 
-FORMAT = 1  # part of the key: raise it when the layout on disk changes
+FORMAT = 2  # part of the key: raise it when the layout on disk changes
 MANIFEST = "manifest.json"
 
 
@@ -47,46 +44,13 @@ def content_key(*parts: dict[str, Any]) -> str:
 
 
 def packed_folder(source: ImageSource, cache_dir: Path) -> Path:
+    """Where the packed copy of a source lies, or will lie."""
     return cache_dir / "packed" / f"{source.name}-{content_key({'format': FORMAT}, source.key())}"
 
 
-def pack(source: ImageSource, cache_dir: Path) -> Path:
-    """Write the source's splits below `cache_dir`, unless they are there; return their folder.
-
-    The folder appears complete or not at all, and of several processes one does the work while the others wait.
-    """
-    folder = packed_folder(source, cache_dir)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
-            try:
-                _write(source, unfinished)
-                unfinished.rename(folder)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
-
-
-def _write(source: ImageSource, folder: Path) -> None:
-    folder.mkdir()
-    sizes = source.sizes()
-    for split in SPLITS:
-        shape = (sizes[split], source.resolution, source.resolution, 3)
-        images = np.lib.format.open_memmap(folder / f"{split}.images.npy", "w+", np.uint8, shape)
-        labels = np.empty(sizes[split], np.int64)
-        done = 0
-        for chunk_images, chunk_labels in source.chunks(split):
-            images[done : done + len(chunk_images)] = chunk_images
-            labels[done : done + len(chunk_labels)] = chunk_labels
-            done += len(chunk_images)
-        if done != sizes[split]:
-            raise IgptError(f"{source.name} promised {sizes[split]} images in its {split} split and gave {done}.")
-        images.flush()
-        np.save(folder / f"{split}.labels.npy", labels)
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    manifest = {"format": FORMAT, "source": source.key(), "classes": source.classes, "sizes": sizes, "bytes": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))
+def array_file(folder: Path, split: str, what: str) -> Path:
+    """The file of a split's `images` or `labels`."""
+    return folder / f"{split}.{what}.npy"
 
 
 def open_packed(folder: Path) -> dict[str, PackedImages]:
@@ -96,16 +60,15 @@ def open_packed(folder: Path) -> dict[str, PackedImages]:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
         raise IgptError(f"The packed data has no readable {folder / MANIFEST}; {advice}") from None
-    for name, expected in manifest["bytes"].items():
+    for name, about in manifest["files"].items():
         path = folder / name
         if not path.exists():
             raise IgptError(f"The packed data lacks {path}; {advice}")
-        if path.stat().st_size != expected:
-            raise IgptError(f"{path} has {path.stat().st_size} bytes instead of {expected}; {advice}")
+        if path.stat().st_size != about["bytes"]:
+            raise IgptError(f"{path} has {path.stat().st_size} bytes instead of {about['bytes']}; {advice}")
     return {
         split: PackedImages(
-            np.load(folder / f"{split}.images.npy", mmap_mode="r"),
-            np.load(folder / f"{split}.labels.npy"),
+            np.load(array_file(folder, split, "images"), mmap_mode="r"), np.load(array_file(folder, split, "labels"))
         )
         for split in SPLITS
     }

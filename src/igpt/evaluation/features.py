@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,12 +59,3 @@ def cached(folder: Path, key: dict[str, Any], compute: Callable[[], Features]) -
     with atomic_path(path) as temporary:
         np.save(temporary, features)
     return features
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from igpt.model.cache import KVCache
+from igpt.model.cache import FixedCache, KVCache
 from igpt.model.config import TransformerConfig
 
 
@@ -44,11 +46,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.n_head, -1)).permute(2, 0, 3, 1, 4)  # each (B, h, T, d)
+        dtype, visible = q.dtype, None
         if cache is not None:
             k, v = cache.append(layer, k, v)
+            q, visible = q.to(k.dtype), cache.visible
         # One query at the end of a cache may look at every key; any other causal call starts at position 0.
         causal = self.causal and q.shape[2] > 1
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal).to(dtype)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
@@ -62,7 +66,9 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # quick GELU(x) = silu(1.702 x) / 1.702. Scaling the weights instead of the activations saves two passes over
-        # the largest tensor of the block.
+        # the largest tensor of the block, except where one position is decoded at a time: there the weights are larger.
+        if x.shape[1] == 1:
+            return self.out(F.silu(1.702 * self.fc(x)) / 1.702)
         x = F.silu(F.linear(x, 1.702 * self.fc.weight))
         return F.linear(x, self.out.weight / 1.702)
 
@@ -86,6 +92,7 @@ class Transformer(nn.Module):
     """Tokens in, logits out."""
 
     blocks: Sequence[Block]  # an nn.ModuleList
+    checkpointing = False  # in training, keep each block's input alone, and calculate the rest again when it is due
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -113,6 +120,16 @@ class Transformer(nn.Module):
             nn.init.normal_(block.mlp.out.weight, std=0.02)
         nn.init.zeros_(self.head.weight)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """torch.compile, in place, so that parameters keep their names. All blocks share the code of one, which makes
+        the wait as short for 48 layers as for one.
+
+        Training batches have one size, and a graph of their own. The first validation makes a second graph, for any
+        number of images, so that its last batch, which is smaller, needs none.
+        """
+        for block in self.blocks:
+            block.compile(*args, **kwargs)  # type: ignore[no-untyped-call]
+
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits (B, T, V) for tokens (B, T): position t's distribution over what stands, or stood, at position t.
 
@@ -125,7 +142,10 @@ class Transformer(nn.Module):
         """What the head sees: the final norm's output (B, T, C)."""
         x = self.embed(tokens, mask)
         for block in self.blocks:
-            x = block(x)
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)  # there is no dropout
+            else:
+                x = block(x)
         return self.norm(x)
 
     def embed(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -165,15 +185,27 @@ class Transformer(nn.Module):
         x = self._after_start(tokens) if first == 0 else self.token_embedding(tokens)
         x = x + self.position_embedding.weight[first : first + x.shape[1]]
         for layer, block in enumerate(self.blocks):
-            x = block(x, cache, layer)
+            x = block.forward(x, cache, layer)  # never the compiled one: the cache's length is another at each step
         cache.length += x.shape[1]
         return self.head(self.norm(x[:, -1]))
 
-    def new_cache(self, batch_size: int) -> KVCache:
-        """An empty cache for `batch_size` sequences of full length, where the weights are."""
+    def step(self, token: Tensor, storage: Tensor, position: Tensor) -> Tensor:
+        """What `next_logits` gives for one token (B, 1) at `position` (1,), from the cache's bare storage.
+
+        No shape depends on the position, so that torch.compile and CUDA graphs see the same step every time; the price
+        is attention over all T keys.
+        """
+        cache = FixedCache(storage, position)
+        x = self.token_embedding(token) + self.position_embedding(position)
+        for layer, block in enumerate(self.blocks):
+            x = block.forward(x, cache, layer)
+        return self.head(self.norm(x[:, -1]))
+
+    def new_cache(self, batch_size: int, dtype: torch.dtype | None = None) -> KVCache:
+        """An empty cache for `batch_size` sequences of full length, where the weights are; `dtype` None is theirs."""
         weight = self.token_embedding.weight
         shape = (self.config.n_layer, batch_size, self.config.n_head, self.config.n_positions, self.config.head_size)
-        return KVCache(torch.empty((2, *shape), device=weight.device, dtype=weight.dtype))
+        return KVCache(torch.zeros((2, *shape), device=weight.device, dtype=dtype or weight.dtype))
 
     def _after_start(self, tokens: Tensor) -> Tensor:
         start = self.start_embedding.expand(tokens.shape[0], 1, -1)

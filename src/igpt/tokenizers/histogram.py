@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 
 def colour_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -14,11 +19,30 @@ def colour_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
     return (red << 16) | (green << 8) | blue
 
 
-def count_colours(chunks: Iterable[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Distinct colours (n, 3), by rising code, and how often each occurs (n,), over chunks of pixels (..., 3)."""
-    counts = np.zeros(2**24, np.int64)
-    for chunk in chunks:
-        counts += np.bincount(colour_codes(chunk).ravel(), minlength=2**24)
-    codes = np.flatnonzero(counts)
+def count_colours(
+    chunks: Iterable[NDArray[np.uint8]], threads: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Distinct colours (n, 3), by rising code, and how often each occurs (n,), over chunks of pixels (..., 3).
+
+    Each of the `threads` (default: one a CPU core, four at most) takes the next chunk and adds to 128 MiB of counters
+    of its own, so memory depends on neither the number of pixels nor the number of chunks.
+    """
+    feed, turn = iter(chunks), threading.Lock()
+
+    def count() -> Tensor:
+        counts, one = torch.zeros(2**24, dtype=torch.int64), torch.ones(1, dtype=torch.int64)
+        while True:
+            with turn:
+                chunk = next(feed, None)
+            if chunk is None:
+                return counts
+            codes = torch.from_numpy(colour_codes(chunk).ravel())
+            counts.index_add_(0, codes, one.expand(len(codes)))  # in place, and outside Python's lock
+
+    threads = threads or min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        counts = sum(job.result() for job in [pool.submit(count) for _ in range(threads)])
+    assert isinstance(counts, Tensor)
+    codes = np.flatnonzero(counts.numpy())
     colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1).astype(np.uint8)
-    return colours, counts[codes]
+    return colours, counts.numpy()[codes]

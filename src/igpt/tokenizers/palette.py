@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,12 +15,13 @@ from torch import Tensor
 
 from igpt.errors import IgptError
 from igpt.files import atomic_path
+from igpt.tokenizers.base import Tokenizer, require_uint8
 from igpt.tokenizers.nearest import nearest_table
 
 MAX_SIZE = 4096
 
 
-class Palette:
+class Palette(Tokenizer):
     """An immutable set of k colours; a token is the index of the nearest one (Euclidean, in RGB; ties to the lower).
 
     `centroids` (k, 3) lie in [0, 255] and need not be whole numbers; decoding rounds them. `info` says where they
@@ -29,6 +29,8 @@ class Palette:
     """
 
     kind: ClassVar[str] = "palette"
+    tokens_per_pixel = 1
+    lossless = False
 
     def __init__(self, centroids: NDArray[np.floating], info: dict[str, Any] | None = None) -> None:
         centroids = np.array(centroids, dtype=np.float32)  # a copy, so that nobody can change it from outside
@@ -64,23 +66,16 @@ class Palette:
         """The token of every colour r * 65536 + g * 256 + b; 32 MiB, made once in about a second."""
         return nearest_table(self.centroids)
 
-    def n_tokens(self, resolution: int) -> int:
-        return resolution**2
-
     def encode(self, images: Tensor) -> Tensor:
         """Tokens (N, H * W) int64 of uint8 images (N, H, W, 3): one table look-up a pixel, exact on every device."""
-        if images.dtype != torch.uint8 or images.shape[-1] != 3:
-            raise TypeError(f"images must be uint8 with 3 channels last, not {images.dtype} {tuple(images.shape)}")
+        require_uint8(images)
         red, green, blue = images.to(torch.int32).unbind(-1)
         colour = (red << 16) | (green << 8) | blue
         return self._device_copy("table", images.device)[colour.flatten(1)].long()
 
     def decode(self, tokens: Tensor) -> Tensor:
         """uint8 images (N, side, side, 3) of tokens (N, side * side)."""
-        side = math.isqrt(tokens.shape[-1])
-        if side * side != tokens.shape[-1]:
-            raise ValueError(f"{tokens.shape[-1]} tokens do not make a square picture")
-        return self._device_copy("colours", tokens.device)[tokens].unflatten(-2, (side, side))
+        return self._device_copy("colours", tokens.device)[self.arrange(tokens).squeeze(-1)]
 
     def _device_copy(self, name: str, device: torch.device) -> Tensor:
         if (name, device) not in self._on_device:

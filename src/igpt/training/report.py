@@ -15,14 +15,16 @@ from igpt.evaluation.classification import accuracy, confusion_matrix
 from igpt.evaluation.likelihood import split_likelihood
 from igpt.figures import Images
 from igpt.files import atomic_path
+from igpt.objectives.tasks import Masked
 from igpt.pretrained import Pretrained
-from igpt.tokenizers import Palette
+from igpt.tokenizers import Palette, palette_of
 
 
 def evaluate(pretrained: Pretrained, data: ImageDataModule, split: str) -> tuple[dict[str, Any], dict[str, Image]]:
     """Flat values and figures for a split: the likelihood, and accuracy and confusion of a fine-tuned model.
 
-    The palette's PSNR stands beside the loss, since losses under two palettes do not compare.
+    The palette's PSNR stands beside the loss, since losses under two palettes do not compare. Bits per dimension (a
+    pixel has three) do compare; they are those of an autoregressive model whose tokenizer loses nothing.
     """
     likelihood = split_likelihood(pretrained, data, split)
     values: dict[str, Any] = {
@@ -33,8 +35,12 @@ def evaluate(pretrained: Pretrained, data: ImageDataModule, split: str) -> tuple
         "vocab_size": pretrained.tokenizer.vocab_size,
         "tokenizer": pretrained.tokenizer.fingerprint,
     }
-    if isinstance(pretrained.tokenizer, Palette) and "psnr_db" in pretrained.tokenizer.info:
-        values["palette_psnr_db"] = pretrained.tokenizer.info["psnr_db"]
+    if pretrained.tokenizer.lossless and pretrained.task.causal:
+        bits_per_pixel = likelihood.bits_per_token * pretrained.tokenizer.tokens_per_pixel
+        values[f"{split}/bits_per_dimension"] = bits_per_pixel / 3
+    palette = palette_of(pretrained.tokenizer)
+    if palette is not None and "psnr_db" in palette.info:
+        values["palette_psnr_db"] = palette.info["psnr_db"]
     if pretrained.class_head is None:
         return values, {}
     confusion = confusion_matrix(pretrained, data, split)
@@ -45,16 +51,19 @@ def evaluate(pretrained: Pretrained, data: ImageDataModule, split: str) -> tuple
 def drawings(
     pretrained: Pretrained, images: Images, n_samples: int, n_completions: int, how: dict[str, Any]
 ) -> dict[str, Image]:
-    """What the model can draw: samples and completions if it is autoregressive, filled-in images if it is masked.
-    `how` is the temperature, top_k and top_p.
+    """What the model can draw: filled-in images if it is masked; samples and completions if it is not, or if its masks
+    are of every size. `how` is what :meth:`Pretrained.sample` takes.
     """
-    if not pretrained.task.causal:
+    pictures = {}
+    if isinstance(pretrained.task, Masked):
         masks, filled = pretrained.fill(images)
-        return {"filled": figures.fill_figure(images, masks, filled)}
+        pictures["filled"] = figures.fill_figure(images, masks, filled)
+        if pretrained.task.masking.max_ratio is None:
+            return pictures
     completions = pretrained.complete(images, n_completions, **how)
-    return {
+    return pictures | {
         "samples": figures.grid(pretrained.sample(n_samples, **how)),
-        "completions": figures.completion_figure(images, completions, pretrained.given_rows(0.5)),
+        "completions": figures.completion_figure(images, completions, pretrained.given_mask(0.5)),
     }
 
 

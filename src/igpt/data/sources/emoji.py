@@ -1,39 +1,20 @@
-"""Where images come from: a source names its splits and hands out their images in chunks."""
+"""The bundled emoji: real pictures that need no network."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from igpt.data.sources.base import SPLITS, Chunk
+from igpt.data.sources.resize import area_average
 from igpt.errors import IgptError
-
-SPLITS = ("train", "validation", "test")
-
-Chunk = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (n, H, W, 3), labels (n,)
-
-
-class ImageSource(Protocol):
-    """Square images in three splits, each with a class; without classes, `classes` is empty and labels are -1."""
-
-    name: str
-    resolution: int
-    classes: tuple[str, ...]
-
-    def key(self) -> dict[str, Any]:
-        """Everything the images depend on; a packed copy is used again only while this stays the same."""
-
-    def sizes(self) -> dict[str, int]:
-        """Number of images in each split."""
-
-    def chunks(self, split: str) -> Iterator[Chunk]:
-        """The split's images and labels, in a fixed order, a chunk at a time."""
 
 
 @dataclass(frozen=True)
@@ -66,31 +47,24 @@ class EmojiSource:
         return {"source": "emoji-datasource-google 16.0.0", "resolution": self.resolution, **labels}
 
     def sizes(self) -> dict[str, int]:
-        splits = [row["split"] for row in self._rows()]
+        splits = [row["split"] for row in self._rows]
         return {split: splits.count(split) for split in SPLITS}
 
-    def chunks(self, split: str) -> Iterator[Chunk]:
-        rows = self._rows()
-        chosen = np.array([row["split"] == split for row in rows])
-        groups = [row["group"] for row in rows]
+    def read(self, split: str, start: int, stop: int) -> Chunk:
+        chosen = [i for i, row in enumerate(self._rows) if row["split"] == split][start:stop]
+        groups = [self._rows[i]["group"] for i in chosen]
         labels = np.array([self.classes.index(g) if self.classes else -1 for g in groups], np.int64)
-        yield area_average(self._sheet()[: len(rows)][chosen], self.resolution), labels[chosen]
+        return Chunk(area_average(self._sheet[chosen], self.resolution), labels)
 
+    @functools.cached_property
     def _rows(self) -> list[dict[str, str]]:
         text = (resources.files("igpt.data.emoji") / "emoji.csv").read_text(encoding="utf-8")
         return list(csv.DictReader(text.splitlines()))
 
+    @functools.cached_property
     def _sheet(self) -> NDArray[np.uint8]:
         """All cells of the sheet, (n, 32, 32, 3), row by row."""
         with (resources.files("igpt.data.emoji") / "emoji.png").open("rb") as file:
             sheet = np.asarray(Image.open(file))
         height, width, _ = sheet.shape
         return sheet.reshape(height // 32, 32, width // 32, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
-
-
-def area_average(images: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:
-    """Images (n, R, R, 3) at a resolution that divides R, by averaging square areas."""
-    n, side = images.shape[:2]
-    block = side // resolution
-    means = images.reshape(n, resolution, block, resolution, block, 3).mean(axis=(2, 4))
-    return np.rint(means).astype(np.uint8)

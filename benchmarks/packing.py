@@ -1,0 +1,120 @@
+"""From a folder of 50,000 image files to the first batch of tokens: packing, palette, loader; seconds and memory.
+
+python benchmarks/packing.py
+
+The images are crops of 32x32, at random places and scales, out of the two photographs that come with scikit-learn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from pickle import dumps
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from table import write_table
+
+from igpt.data.datamodule import ImageDataModule
+from igpt.data.sources import CIFAR10Source, ImageFolderSource, ImageSource
+from igpt.tokenizers.kmeans import PaletteRecipe
+
+SIDE = 32
+
+
+def crops(n: int, seed: int = 0) -> np.ndarray:
+    """(n, 32, 32, 3) uint8: squares of 32 to 256 pixels a side, shrunk and half of them mirrored."""
+    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+    dice = np.random.default_rng(seed)
+    images = np.empty((n, SIDE, SIDE, 3), np.uint8)
+    for i in range(n):
+        photo = photos[dice.integers(len(photos))]
+        side = int(dice.integers(SIDE, 257))
+        left, upper = (int(dice.integers(0, length - side + 1)) for length in photo.size)
+        box = (left, upper, left + side, upper + side)
+        images[i] = np.asarray(photo.resize((SIDE, SIDE), Image.Resampling.BOX, box))[:, :: dice.choice([1, -1])]
+    return images
+
+
+def write_cifar(images: np.ndarray, root: Path) -> None:
+    """The images in CIFAR-10's archive format, 10,000 a part, with a small test part."""
+    parts = {f"data_batch_{i + 1}": part for i, part in enumerate(np.array_split(images, 5))}
+    with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz", compresslevel=1) as archive:
+        for name, part in {**parts, "test_batch": images[:100]}.items():
+            rows = part.transpose(0, 3, 1, 2).reshape(len(part), -1)
+            content = dumps({b"data": rows, b"labels": [i % 10 for i in range(len(part))]}, protocol=2)
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            archive.addfile(member, BytesIO(content))
+
+
+def write_folder(images: np.ndarray, root: Path) -> None:
+    """The images as PNG files in ten class folders."""
+    for label in range(10):
+        (root / "photos" / str(label)).mkdir(parents=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(root / "photos" / str(i % 10) / f"{i:05}.png", compress_level=1)
+
+
+def first_batch(source: ImageSource, cache: str) -> dict[str, float | str]:
+    """Seconds until the data are packed, the palette is built, and the first batch is tokens; peak memory of it all.
+
+    Runs in a process of its own, so that its memory is its own.
+    """
+    data = ImageDataModule(source, PaletteRecipe(512), batch_size=128, cache_dir=cache)
+    start = time.perf_counter()
+    data.prepare_data()
+    ready = time.perf_counter()
+    data.setup()
+    batch = data.tokenize(next(iter(data.train_dataloader())))
+    end = time.perf_counter()
+    assert batch.tokens.shape == (128, SIDE * SIDE)
+    parts = {who: resource.getrusage(who).ru_maxrss / 2**10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)}
+    return {
+        "packing and palette, s": round(ready - start, 1),
+        "first batch, s": round(end - ready, 1),
+        "all, s": round(end - start, 1),
+        "peak memory, MB": round(parts[resource.RUSAGE_SELF]),
+        "of a packing process, MB": round(parts[resource.RUSAGE_CHILDREN]),
+        "PSNR, dB": round(data.tokenizer.info["psnr_db"], 2),  # type: ignore[attr-defined]
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, nargs="+", default=[12_500, 50_000], help="how many, to compare memory")
+    counts = parser.parse_args().images
+    torch.set_num_threads(2)
+    makers: dict[str, tuple[Callable[[np.ndarray, Path], None], Callable[[Path], ImageSource]]] = {
+        "CIFAR-10 archive": (write_cifar, lambda root: CIFAR10Source(root=str(root))),
+        "folder of PNG files": (write_folder, lambda root: ImageFolderSource(path=str(root / "photos"))),
+    }
+    images = crops(max(counts))
+    rows = []
+    for name, (write, source) in makers.items():
+        for n in counts:
+            with tempfile.TemporaryDirectory() as folder:
+                write(images[:n], Path(folder))
+                with ProcessPoolExecutor(1) as alone:
+                    measured = alone.submit(first_batch, source(Path(folder)), f"{folder}/cache").result()
+            rows.append({"source": name, "images": n, **measured})
+    write_table(
+        "packing",
+        "From image files to the first batch of tokens",
+        rows,
+        "Crops of 32x32 out of two photographs, 512 colours, 128 images a batch; all but the packing happens in one "
+        "process, whose memory includes torch's own.",
+    )
+
+
+if __name__ == "__main__":
+    main()

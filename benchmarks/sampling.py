@@ -1,0 +1,159 @@
+"""Drawing pictures with the same weights: igpt's cache, Hugging Face ImageGPT's `generate` with its dynamic cache, and
+the loop of the original release, which runs the whole sequence once for every pixel.
+
+python benchmarks/sampling.py
+python benchmarks/sampling.py --model s --device cuda --bf16-cache --compile --name sampling_gpu
+
+All go on greedily from the same first pixels, so that they must draw the same pictures; the share of equal tokens is in
+the table. Of the uncached loop, only some passes are timed: all of them cost the same, since each runs over all
+positions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import torch
+import transformers
+from table import write_table
+from torch import Tensor
+from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
+
+from igpt.model.config import PRESETS, TransformerConfig
+from igpt.model.transformer import Transformer
+from igpt.sampling import generate
+
+
+def random_model(config: TransformerConfig) -> Transformer:
+    """Weights large enough that the likeliest token is no tie."""
+    torch.manual_seed(0)
+    model = Transformer(config)
+    torch.nn.init.normal_(model.head.weight, std=0.2)
+    return model.eval()
+
+
+def hugging_face(ours: Transformer) -> ImageGPTForCausalImageModeling:
+    """ImageGPT with our weights; its biases, which the release lacks, at 0."""
+    config = ours.config
+    shape = {name: getattr(config, name) for name in ("n_positions", "n_embd", "n_layer", "n_head")}
+    theirs = ImageGPTForCausalImageModeling(
+        ImageGPTConfig(vocab_size=config.vocab_size + 1, activation_function="quick_gelu", **shape)
+    )
+    weights = {name: torch.zeros_like(weight) for name, weight in theirs.state_dict().items()}
+    weights["transformer.wte.weight"] = torch.cat([ours.token_embedding.weight, ours.start_embedding[None]])
+    weights["transformer.wpe.weight"] = ours.position_embedding.weight
+    weights["transformer.ln_f.weight"] = ours.norm.gain
+    weights["lm_head.weight"] = ours.head.weight
+    for i, block in enumerate(ours.blocks):
+        weights |= {
+            f"transformer.h.{i}.ln_1.weight": block.attn_norm.gain,
+            f"transformer.h.{i}.ln_2.weight": block.mlp_norm.gain,
+            f"transformer.h.{i}.attn.c_attn.weight": block.attn.qkv.weight.T,
+            f"transformer.h.{i}.attn.c_proj.weight": block.attn.out.weight.T,
+            f"transformer.h.{i}.mlp.c_fc.weight": block.mlp.fc.weight.T,
+            f"transformer.h.{i}.mlp.c_proj.weight": block.mlp.out.weight.T,
+        }
+    theirs.load_state_dict(weights)
+    return theirs.eval()
+
+
+def generate_hugging_face(model: ImageGPTForCausalImageModeling, prompt: Tensor) -> Tensor:
+    """Greedy pictures (B, T) that begin with `prompt` (B, t)."""
+    start = torch.nn.functional.pad(prompt, (1, 0), value=model.config.vocab_size - 1)
+    length = model.config.n_positions - prompt.shape[1]
+    tokens = model.generate(
+        start, attention_mask=torch.ones_like(start), do_sample=False, use_cache=True, pad_token_id=0,
+        min_new_tokens=length, max_new_tokens=length,
+    )  # fmt: skip
+    return tokens[:, 1:]
+
+
+@torch.inference_mode()
+def uncached(model: Transformer, tokens: Tensor, positions: list[int]) -> Tensor:
+    """What the release's loop puts at `positions`, (B, P), one pass each, given that `tokens` (B, T) stand before."""
+    return torch.stack([model(tokens)[:, position].argmax(dim=-1) for position in positions], dim=1)
+
+
+def timed(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    """Seconds, with the device's work done."""
+    start = time.perf_counter()
+    result = work()
+    result.cpu()
+    return time.perf_counter() - start, result
+
+
+def compare(model: Transformer, batch_size: int, arguments: argparse.Namespace) -> list[dict[str, str | int | float]]:
+    """One row a way to draw `batch_size` pictures; the ways take turns."""
+    total, theirs = model.config.n_positions, hugging_face(model).to(arguments.device)
+    prompt = torch.arange(batch_size, device=arguments.device)[:, None] % model.config.vocab_size  # no two are the same
+    ours = partial(generate, model, prompt, temperature=0)
+    expected = ours()
+    positions = torch.linspace(1, total - 1, min(arguments.passes, total - 1)).long().tolist()
+    ways: dict[str, Callable[[], Tensor]] = {"igpt": ours}
+    if arguments.bf16_cache:
+        ways["igpt, keys and values in bfloat16"] = partial(ours, cache_dtype=torch.bfloat16)
+    if arguments.compile:
+        ways["igpt, compiled step"] = partial(ours, compile=True)
+    ways["Hugging Face generate"] = partial(generate_hugging_face, theirs, prompt)
+    ways["no cache, as the release"] = partial(uncached, model, expected, positions)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    equal = {}
+    for repetition in range(1 + arguments.repetitions):
+        for name, way in ways.items():
+            took, tokens = timed(way)
+            full = tokens.shape[1] == total
+            equal[name] = (tokens == (expected if full else expected[:, positions])).float().mean().item()
+            if repetition > 0:  # the first call of anything pays for more than the pictures
+                seconds[name].append(took if full else took * total / len(positions))
+    base = median(seconds["igpt"])
+    return [
+        {
+            "pictures at once": batch_size,
+            "drawn by": name,
+            "seconds": round(median(took), 3),
+            "seconds a picture": round(median(took) / batch_size, 3),
+            "times igpt's": round(median(took) / base, 2),
+            "equal tokens, %": round(100 * equal[name], 2),
+        }
+        for name, took in seconds.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=PRESETS, default="nano")
+    parser.add_argument("--side", type=int, default=32, help="pixels a side")
+    parser.add_argument("--colours", type=int, default=512)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="CPU threads; by default torch's own choice")
+    parser.add_argument("--passes", type=int, default=8, help="of the uncached loop, evenly spaced, that are timed")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--bf16-cache", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--name", default="sampling", help="of the files below benchmarks/results")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    shape = TransformerConfig(**PRESETS[arguments.model], vocab_size=arguments.colours, n_positions=arguments.side**2)
+    model = random_model(shape).to(arguments.device)
+    rows = [row for size in arguments.batch_sizes for row in compare(model, size, arguments)]
+    timed_passes = min(arguments.passes, shape.n_positions)
+    write_table(
+        arguments.name,
+        f"Drawing {arguments.side}x{arguments.side} pictures with {arguments.model}",
+        rows,
+        f"Random float32 weights, shared; greedy; {arguments.colours} colours; {arguments.device}, "
+        f"{torch.get_num_threads()} CPU threads; transformers {transformers.__version__}. Median of "
+        f"{arguments.repetitions} repetitions in turn, after one that is not counted. The release runs one whole "
+        f"pass for each of the {shape.n_positions} pixels: {timed_passes} evenly spaced ones are timed and compared, "
+        f"and the time is scaled by {shape.n_positions}/{timed_passes}.",
+    )
+
+
+if __name__ == "__main__":
+    main()

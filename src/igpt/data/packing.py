@@ -1,0 +1,218 @@
+"""Packing a source: in parallel processes, in shards, so that a killed packing goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from igpt.data.packed import FORMAT, MANIFEST, array_file, packed_folder
+from igpt.data.sources import SPLITS, ImageSource
+from igpt.errors import IgptError
+from igpt.files import atomic_path, sha256
+
+log = logging.getLogger(__name__)
+
+SHARD = 2048  # images that a process reads and writes at once
+WORTH_A_PROCESS = 4  # shards; with fewer, starting it takes longer than it saves
+UNREADABLE = "unreadable.txt"
+JOURNAL = "journal"  # the folder that remembers what is done until all is
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Neighbouring images of a split: the unit of work, and of what a kill can cost."""
+
+    split: str
+    start: int
+    stop: int
+
+    def journal(self, folder: Path) -> Path:
+        """The file that says that this shard is on disk, and which of its images could not be read."""
+        return folder / JOURNAL / f"{self.split}-{self.start}.json"
+
+
+def pack(source: ImageSource, cache_dir: Path, processes: int | None = None, max_unreadable: float = 0.01) -> Path:
+    """Write the source's splits below `cache_dir`, unless they are there; return their folder.
+
+    The folder appears complete or not at all, and of several programs one does the work while the others wait.
+    `processes` is the number of processes that read images, by default one a CPU core. Images that cannot be read are
+    left out and listed in the folder's unreadable.txt; if their share exceeds `max_unreadable`, that is an
+    :class:`IgptError`.
+    """
+    folder = packed_folder(source, cache_dir)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = folder.with_name(f"{folder.name}.part")
+            sizes = _allocate(source, unfinished)
+            _read_shards(source, unfinished, sizes, processes)
+            _leave_out_unreadable(unfinished, sizes, max_unreadable)
+            _write_manifest(source, unfinished)
+            unfinished.rename(folder)
+            shutil.rmtree(folder / JOURNAL)
+    return folder
+
+
+def available_cores() -> int:
+    """CPU cores this process may use, which on a shared machine are fewer than it has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _allocate(source: ImageSource, folder: Path) -> dict[str, int]:
+    """Empty arrays of the right size for all splits, unless an earlier packing made them; the sizes of the splits."""
+    sizes = source.sizes()
+    for split in SPLITS:
+        if sizes[split] == 0:
+            raise IgptError(f"The data '{source.name}' has no {split} images; give it some, or a share of the others.")
+    ready = folder / JOURNAL / "allocated"
+    if not ready.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / JOURNAL).mkdir(parents=True)
+        for split, n in sizes.items():
+            shape = (n, source.resolution, source.resolution, 3)
+            np.lib.format.open_memmap(array_file(folder, split, "images"), "w+", np.uint8, shape)
+            np.lib.format.open_memmap(array_file(folder, split, "labels"), "w+", np.int64, (n,))
+        ready.touch()
+    return sizes
+
+
+def _read_shards(source: ImageSource, folder: Path, sizes: dict[str, int], processes: int | None) -> None:
+    """Fill the arrays with what no earlier packing has filled in yet."""
+    shards = [Shard(s, start, min(start + SHARD, sizes[s])) for s in SPLITS for start in range(0, sizes[s], SHARD)]
+    todo = [shard for shard in shards if not shard.journal(folder).exists()]
+    processes = min(processes or available_cores(), len(todo) // WORTH_A_PROCESS)
+    with _progress(source.name, sum(sizes.values())) as bar:
+        bar(sum(shard.stop - shard.start for shard in shards if shard not in set(todo)))
+        if processes <= 1:
+            for shard in todo:
+                bar(_read_shard(source, folder, shard))
+            return
+        spawn = multiprocessing.get_context("spawn")  # a fork of a program with threads can hang
+        with ProcessPoolExecutor(processes, spawn, _start_process, (source, folder)) as pool:
+            try:
+                for n in pool.map(_read_shard_here, todo):
+                    bar(n)
+            except BrokenProcessPool:
+                raise IgptError(
+                    f"A process that packs {source.name} was killed, by a lack of memory perhaps; run the command "
+                    "again, which goes on from here, or with a smaller data.processes."
+                ) from None
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+@contextmanager
+def _progress(name: str, total: int) -> Iterator[Any]:
+    """A progress bar for sources that take a while; small ones are packed before anybody could read it."""
+    with Progress(disable=total < 4 * SHARD, transient=True) as progress:
+        task = progress.add_task(f"Packing {name}", total=total)
+        yield lambda n: progress.advance(task, n)
+
+
+_here: tuple[
+    ImageSource, Path
+]  # what a packing process works on, sent once: a source may carry a list of all its files
+
+
+def _start_process(source: ImageSource, folder: Path) -> None:
+    global _here
+    _here = source, folder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its processes
+
+
+def _read_shard_here(shard: Shard) -> int:
+    return _read_shard(*_here, shard)
+
+
+def _read_shard(source: ImageSource, folder: Path, shard: Shard) -> int:
+    """Read one shard and write it to its place; return its size."""
+    chunk = source.read(shard.split, shard.start, shard.stop)
+    expected = shard.stop - shard.start
+    if len(chunk.images) != expected or len(chunk.labels) != expected:
+        raise IgptError(
+            f"{source.name} promised images {shard.start} to {shard.stop} in its {shard.split} split and gave "
+            f"{len(chunk.images)} of them."
+        )
+    _write_rows(array_file(folder, shard.split, "images"), shard.start, chunk.images)
+    _write_rows(array_file(folder, shard.split, "labels"), shard.start, chunk.labels)
+    with atomic_path(shard.journal(folder)) as temporary:
+        temporary.write_text(json.dumps({shard.start + place: why for place, why in chunk.unreadable.items()}))
+    return expected
+
+
+def _write_rows(path: Path, start: int, rows: NDArray[Any]) -> None:
+    """Rows to their place in a .npy file. Through a file and not a memory map: on a full disk that is an error, where
+    writing to a map would kill the process.
+    """
+    array = np.load(path, mmap_mode="r")
+    with open(path, "r+b") as file:
+        file.seek(array.offset + start * array[:1].nbytes)
+        file.write(np.ascontiguousarray(rows, array.dtype).data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _leave_out_unreadable(folder: Path, sizes: dict[str, int], max_share: float) -> None:
+    """Close the gaps that unreadable images left in the arrays, and write the report about them."""
+    found: dict[str, dict[int, str]] = {split: {} for split in SPLITS}
+    for path in sorted((folder / JOURNAL).glob("*.json")):
+        split = path.stem.rsplit("-", 1)[0]
+        found[split].update({int(place): why for place, why in json.loads(path.read_text()).items()})
+    lines = [why for split in SPLITS for _, why in sorted(found[split].items())]
+    if not lines:
+        return
+    total = sum(sizes.values())
+    (folder / UNREADABLE).write_text("\n".join(lines) + "\n")
+    report = folder.with_suffix("") / UNREADABLE
+    if len(lines) > max_share * total:
+        kept = folder.with_suffix(f".{UNREADABLE}")
+        shutil.copy(folder / UNREADABLE, kept)
+        shutil.rmtree(folder)  # the files may be mended by the next time
+        raise IgptError(
+            f"{len(lines)} of {total} images cannot be read, more than data.max_unreadable={max_share} allows; all are "
+            f"listed in {kept}, the first is {lines[0]}."
+        )
+    log.warning("%d of %d images cannot be read and are left out; they are listed in %s", len(lines), total, report)
+    for split in SPLITS:
+        keep = np.delete(np.arange(sizes[split]), sorted(found[split]))
+        if len(keep) == 0:
+            raise IgptError(f"No {split} image can be read; see {report}.")
+        for what in ("images", "labels"):
+            _keep_rows(array_file(folder, split, what), keep)
+
+
+def _keep_rows(path: Path, rows: NDArray[np.int64]) -> None:
+    """Rewrite a .npy file with only these rows, a shard at a time, unless it has no others."""
+    array = np.load(path, mmap_mode="r")
+    if len(array) == len(rows):
+        return
+    with atomic_path(path) as temporary:
+        np.lib.format.open_memmap(temporary, "w+", array.dtype, (len(rows), *array.shape[1:]))
+        for start in range(0, len(rows), SHARD):
+            _write_rows(temporary, start, array[rows[start : start + SHARD]])
+
+
+def _write_manifest(source: ImageSource, folder: Path) -> None:
+    """What is in the folder, and a checksum of each file (SHA-256)."""
+    arrays: Sequence[Path] = [array_file(folder, split, what) for split in SPLITS for what in ("images", "labels")]
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in arrays}
+    shapes = {split: np.load(array_file(folder, split, "images"), mmap_mode="r").shape for split in SPLITS}
+    manifest = {"format": FORMAT, "source": source.key(), "classes": source.classes, "shapes": shapes, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))

@@ -1,0 +1,156 @@
+"""Data sets of the Hugging Face Hub, and local files that its `datasets` library reads (Parquet, image folders)."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from igpt.data.image_files import read_or_blank
+from igpt.data.sources.base import SPLITS, Chunk
+from igpt.data.sources.splits import VALIDATION_NAMES, Numbers, SplitSource, by_part, end_to_end
+from igpt.errors import IgptError
+
+
+def _datasets() -> Any:
+    """The library, an extra that takes a second to import."""
+    try:
+        return importlib.import_module("datasets")
+    except ImportError:
+        raise IgptError("Data of the Hugging Face Hub needs the library datasets: pip install 'igpt[hub]'.") from None
+
+
+@dataclass(frozen=True)
+class HubSource(SplitSource):
+    """What `datasets.load_dataset(path, subset, data_files=..., revision=...)` gives, square and at `resolution`.
+
+    `path` is a data set of the Hub, a local folder, or a format ("parquet", "imagefolder") to read `data_files` with.
+    `splits` says which of its splits are ours, {"train": "train", "test": "validation"} for example; by default those
+    of the same name. Shares of `train` stand in for those that are missing. The columns are found by their type (Image,
+    ClassLabel) unless they are named; a named `label_column` may also hold numbers or strings.
+    """
+
+    path: str
+    subset: str | None = None
+    data_files: Any = None
+    revision: str | None = None
+    splits: dict[str, str] | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    labels: bool = True
+    name: str = "hub"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(str(value) for value in self._class_values)
+
+    def key(self) -> dict[str, Any]:
+        prints = {split: data._fingerprint for split, data in self._data.items()}  # changes with the files
+        return {"source": "hub", **self._key(), "label_column": self._label_column, "fingerprints": prints}
+
+    def _given(self) -> dict[str, Numbers]:
+        return end_to_end({split: len(data) for split, data in self._data.items()})
+
+    def _take(self, numbers: Numbers) -> Chunk:
+        labels: list[Any] = []
+        images, unreadable = read_or_blank(self._files(numbers, labels), self.resolution)
+        return Chunk(images, np.array(labels, np.int64), unreadable)
+
+    def _files(self, numbers: Numbers, labels: list[Any]) -> Iterator[tuple[str, Any]]:
+        """Name and file of each image; its label is appended to `labels`."""
+        names = list(self._data)
+        for part, rows in by_part(numbers, [len(data) for data in self._data.values()]):
+            data = self._data[names[part]]
+            for row in rows:
+                sample = data[int(row)]
+                labels.append(self._label(sample.get(self._label_column)))
+                image = sample[self._image_column] or {}
+                file = io.BytesIO(image["bytes"]) if image.get("bytes") else image.get("path")
+                yield f"{self.path}, {names[part]} image {row}", Path(file) if isinstance(file, str) else file
+
+    def _label(self, value: Any) -> int:
+        if self._label_column is None or value is None:
+            return -1
+        return int(value) if self._numbered else self._class_values.index(value)
+
+    # What the library gives
+
+    @functools.cached_property
+    def _data(self) -> dict[str, Any]:
+        """Our splits as `datasets.Dataset`s with undecoded images and, if there are any, labels."""
+        loaded = self._load()
+        chosen = {split: loaded[theirs] for split, theirs in self._split_names(list(loaded)).items()}
+        image = self._find_column(chosen["train"], "image")
+        label = self._find_column(chosen["train"], "label")
+        columns = [column for column in (image, label) if column is not None]
+        undecoded = _datasets().Image(decode=False)
+        return {s: data.select_columns(columns).cast_column(image, undecoded) for s, data in chosen.items()}
+
+    def _load(self) -> Any:
+        datasets = _datasets()
+        try:
+            return datasets.load_dataset(self.path, self.subset, data_files=self.data_files, revision=self.revision)
+        except Exception as error:  # the library raises errors of many kinds, some of them of other libraries
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise IgptError(f"The data set {self.path} cannot be loaded ({reason}); check data.source.") from None
+
+    def _split_names(self, available: list[str]) -> dict[str, str]:
+        """Our split -> theirs."""
+        names = self.splits
+        if names is None:
+            validation = next((name for name in VALIDATION_NAMES if name in available), "")
+            names = {"train": "train", "validation": validation, "test": "test"}
+            names = {ours: theirs for ours, theirs in names.items() if theirs in available}
+        if "train" not in names or not set(names) <= set(SPLITS) or not set(names.values()) <= set(available):
+            raise IgptError(
+                f"{self.path} has the splits {', '.join(available)}; set data.source.splits to say which are train, "
+                "validation and test (train at least)."
+            )
+        return {split: names[split] for split in SPLITS if split in names}
+
+    def _find_column(self, data: Any, what: str) -> str | None:
+        """The column of images or labels: the one that was named, or the only one of its type."""
+        named, kind = (
+            (self.image_column, _datasets().Image) if what == "image" else (self.label_column, _datasets().ClassLabel)
+        )
+        if what == "label" and not self.labels:
+            return None
+        found = [column for column, feature in data.features.items() if isinstance(feature, kind)]
+        if named is not None:
+            found = [column for column in data.features if column == named]
+        if len(found) == 1 or (what == "label" and not found and named is None):
+            return found[0] if found else None
+        raise IgptError(
+            f"{self.path} has {len(found)} columns that can be data.source.{what}_column; name one of "
+            f"{', '.join(data.features)}."
+        )
+
+    @functools.cached_property
+    def _image_column(self) -> str:
+        return self._data["train"].column_names[0]
+
+    @functools.cached_property
+    def _label_column(self) -> str | None:
+        return next(iter(self._data["train"].column_names[1:]), None)
+
+    @property
+    def _numbered(self) -> bool:
+        """Whether labels are stored as indices into the classes."""
+        return isinstance(self._data["train"].features[self._label_column], _datasets().ClassLabel)
+
+    @functools.cached_property
+    def _class_values(self) -> list[Any]:
+        if self._label_column is None:
+            return []
+        train = self._data["train"]
+        return (
+            list(train.features[self._label_column].names)
+            if self._numbered
+            else sorted(train.unique(self._label_column))
+        )
