@@ -1,9 +1,7 @@
 """The commands from end to end, on a small model."""
 
-import csv
 import json
 import math
-import signal
 import subprocess
 import sys
 import time
@@ -16,17 +14,9 @@ from PIL import Image
 
 import igpt
 from conftest import SMALL
-from igpt.data.packed import open_packed, pack
+from igpt.data.packed import open_packed
+from igpt.data.packing import pack
 from igpt.data.sources import EmojiSource
-
-
-@pytest.fixture
-def losses():
-    def read(run):
-        with open(run / "metrics.csv") as file:
-            return {int(row["step"]): row["train/nats_per_token"] for row in csv.DictReader(file)}
-
-    return read
 
 
 @pytest.fixture
@@ -103,10 +93,10 @@ def test_palette_is_built_and_shown(command, tmp_path):
     assert fingerprint in again.splitlines()
 
 
-def test_accumulation_and_workers_change_no_sample(command, losses, tmp_path):
+def test_accumulation_and_workers_change_no_sample(command, tmp_path):
     for name, overrides in {
         "plain": (),
-        "parts": ("trainer.accumulate_grad_batches=4", "data.num_workers=2"),
+        "parts": ("data.device_batch_size=4", "data.num_workers=2"),
     }.items():
         command("train", *SMALL, f"hydra.run.dir={name}", "trainer.max_steps=3", "callbacks=none", *overrides)
     plain = torch.load(tmp_path / "plain/checkpoints/last.ckpt", weights_only=True)["state_dict"]
@@ -124,42 +114,6 @@ def test_wandb_goes_offline_and_keeps_one_id(command, tmp_path, capsys):
     time.sleep(1.1)  # W&B names a part of a run by the second
     command("train", "run=run", "trainer.max_steps=2")
     assert len(list((tmp_path / "run" / "wandb").glob(f"offline-run-*-{run_id}"))) == 2
-
-
-def start_and_interrupt(cwd, *arguments):
-    """Start a training in a process of its own, press Ctrl-C after its first checkpoint; its status and output."""
-    script = Path(sys.executable).with_name("igpt-train")
-    process = subprocess.Popen(
-        [script, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not (cwd / "cut" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    return process.returncode, output
-
-
-def test_ctrl_c_keeps_a_checkpoint_and_the_run_goes_on_exactly(command, losses, tmp_path):
-    steps = (
-        "trainer.max_steps=400",
-        "trainer.val_check_interval=50",
-        "save_every=5",
-        "draw_every=999",
-    )
-    status, output = start_and_interrupt(tmp_path, *SMALL, *steps, "hydra.run.dir=cut")
-    assert status == 130, output
-    assert "Traceback" not in output
-    assert f"go on with: igpt-train run={tmp_path / 'cut'}" in output
-    stopped_at = torch.load(tmp_path / "cut/checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert 5 <= stopped_at < 400
-
-    end = stopped_at + 60
-    command("train", "run=cut", f"trainer.max_steps={end}", "optim.total_steps=400")
-    command("train", *SMALL, *steps, "hydra.run.dir=whole", f"trainer.max_steps={end}", "optim.total_steps=400")
-    cut, whole = losses(tmp_path / "cut"), losses(tmp_path / "whole")
-    assert len(whole) == end
-    assert cut == whole  # bitwise: the file has all digits
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "sample", "palette", "probe"])

@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 
 import igpt
 from conftest import SMALL, run_command
-from igpt.data.packed import open_packed, pack
+from igpt.data.packed import open_packed
+from igpt.data.packing import pack
 from igpt.data.sources import EmojiSource
 from igpt.errors import IgptError
 
@@ -87,7 +88,10 @@ def test_probe_prints_every_layer_beside_the_baselines(trained, command, cache):
         ("palette histogram", "0"),
     ]  # fmt: skip
     assert all(f"{100 * float(row['test_accuracy']):.1f}" in printed for row in rows)
-    assert {row["labels_per_class"] for row in read(trained / "probe" / "low_label.csv")} == {"5"}
+    few = read(trained / "probe" / "low_label.csv")
+    assert [row["features"] for row in few] == ["trained", "untrained", "raw pixels", "palette histogram"]
+    accuracies = [float(row["test_accuracy"]) for row in few]
+    assert [float(row["test_accuracy_behind"]) for row in few] == pytest.approx([accuracies[0] - a for a in accuracies])
     assert (trained / "probe" / "accuracy.png").exists()
     # The raw-pixel probe, fitted anew by scikit-learn with the penalty that was chosen.
     splits = open_packed(pack(EmojiSource(resolution=8), cache))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics import MeanMetric
 
 from igpt.batch import TokenBatch
 from igpt.model.transformer import Transformer
@@ -34,17 +35,17 @@ class ClassificationObjective(Objective):
         self.generative_weight = generative_weight
         self.classification_weight = classification_weight
         self.votes = votes
+        self.validation_means["accuracy"] = MeanMetric()
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         nats, hidden = self.task.run(self.model, batch)
         class_logits = self.class_head(hidden.mean(dim=1))
         class_loss = F.cross_entropy(class_logits.float(), batch.labels)
-        self.log_nats("train", nats.mean(), len(batch.tokens))
-        self.log("train/class_loss", class_loss.detach())
-        self.log("train/accuracy", (class_logits.argmax(-1) == batch.labels).float().mean())
+        accuracy = (class_logits.argmax(-1) == batch.labels).float().mean()
+        self.collect(nats=nats.mean(), class_loss=class_loss, accuracy=accuracy)
         return self.generative_weight * nats.mean() + self.classification_weight * class_loss
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
-        self.log_nats("val", self.task.run(self.model, batch, draw=0).nats.mean(), len(batch.tokens))
+        super().validation_step(batch, batch_idx)
         right = predict_classes(self.model, self.class_head, self.task, batch, self.votes) == batch.labels
-        self.log("val/accuracy", right.float().mean(), batch_size=len(right), sync_dist=True)
+        self.validation_means["accuracy"].update(right.float())

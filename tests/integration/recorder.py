@@ -1,0 +1,21 @@
+"""A callback that writes down what a training step sees, for tests that run training in processes of its own."""
+
+import json
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+
+class RecordBatches(pl.Callback):
+    """One JSON line a micro-batch into `folder`: step, indices, epochs, and the masks that a masked objective draws."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        masking = getattr(pl_module.task, "masking", None)
+        masks = [] if masking is None else masking.apply(batch, pl_module.model.config.vocab_size).hidden.int().tolist()
+        seen = {"step": trainer.global_step, "indices": batch.indices.tolist(), "epochs": batch.epochs.tolist()}
+        self.folder.mkdir(exist_ok=True)
+        with open(self.folder / f"{trainer.global_rank}.jsonl", "a") as file:
+            file.write(json.dumps({**seen, "masks": masks}) + "\n")

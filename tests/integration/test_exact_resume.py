@@ -1,0 +1,90 @@
+"""Interruptions of every kind: the losses of a run that was stopped or killed are bitwise those of one that was not."""
+
+import csv
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import SMALL
+
+STEPS = ("trainer.val_check_interval=50", "save_every=5", "draw_every=999", "callbacks=none")
+
+
+def losses(run):
+    with open(run / "metrics.csv") as file:
+        return {int(row["step"]): row["train/nats_per_token"] for row in csv.DictReader(file)}
+
+
+def start(cwd, *arguments):
+    """Start a training in a process of its own."""
+    script = Path(sys.executable).with_name("igpt-train")
+    return subprocess.Popen([script, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(process, path, after=0.0):
+    """Wait until a file is newer than the time `after`, or the process has ended."""
+    deadline = time.monotonic() + 180
+    while not (path.exists() and path.stat().st_mtime > after) and process.poll() is None:
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+def step_of(run):
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_the_run_goes_on_exactly(command, tmp_path):
+    run = tmp_path / "cut"
+    process = start(tmp_path, *SMALL, *STEPS, "trainer.max_steps=400", "hydra.run.dir=cut")
+    wait_for(process, run / "checkpoints" / "last.ckpt")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert f"go on with: igpt-train run={run}" in output
+    stopped_at = step_of(run)
+    assert 5 <= stopped_at < 400
+
+    end = stopped_at + 60
+    command("train", "run=cut", f"trainer.max_steps={end}", "optim.total_steps=400")
+    whole = ("hydra.run.dir=whole", f"trainer.max_steps={end}", "optim.total_steps=400")
+    command("train", *SMALL, *STEPS, *whole)
+    assert len(losses(tmp_path / "whole")) == end
+    assert losses(run) == losses(tmp_path / "whole")  # the file has all digits
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ("objective=ar", "data/augment=flip", "data.device_batch_size=8", "data.num_workers=0"),
+        ("objective=mlm", "data/augment=cifar", "data.augment.padding=2", "data.num_workers=2"),
+    ],
+    ids=["ar", "mlm"],
+)
+def test_a_run_killed_at_random_steps_goes_on_exactly(command, tmp_path, recipe):
+    dice = random.Random(0)
+    run, steps = tmp_path / "killed", 600
+    arguments = (*SMALL, *STEPS, *recipe, f"trainer.max_steps={steps}", "optim.total_steps=600")
+    reached = []
+    for attempt in range(3):
+        started = time.time()
+        process = start(tmp_path, *((*arguments, "hydra.run.dir=killed") if attempt == 0 else ("run=killed",)))
+        wait_for(process, run / "checkpoints" / "last.ckpt", after=started)
+        time.sleep(dice.uniform(0, 1))
+        process.kill()
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL, output
+        reached.append(step_of(run))
+    assert 0 < reached[0] < reached[1] < reached[2] < steps, "the kills must come in the middle of training"
+
+    end = f"trainer.max_steps={reached[-1] + 40}"
+    command("train", "run=killed", end)
+    command("train", *arguments, "hydra.run.dir=whole", end)
+    assert len(losses(tmp_path / "whole")) == reached[-1] + 40
+    assert losses(run) == losses(tmp_path / "whole")
