@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,18 +100,29 @@ def best_row(rows: Sequence[Row]) -> Row:
 
 
 def low_label_rows(
-    data: Labelled, per_class: Sequence[int], subsets: int, settings: ProbeSettings, device: torch.device
+    kinds: Sequence[Labelled], per_class: Sequence[int], subsets: int, settings: ProbeSettings, device: torch.device
 ) -> list[Row]:
-    """For each number of labels a class: test accuracy of the best layer, mean and deviation over random subsets."""
+    """For each number of labels a class and each kind: test accuracy of the best layer, mean and deviation over random
+    subsets. Every kind sees the same subsets, so a row also says by how much the first kind is better, on average and
+    with the standard error of that average.
+    """
     rows = []
     for n in per_class:
-        labels = torch.from_numpy(data.labels["train"])
-        draws = [low_label_subset(labels, n, seed, data.classes).numpy() for seed in range(subsets)]
-        best = [best_row(linear_rows(data.subset(draw), settings, device)) for draw in draws]
-        row: Row = {"features": data.name, "labels_per_class": n, "subsets": subsets}
-        for score in ("test_accuracy", "test_balanced_accuracy"):
-            values = np.array([b[score] for b in best])
-            row[score] = float(values.mean())
-            row[f"{score}_deviation"] = float(values.std(ddof=1)) if subsets > 1 else float("nan")
-        rows.append(row)
+        labels = torch.from_numpy(kinds[0].labels["train"])
+        draws = [low_label_subset(labels, n, seed, kinds[0].classes).numpy() for seed in range(subsets)]
+        best = {k.name: [best_row(linear_rows(k.subset(draw), settings, device)) for draw in draws] for k in kinds}
+        for kind in kinds:
+            row: Row = {"features": kind.name, "labels_per_class": n, "subsets": subsets}
+            for score in ("test_accuracy", "test_balanced_accuracy"):
+                values = np.array([b[score] for b in best[kind.name]])
+                behind = np.array([b[score] for b in best[kinds[0].name]]) - values
+                row[score], row[f"{score}_deviation"] = float(values.mean()), deviation(values)
+                row[f"{score}_behind"] = float(behind.mean())
+                row[f"{score}_behind_error"] = deviation(behind) / math.sqrt(subsets)
+            rows.append(row)
     return rows
+
+
+def deviation(values: NDArray[np.float64]) -> float:
+    """The sample's standard deviation; nan for a single value."""
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
