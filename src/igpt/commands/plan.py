@@ -1,0 +1,91 @@
+"""igpt-plan: what a training will take on a given device, before anyone pays for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from igpt.commands.app import plain, run_app
+
+if TYPE_CHECKING:
+    from igpt.model.config import TransformerConfig
+    from igpt.planning.recipe import Recipe
+
+
+def main() -> None:
+    """The console script."""
+    run_app(plan, "plan")
+
+
+def plan(config: DictConfig) -> None:
+    """Print one block for each part of the answer."""
+    from igpt.planning import report
+
+    recipe = read_recipe(config)
+    watts = recipe.device.watts if config.watts is None else config.watts
+    price_per_hour = recipe.device.price_per_hour if config.price_per_hour is None else config.price_per_hour
+    blocks = {
+        "Recipe": report.recipe_rows(recipe),
+        "Model": report.model_rows(recipe),
+        "Memory of one device, GB": report.memory_rows(recipe),
+        "Largest micro-batch of one device": report.fit_rows(recipe) if config.fit else [],
+        "Time and price": report.cost_rows(recipe, watts, price_per_hour),
+        "Drawing": report.drawing_rows(recipe, config.pictures),
+    }
+    for title, rows in blocks.items():
+        if rows:
+            print(report.text(title, rows))
+
+
+def read_recipe(config: DictConfig) -> Recipe:
+    """What igpt-train would train with this configuration, on the device that it names."""
+    from igpt.planning.devices import find_device
+    from igpt.planning.recipe import Recipe
+
+    device = find_device(config.device)
+    return Recipe(
+        model=model_of(config),
+        resolution=config.data.source.resolution,
+        images=config.data.batch_size,
+        device_batch=config.data.device_batch_size,
+        steps=config.trainer.max_steps,
+        optimiser=config.optim.name,
+        precision_name=str(config.trainer.precision),
+        device=device,
+        devices=config.devices,
+        utilisation=device.utilisation if config.utilisation is None else config.utilisation,
+    )
+
+
+def model_of(config: DictConfig) -> TransformerConfig:
+    """The model's configuration, from the shapes of data and tokenizer alone: neither is made."""
+    from igpt.commands.build import model_config_for
+
+    resolution = config.data.source.resolution
+    tokens, vocabulary = tokens_and_vocabulary(config.tokenizer, resolution)
+    shapes: Any = SimpleNamespace(
+        n_tokens=tokens, tokenizer=SimpleNamespace(vocab_size=vocabulary), source=SimpleNamespace(resolution=resolution)
+    )
+    return model_config_for(plain(config.model), shapes, is_causal(config.objective))
+
+
+def tokens_and_vocabulary(tokenizer: DictConfig, resolution: int) -> tuple[int, int]:
+    """Tokens of an image, and how many different ones there are."""
+    from hydra.utils import instantiate
+
+    from igpt.tokenizers import Palette
+    from igpt.tokenizers.kmeans import PaletteRecipe
+
+    made = instantiate(tokenizer, _convert_="all")
+    if not isinstance(made, PaletteRecipe):
+        return made.n_tokens(resolution), made.vocab_size
+    path = made.path and Path(made.path).expanduser()
+    return resolution**2, Palette.load(path).vocab_size if path else made.size
+
+
+def is_causal(objective: DictConfig) -> bool:
+    """Whether the objective trains a causal model. Its class knows, but importing it takes Lightning's seconds."""
+    return not objective["_target_"].endswith(".MaskedObjective") and objective.get("task") != "mlm"

@@ -1,0 +1,108 @@
+"""Devices one may train on, and the number formats they calculate in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from igpt.errors import IgptError
+
+TERA, GB = 1e12, 1e9
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A Lightning precision: bytes of a weight, bytes of an activation, and what matrix products are calculated in.
+
+    The residual stream has the weights' format: autocast leaves additions and norms in it.
+    """
+
+    weight: int
+    activation: int
+    arithmetic: str
+
+    @property
+    def casts(self) -> bool:
+        """Whether matrix products take copies of the weights in another format."""
+        return self.weight != self.activation
+
+
+PRECISIONS = {
+    "32-true": Precision(4, 4, "fp32"),
+    "bf16-mixed": Precision(4, 2, "bf16"),
+    "16-mixed": Precision(4, 2, "fp16"),
+    "bf16-true": Precision(2, 2, "bf16"),
+    "16-true": Precision(2, 2, "fp16"),
+}
+SHORT_FORMS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def find_precision(name: str) -> Precision:
+    """The precision that Lightning knows by this name."""
+    known = SHORT_FORMS.get(name, name)
+    if known not in PRECISIONS:
+        raise IgptError(f"trainer.precision is '{name}'; igpt-plan knows {', '.join(PRECISIONS)}.")
+    return PRECISIONS[known]
+
+
+@dataclass(frozen=True)
+class Device:
+    """What one device can do at most: dense FLOP/s by number format, bytes, bytes a second, watts of the whole board.
+
+    Speeds, memory and watts are `source`'s. `price_per_hour` (US dollars, rented) and `utilisation` (share of the
+    speed that training reaches) are assumptions. `fused_norm` says whether torch's RMS norm is one kernel there.
+    """
+
+    title: str
+    flops: dict[str, float]
+    memory: float
+    bandwidth: float
+    watts: float
+    price_per_hour: float
+    source: str
+    utilisation: float = 0.4
+    fused_norm: bool = True
+
+    def speed(self, arithmetic: str) -> float:
+        """Dense peak FLOP/s in a number format."""
+        if arithmetic not in self.flops:
+            have = " or ".join({"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}[f] for f in self.flops)
+            raise IgptError(f"{self.title} does not calculate in {arithmetic}; choose trainer.precision={have}.")
+        return self.flops[arithmetic]
+
+
+# fp32 is the speed of real float32, which is torch's default; TF32 (H100, H200: 495, A100: 156, RTX 4090: 83 TFLOP/s)
+# would have to be allowed. Sparse numbers of the data sheets are halved.
+DEVICES = {
+    "h100": Device(
+        "H100 SXM", {"bf16": 989.4 * TERA, "fp16": 989.4 * TERA, "fp32": 67 * TERA}, 80 * GB, 3350 * GB, 700, 3.0,
+        "NVIDIA H100 Tensor Core GPU data sheet",
+    ),
+    "h200": Device(
+        "H200 SXM", {"bf16": 989.4 * TERA, "fp16": 989.4 * TERA, "fp32": 67 * TERA}, 141 * GB, 4800 * GB, 700, 3.8,
+        "NVIDIA H200 Tensor Core GPU data sheet",
+    ),
+    "a100": Device(
+        "A100 SXM 80GB", {"bf16": 312 * TERA, "fp16": 312 * TERA, "fp32": 19.5 * TERA}, 80 * GB, 2039 * GB, 400, 1.8,
+        "NVIDIA A100 Tensor Core GPU data sheet",
+    ),
+    "v100": Device(
+        "V100 SXM2 32GB", {"fp16": 125 * TERA, "fp32": 15.7 * TERA}, 32 * GB, 900 * GB, 300, 0.8,
+        "NVIDIA V100 Tensor Core GPU data sheet",
+    ),
+    "rtx4090": Device(
+        "RTX 4090", {"bf16": 165.2 * TERA, "fp16": 165.2 * TERA, "fp32": 82.6 * TERA}, 24 * GB, 1008 * GB, 450, 0.5,
+        "NVIDIA Ada GPU Architecture white paper (16-bit with float32 sums)",
+    ),
+    "laptop": Device(
+        "laptop CPU", {"fp32": 0.384 * TERA}, 16 * GB, 76.8 * GB, 45, 0.0,
+        "calculated: 4 cores of 3 GHz with two 8-wide FMA units, two channels of DDR5-4800",
+        utilisation=0.5, fused_norm=False,
+    ),
+}  # fmt: skip
+
+
+def find_device(name: str) -> Device:
+    """The device of this name."""
+    if name not in DEVICES:
+        raise IgptError(f"device '{name}' is not known; choose one of {', '.join(DEVICES)}.")
+    return DEVICES[name]

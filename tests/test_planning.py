@@ -1,0 +1,233 @@
+import functools
+from dataclasses import replace
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import get_class
+from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils.checkpoint import checkpoint
+
+from igpt.commands.plan import is_causal
+from igpt.data.datamodule import ImageDataModule
+from igpt.data.sources import EmojiSource
+from igpt.errors import IgptError
+from igpt.model.config import PRESETS, TransformerConfig
+from igpt.model.transformer import Transformer
+from igpt.objectives.losses import autoregressive_nats
+from igpt.planning.compute import energy, measure, price
+from igpt.planning.devices import DEVICES, PRECISIONS
+from igpt.planning.memory import activation_memory
+from igpt.planning.recipe import Recipe
+from igpt.tokenizers.kmeans import PaletteRecipe
+from igpt.training.optim import OptimConfig
+
+WIDE = TransformerConfig(n_layer=2, n_head=4, n_embd=64, vocab_size=32, n_positions=64)
+
+
+def make_recipe(model=WIDE, **changes):
+    """One laptop, float32; torch's norms are not fused there, as in the measurements below."""
+    settings = {
+        "resolution": 8, "images": 8, "device_batch": None, "steps": 10, "optimiser": "adam",
+        "precision_name": "32-true", "device": DEVICES["laptop"], "devices": 1, "utilisation": 0.5,
+    }  # fmt: skip
+    return Recipe(model=model, **{**settings, **changes})
+
+
+# Parameters and FLOPs
+
+
+@pytest.mark.parametrize(
+    ("name", "positions", "millions"), [("s", 1024, 76.57), ("m", 1024, 455.16), ("l", 1024, 1362.25)]
+)
+def test_counts_are_the_papers_and_the_closed_form(name, positions, millions):
+    config = TransformerConfig(**PRESETS[name], n_positions=positions)
+    size, depth, width = measure(config), config.n_layer, config.n_embd
+    assert size.parameters / 1e6 == pytest.approx(millions, abs=0.01)
+    assert size.block_matrices == 12 * depth * width**2
+    # Forward 2, backward 4 FLOPs for each weight of a matrix and each token; the embeddings are looked up.
+    assert size.linear_flops == 6 * positions * (12 * depth * width**2 + 512 * width)
+    # Scores and averages: T x T x C products each, forward once and backward twice, causal or not.
+    assert size.attention_flops == 12 * depth * width * positions**2
+    assert measure(replace(config, causal=False)).flops == size.flops
+
+
+def test_xl_at_64x64_has_the_papers_parameters():
+    assert measure(TransformerConfig(**PRESETS["xl"], n_positions=4096)).parameters / 1e6 == pytest.approx(
+        6801, rel=2e-3
+    )
+
+
+def test_igpt_s_is_about_6e19_flops_in_its_weights():
+    assert measure(TransformerConfig(**PRESETS["s"])).linear_flops * 128 * 1e6 == pytest.approx(6e19, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_optimiser_values_are_what_the_optimiser_remembers(name):
+    model = Transformer(WIDE)
+    optimiser = OptimConfig(lr=0.1, total_steps=1, name=name).optimizer(model)
+    model(torch.zeros(1, 64, dtype=torch.long)).sum().backward()
+    optimiser.step()
+    remembered = sum(t.numel() for state in optimiser.state.values() for t in state.values() if t.ndim > 0)
+    assert measure(WIDE).optimiser_values(name) == remembered
+
+
+# Memory, against what torch holds
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("width", [64, 256])  # the MLP has another path where a batch has fewer tokens than channels
+def test_activations_are_what_autograd_saves(width, precision, causal):
+    config, images = replace(WIDE, n_layer=5, n_embd=width, causal=causal), 3
+    model, tokens = Transformer(config), torch.randint(32, (images, 64))
+    known = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    saved = {}
+
+    def save(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            saved[storage.data_ptr()] = storage
+        return tensor
+
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor), mixed:
+        loss = autoregressive_nats(model(tokens), tokens).mean()
+    assert loss.requires_grad
+    kept, logits, _ = activation_memory(config, PRECISIONS[precision], images, checkpointed=False, fused_norm=False)
+    measured = sum(storage.nbytes() for storage in saved.values())
+    assert kept + logits / 3 == pytest.approx(measured, rel=0.02)  # of the logits, their log-probabilities are saved
+
+
+MANY = replace(WIDE, n_layer=6)  # with these, activations decide on 8 images; WIDER's state decides on 3
+WIDER = replace(WIDE, n_embd=192, n_layer=4)
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "precision", "checkpointed"),
+    [
+        (MANY, 8, "32-true", False),
+        (MANY, 8, "32-true", True),
+        (MANY, 8, "bf16-mixed", False),
+        (MANY, 8, "bf16-mixed", True),
+        (WIDER, 3, "32-true", False),
+        (WIDER, 3, "bf16-mixed", True),
+    ],
+)
+def test_peak_is_that_of_a_training_step(model, images, precision, checkpointed):
+    network, tokens = Transformer(model), torch.randint(32, (images, model.n_positions))
+    if checkpointed:
+        for block in network.blocks:
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+    optimiser = torch.optim.Adam(network.parameters(), foreach=True)  # as on GPUs
+    tracker = MemTracker()
+    tracker.track_external(network, optimiser, tokens)
+    with tracker:
+        for _ in range(2):  # in Lightning's order: the last step's gradients live through the forward pass
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+                loss = autoregressive_nats(network(tokens), tokens).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            tracker.reset_mod_stats()
+    (measured,) = (parts["Total"] for parts in tracker.get_tracker_snapshot("peak").values() if parts["Total"] > 0)
+    planned = make_recipe(model, images=images, precision_name=precision).memory(images, checkpointed).peak
+    assert planned == pytest.approx(measured, rel=0.15 if checkpointed else 0.03)
+
+
+def test_largest_micro_batch_fits_and_one_more_does_not():
+    recipe = make_recipe(device=DEVICES["h100"], precision_name="bf16-mixed", model=TransformerConfig(**PRESETS["m"]))
+    for checkpointed in (False, True):
+        most = recipe.largest_micro_batch(checkpointed)
+        assert recipe.memory(most, checkpointed).peak <= recipe.usable < recipe.memory(most + 1, checkpointed).peak
+
+
+def test_no_batch_fits_where_the_state_does_not():
+    recipe = make_recipe(device=DEVICES["rtx4090"], model=TransformerConfig(**PRESETS["xl"]))
+    assert recipe.largest_micro_batch(checkpointed=True) == 0
+
+
+# Time and money
+
+
+def test_time_is_that_of_the_slower_of_arithmetic_and_memory():
+    recipe = make_recipe(images=8, utilisation=0.25)
+    assert recipe.micro_step().arithmetic_bound
+    assert recipe.step_seconds == pytest.approx(8 * recipe.size.flops / (0.384e12 * 0.25))
+    slow = replace(recipe, device=replace(recipe.device, bandwidth=1e6))
+    assert slow.step_seconds == pytest.approx(2 * slow.memory(8, checkpointed=False).peak / 1e6)
+    assert make_recipe(images=8, device_batch=3).step_seconds == pytest.approx(make_recipe(images=2).step_seconds * 4)
+
+
+def test_energy_and_price():
+    assert energy(3600, devices=8, watts=700) == pytest.approx(5.6)
+    assert price(7200, devices=8, per_hour=3) == pytest.approx(48)
+
+
+# What igpt-train would do
+
+
+@pytest.mark.parametrize(("images", "devices", "most"), [(128, 8, None), (128, 4, 10), (12, 2, 4), (7, 1, 3)])
+def test_batches_are_cut_as_the_data_module_cuts_them(images, devices, most, tmp_path):
+    data = ImageDataModule(EmojiSource(8), PaletteRecipe(16), images, str(tmp_path), device_batch_size=most)
+    recipe = make_recipe(images=images, devices=devices, device_batch=most)
+    assert recipe.accumulate == data.accumulation(devices)
+
+
+def test_causal_is_what_the_objectives_class_says():
+    with initialize_config_module("igpt.conf", version_base="1.3"):
+        for name in ("ar", "mlm"):
+            objective = compose("plan", [f"objective={name}"]).objective
+            assert is_causal(objective) == get_class(objective["_target_"]).causal
+        assert not is_causal(compose("plan", ["objective=classify", "objective.task=mlm"]).objective)
+
+
+def lines_of(text):
+    """The lines of a plan by their names."""
+    return {line[2:22].strip(): line[22:].strip() for line in text.splitlines()}
+
+
+def test_plan_of_a_recipe_needs_nothing_but_the_recipe(command, tmp_path):
+    lines = lines_of(command("plan", "experiment=emoji_ar", "device=laptop"))
+    assert (
+        lines["parameters"]
+        == f"{sum(p.numel() for p in Transformer(TransformerConfig(6, 4, 128, 128, 256)).parameters()):,}"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_plan_of_rgb_tokens_has_three_a_pixel(command):
+    lines = lines_of(command("plan", "experiment=emoji_ar", "tokenizer=rgb", "data.source.resolution=8"))
+    assert lines["images"] == "8x8 pixels, 192 tokens, 256 different ones"
+
+
+def test_plan_fits_the_micro_batch(command):
+    lines = lines_of(command("plan", "model=xl", "trainer=gpu", "fit=true"))
+    assert "with a single image the peak is" in lines["all kept"]
+    advice = lines_of(command("plan", "model=s", "trainer=gpu", "fit=true", "data.batch_size=512"))
+    assert advice["within 72.0"].split()[0] == "no"
+    taken = lines_of(command("plan", "model=s", "trainer=gpu", "data.batch_size=512", advice["all kept"]))
+    assert taken["within 72.0"].split()[0] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["device=abacus"], "choose one of h100, h200, a100, v100, rtx4090, laptop"),
+        (["device=v100", "trainer.precision=bf16-mixed"], "V100 SXM2 32GB does not calculate in bf16"),
+        (["trainer.precision=64-true"], "igpt-plan knows 32-true, bf16-mixed"),
+        (["devices=3"], "choose a multiple of 3"),
+        (["trainer.max_steps=-1"], "at least one device and one step"),
+        (["model.n_positions=7"], "have 1024 tokens"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_sentence(command, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        command("plan", *arguments)
+    assert caught.value.code.startswith("Error: ")
+    assert message in caught.value.code
+
+
+def test_a_utilisation_above_one_is_refused():
+    with pytest.raises(IgptError, match=r"utilisation in \(0, 1\]"):
+        make_recipe(utilisation=1.5)
