@@ -217,6 +217,8 @@ class Pretrained:
 
     def _draw(self, prompts: Tensor, n: int, seed: int, **how: Any) -> Images:
         """Draw n pictures of each prompt (N, t); how many are drawn at once changes what they are."""
+        if n * len(prompts) < 1:
+            raise IgptError("No picture is asked for; give at least one image, and n of 1 or more.")
         generator = torch.Generator(self.device).manual_seed(seed)
         at_once = self._pictures_at_once(how.get("cache_dtype"))
         parts = [

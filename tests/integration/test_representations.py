@@ -58,15 +58,16 @@ def test_masked_training_does_not_depend_on_workers(command, tmp_path):
         assert torch.equal(weight, weights(tmp_path / "2")[name])
 
 
-def test_a_masked_model_fills_in_and_does_not_draw(masked, cache):
+def test_a_masked_model_fills_in_and_draws(masked, cache):
     model = igpt.load(masked)
     images = open_packed(pack(EmojiSource(resolution=8), cache))["test"].images[:5]
     masks, filled = model.fill(images)
     quantised = model.tokenizer.decode(model.tokenize(images)).numpy()
     np.testing.assert_array_equal(filled[~masks], quantised[~masks])
     assert 0 < masks.mean() < 0.4
-    with pytest.raises(IgptError, match="only an autoregressive model draws"):
-        model.sample(1)
+    assert model.sample(2, passes=3).shape == (2, 8, 8, 3)
+    completed = model.complete(images, n=2, passes=3)
+    np.testing.assert_array_equal(completed[:, :, :4], np.broadcast_to(quantised[:, None, :4], (5, 2, 4, 8, 3)))
     with pytest.raises(IgptError, match="no likelihood"):
         model.log_likelihood(images)
 
