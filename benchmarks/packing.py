@@ -1,8 +1,6 @@
 """From a folder of 50,000 image files to the first batch of tokens: packing, palette, loader; seconds and memory.
 
 python benchmarks/packing.py
-
-The images are crops of 32x32, at random places and scales, out of the two photographs that come with scikit-learn.
 """
 
 from __future__ import annotations
@@ -21,28 +19,12 @@ from pickle import dumps
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.datasets import load_sample_images
+from photos import SIDE, crops
 from table import write_table
 
 from igpt.data.datamodule import ImageDataModule
 from igpt.data.sources import CIFAR10Source, ImageFolderSource, ImageSource
 from igpt.tokenizers.kmeans import PaletteRecipe
-
-SIDE = 32
-
-
-def crops(n: int, seed: int = 0) -> np.ndarray:
-    """(n, 32, 32, 3) uint8: squares of 32 to 256 pixels a side, shrunk and half of them mirrored."""
-    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
-    dice = np.random.default_rng(seed)
-    images = np.empty((n, SIDE, SIDE, 3), np.uint8)
-    for i in range(n):
-        photo = photos[dice.integers(len(photos))]
-        side = int(dice.integers(SIDE, 257))
-        left, upper = (int(dice.integers(0, length - side + 1)) for length in photo.size)
-        box = (left, upper, left + side, upper + side)
-        images[i] = np.asarray(photo.resize((SIDE, SIDE), Image.Resampling.BOX, box))[:, :: dice.choice([1, -1])]
-    return images
 
 
 def write_cifar(images: np.ndarray, root: Path) -> None:

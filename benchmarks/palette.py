@@ -1,21 +1,26 @@
-"""Palettes: weighted k-means over all distinct colours against faiss's sampled default; tokens by table against a
-distance matrix.
+"""Palettes of 50,000 images: weighted k-means over all distinct colours against faiss's sampled default and scikit-learn's
+mini-batches; pixels into tokens by table, by a distance matrix, and by Hugging Face's function.
 
 python benchmarks/palette.py
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import faiss
 import numpy as np
 import torch
+from photos import crops
+from sklearn.cluster import MiniBatchKMeans
 from table import write_table
+from threadpoolctl import threadpool_limits
+from transformers.models.imagegpt.image_processing_pil_imagegpt import color_quantize
 
-from igpt.data.sources import EmojiSource
 from igpt.tokenizers import Palette
 from igpt.tokenizers.histogram import count_colours
 from igpt.tokenizers.kmeans import PaletteRecipe, weighted_psnr
@@ -29,46 +34,83 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def sampled(pixels: np.ndarray) -> Palette:
+def exact(images: np.ndarray) -> Palette:
+    """All pixels, in chunks as the data module reads them."""
+    return PaletteRecipe(SIZE).build(lambda: np.array_split(images, len(images) // 4000 + 1), "photos")
+
+
+def sampled(images: np.ndarray) -> Palette:
     """What faiss does by itself: 256 random pixels a centroid, random start."""
     kmeans = faiss.Kmeans(3, SIZE, niter=50, seed=0)
-    kmeans.train(pixels.reshape(-1, 3).astype(np.float32))
+    kmeans.train(images.reshape(-1, 3).astype(np.float32))
     return Palette(kmeans.centroids.clip(0, 255))
 
 
-def by_distance_matrix(pixels: torch.Tensor, palette: Palette) -> torch.Tensor:
-    """Nearest centre through all pixels x k distances."""
-    return torch.cdist(pixels.reshape(-1, 3).float(), torch.tensor(palette.centroids)).argmin(dim=1)
+def mini_batches(images: np.ndarray) -> Palette:
+    """scikit-learn's defaults, but for the number of clusters."""
+    kmeans = MiniBatchKMeans(SIZE, random_state=0, compute_labels=False).fit(images.reshape(-1, 3).astype(np.float32))
+    return Palette(kmeans.cluster_centers_.clip(0, 255))
+
+
+def compare_palettes(images: np.ndarray) -> None:
+    colours, counts = count_colours([images])
+    builders = {
+        "weighted k-means++ over all distinct colours": exact,
+        "faiss's default, 256 sampled pixels a centre": sampled,
+        "scikit-learn's MiniBatchKMeans": mini_batches,
+    }
+    rows = []
+    for name, build in builders.items():
+        seconds, palette = timed(lambda build=build: build(images))
+        psnr = weighted_psnr(palette, colours, counts)
+        error = 3 * 255**2 / 10 ** (psnr / 10)
+        rows.append(
+            {
+                "palette": name,
+                "seconds": round(seconds, 2),
+                "squared error a pixel": round(error, 2),
+                "PSNR, dB": round(psnr, 2),
+            }
+        )
+    notes = f"{len(images):,} crops of photographs, {images[..., 0].size / 1e6:.1f} million pixels, {len(colours):,} "
+    write_table(
+        "palette", f"Building a palette of {SIZE} colours", rows, notes + f"colours; faiss {faiss.__version__}."
+    )
+
+
+def compare_tokens(images: np.ndarray) -> None:
+    """On one core; the slow ways get fewer images."""
+    palette = exact(images[:2000])
+    tensor, centroids = torch.from_numpy(images), torch.tensor(palette.centroids)
+    ways: dict[str, tuple[int, Callable[[int], torch.Tensor]]] = {
+        "igpt: table of 2^24 entries": (2000, lambda n: palette.encode(tensor[:n])),
+        "distance matrix": (
+            40, lambda n: torch.cdist(tensor[:n].reshape(-1, 3).float(), centroids).argmin(dim=1).view(n, -1)
+        ),
+        "transformers: color_quantize": (
+            40, lambda n: torch.from_numpy(color_quantize(images[:n].reshape(-1, 3), palette.centroids)).view(n, -1)
+        ),
+    }  # fmt: skip
+    palette.encode(tensor[:1])  # the table exists
+    expected, rows = palette.encode(tensor[:40]), []
+    with threadpool_limits(1):
+        torch.set_num_threads(1)
+        for name, (n, encode) in ways.items():
+            seconds = median(timed(lambda n=n, encode=encode: encode(n))[0] for _ in range(5))
+            equal = (encode(40) == expected).double().mean().item()
+            speed = n * expected.shape[1] / seconds / 1e6
+            rows.append(
+                {"way": name, "million pixels a second": round(speed, 2), "equal tokens, %": round(100 * equal, 2)}
+            )
+    write_table("tokens", "Pixels into tokens, on one core", rows, f"{SIZE} colours, medians of 5 repetitions.")
 
 
 def main() -> None:
-    source = EmojiSource(32)
-    images = np.concatenate([source.read(split, 0, n).images for split, n in source.sizes().items()])
-    data = f"{images[..., 0].size / 1e6:.2f} million pixels of emoji, {SIZE} colours"
-
-    colours, counts = count_colours([images])
-    exact_seconds, exact = timed(lambda: PaletteRecipe(SIZE).build(lambda: [images], "emoji"))
-    builders = {
-        "weighted k-means++ over all distinct colours": (exact_seconds, exact),
-        "faiss's default, 256 sampled pixels a centre": timed(lambda: sampled(images)),
-    }
-    rows = [
-        {"palette": name, "seconds": round(seconds, 2), "PSNR, dB": round(weighted_psnr(palette, colours, counts), 2)}
-        for name, (seconds, palette) in builders.items()
-    ]
-    write_table("palette", "Building a palette", rows, f"{data}; faiss {faiss.__version__}.")
-
-    tensor = torch.from_numpy(images)
-    exact.encode(tensor[:1])  # the table exists
-    table_seconds, _ = timed(lambda: exact.encode(tensor))
-    some = tensor[:200]
-    matrix_seconds, _ = timed(lambda: by_distance_matrix(some, exact))
-    speeds = {
-        "table of 2^24 entries": tensor[..., 0].numel() / table_seconds / 1e6,
-        "distance matrix": some[..., 0].numel() / matrix_seconds / 1e6,
-    }
-    rows = [{"tokens": name, "million pixels a second": round(speed, 2)} for name, speed in speeds.items()]
-    write_table("tokens", "Pixels into tokens", rows, f"{data}.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=50_000, help="how many crops to build palettes from")
+    images = crops(parser.parse_args().images)
+    compare_palettes(images)
+    compare_tokens(images)
 
 
 if __name__ == "__main__":
