@@ -18,8 +18,8 @@ from pickle import dumps
 
 import numpy as np
 import torch
-from PIL import Image
 from photos import SIDE, crops
+from PIL import Image
 from table import write_table
 
 from igpt.data.datamodule import ImageDataModule

@@ -23,7 +23,7 @@ def uniform(seed: int, *counters: Tensor) -> Tensor:
 
     The same on every device: only integer arithmetic modulo 2^64, and one exact division.
     """
-    state = torch.tensor(seed, dtype=torch.int64, device=counters[0].device)
+    state = torch.full((), seed, dtype=torch.int64, device=counters[0].device)  # no copy that the host waits for
     for counter in counters:
         state = _mix(state + counter * -0x61C8864680B583EB + 1)  # 0x9E3779B97F4A7C15, the golden ratio's bits
     return _shift_right(state, 11).double() / 2**53

@@ -28,7 +28,8 @@ class StopOnNaN(pl.Callback):
         if self._first_bad is None:
             self._first_bad = torch.zeros((), dtype=torch.int64, device=loss.device)
         is_first = ~torch.isfinite(loss) & (self._first_bad == 0)
-        self._first_bad = torch.where(is_first, trainer.global_step, self._first_bad)
+        # A number as `where`'s argument would be copied to the device, and waited for.
+        self._first_bad = self._first_bad.masked_fill(is_first, trainer.global_step)
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._look()
 

@@ -43,7 +43,11 @@ class OptimConfig:
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         betas = (self.betas[0], self.betas[1])
         if self.name == "adam":
-            return torch.optim.Adam(model.parameters(), lr=self.lr, betas=betas)
+            on_gpu = all(p.is_cuda for p in model.parameters())
+            adam = torch.optim.Adam(model.parameters(), lr=self.lr, betas=betas, fused=on_gpu or None)
+            # Unscaling, where there is a scaler, stays with Lightning, which would not clip gradients otherwise.
+            adam._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+            return adam
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, p in model.named_parameters():

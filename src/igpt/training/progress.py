@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import rich
 from pytorch_lightning.callbacks import ProgressBar
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 
 
 class TrainingProgress(ProgressBar):
-    """A rich bar on a terminal; elsewhere a line in the log at each validation. Also logs images a second.
+    """A rich bar on a terminal; elsewhere a line in the log at each validation.
 
-    `batch_size` is the global one, images a step.
+    Images a second are those that :class:`~igpt.training.throughput.Throughput` logs.
     """
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.batch_size = batch_size
         self._bar: Progress | None = None
         self._enabled = True
-        self._since = (0.0, 0)  # time and step at which the current measurement of speed began
-        self._speed = 0.0
 
     def disable(self) -> None:
         self._enabled = False
@@ -35,7 +33,6 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._since = (time.perf_counter(), trainer.global_step)
         if self._enabled and trainer.is_global_zero and rich.get_console().is_terminal:
             columns = ("[bold]{task.description}", "{task.completed}/{task.total}", "{task.fields[text]}")
             texts = [TextColumn(column) for column in columns]
@@ -46,37 +43,29 @@ class TrainingProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.global_step > self._since[1]:  # type: ignore[attr-defined]
-            now, step = time.perf_counter(), trainer.global_step
-            self._speed = (step - self._since[1]) * self.batch_size / (now - self._since[0])
-            self._since = (now, step)
-            pl_module.log("train/images_per_second", self._speed)
-        self._show(trainer)
+        if self._bar is None:
+            return
+        task, step = self._bar.task_ids[0], trainer.global_step
+        if step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # other steps would wait for the device
+            self._bar.update(task, text=self._text(trainer.callback_metrics))
+        self._bar.update(task, completed=step)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._pause_started = time.perf_counter()
+    def _text(self, metrics: Mapping[str, Tensor]) -> str:
+        if "train/nats_per_token" not in metrics:
+            return ""
+        nats = float(metrics["train/nats_per_token"])
+        return f"loss {nats:.3f}  {nats:.3f} nats/token  {metrics.get('train/images_per_second', 0):.0f} images/s"
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        paused = time.perf_counter() - self._pause_started  # validation is not training time
-        self._since = (self._since[0] + paused, self._since[1])
-        nats = trainer.callback_metrics.get("val/nats_per_token")
-        if nats is not None:
+        metrics = trainer.callback_metrics
+        if "val/nats_per_token" in metrics:
             log.info(
                 "step %d of %d: validation %.4f nats per token, %.0f images a second",
-                trainer.global_step, trainer.max_steps, nats, self._speed,
+                trainer.global_step, trainer.max_steps,
+                metrics["val/nats_per_token"], metrics.get("train/images_per_second", 0),
             )  # fmt: skip
-
-    def _show(self, trainer: pl.Trainer) -> None:
-        if self._bar is None:
-            return
-        metrics, text = trainer.callback_metrics, ""
-        if trainer.global_step % trainer.log_every_n_steps == 0 and "train/nats_per_token" in metrics:  # type: ignore[attr-defined]
-            nats = float(metrics["train/nats_per_token"])
-            text = f"loss {nats:.3f}  {nats:.3f} nats/token  {self._speed:.0f} images/s"
-            self._bar.update(self._bar.task_ids[0], text=text)
-        self._bar.update(self._bar.task_ids[0], completed=trainer.global_step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()

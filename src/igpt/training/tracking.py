@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlparse
 
 import pytorch_lightning as pl
-import wandb
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -74,6 +73,8 @@ class WandbTracker(WandbLogger):
 
     def __init__(self, run_dir: str, offline: bool | None = None, **init: Any) -> None:
         """`offline=None` finds out: without a key or a reachable server, the run is kept in `run_dir` for later."""
+        import wandb  # a second, which runs without it need not wait
+
         run_id = RunDirectory(Path(run_dir)).tracking_id() if rank_zero_only.rank == 0 else None  # type: ignore[attr-defined]
         if offline is None:
             offline = "WANDB_MODE" not in os.environ and (reason := why_offline()) is not None

@@ -1,0 +1,66 @@
+"""All benchmarks that run without a GPU, one after the other, and their main figures in one table at the end.
+
+python benchmarks/all.py
+"""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from table import RESULTS, Row, write_table
+
+SCRIPTS = (
+    "training_step",
+    "sampling",
+    "features",
+    "palette",
+    "packing",
+    "loader",
+    "probe",
+    "plan",
+    "scaling",
+    "startup",
+)
+
+# What to show at the end: a text, a table, the first cell of a row, and a column.
+FIGURES = (
+    ("training step, times Hugging Face's speed", "training_step", "igpt", "times Hugging Face's speed"),
+    ("the same, kept for backward, MB", "training_step", "igpt", "kept for backward, MB"),
+    ("Hugging Face's, kept for backward, MB", "training_step", "Hugging Face", "kept for backward, MB"),
+    ("features of all layers, times Hugging Face's speed", "features", "igpt", "times Hugging Face's speed"),
+    ("tokens, million pixels a second on a core", "tokens", "igpt: table of 2^24 entries", "million pixels a second"),
+    ("Hugging Face's", "tokens", "transformers: color_quantize", "million pixels a second"),
+    ("loader, images a second", "loader", "igpt", "images a second"),
+    ("loader, times Hugging Face's speed", "loader", "igpt", "ratio"),
+)
+
+
+def main() -> None:
+    seconds = {}
+    for script in SCRIPTS:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, Path(__file__).with_name(f"{script}.py")], check=True)
+        seconds[script] = time.perf_counter() - start
+    rows: list[Row] = [{"what": text, "measured": cell(*where)} for text, *where in FIGURES]
+    rows += [{"what": f"drawing {row['pictures at once']} at once, {row['drawn by']}, times igpt's seconds",
+              "measured": float(row["times igpt's"])} for row in read("sampling")]  # fmt: skip
+    minutes = ", ".join(f"{script} {each / 60:.1f}" for script, each in seconds.items())
+    write_table("summary", "Main figures", rows, f"Minutes: {minutes}; together {sum(seconds.values()) / 60:.1f}.")
+
+
+def read(table: str) -> list[dict[str, str]]:
+    with (RESULTS / f"{table}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+def cell(table: str, first: str, column: str) -> float:
+    """The number in the first row of a table whose first cell is `first`."""
+    return next(float(row[column]) for row in read(table) if next(iter(row.values())) == first)
+
+
+if __name__ == "__main__":
+    main()
