@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import uuid
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from igpt.errors import IgptError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,11 @@ class RunDirectory:
     @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the last one, in case that one is damaged."""
+        return self.path / "checkpoints" / "previous.ckpt"
 
     @property
     def best(self) -> Path:
@@ -52,6 +63,36 @@ class RunDirectory:
             file.write_text(f"{uuid.uuid4().hex[:10]}\n")
         return file.read_text().strip()
 
+    def recover_last(self) -> None:
+        """Put the previous checkpoint in the place of a last one that is damaged or missing, and say so.
+
+        Any number of processes may do this at once.
+        """
+        if is_whole(self.last) or not (self.last.exists() or self.previous.exists()):
+            return
+        with FileLock(self.path / "checkpoints" / ".recover.lock"):
+            if is_whole(self.last):
+                return  # another process was quicker
+            if not is_whole(self.previous):
+                raise IgptError(
+                    f"{self.last} is damaged, and there is no whole {self.previous.name} beside it; delete both to "
+                    "train this run from its beginning."
+                )
+            damaged = self.last.with_name("damaged.ckpt")
+            if self.last.exists():
+                self.last.replace(damaged)
+            self.previous.replace(self.last)
+            log.warning("%s was damaged (it is now %s); going on from the one before.", self.last, damaged.name)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint file is there from its first byte to its last, by the checksums inside it."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error):
+        return False
+
 
 def find_run(run: str | Path) -> RunDirectory:
     """The run directory that `run` names: itself, or the one that a checkpoint file lies in."""
@@ -66,7 +107,8 @@ def find_checkpoint(run: str | Path, prefer: str = "best") -> Path:
     directory = find_run(run)
     if Path(run).expanduser().is_file():
         return Path(run).expanduser()
-    candidates = {"best": (directory.best, directory.last), "last": (directory.last,)}
+    last = (directory.last, directory.previous)
+    candidates = {"best": (directory.best, *last), "last": last}
     if prefer not in candidates:
         raise IgptError(f"checkpoint is '{prefer}'; choose one of {', '.join(candidates)}.")
     for path in candidates[prefer]:
@@ -91,16 +133,20 @@ def resume_arguments(argv: Sequence[str]) -> list[str]:
         raise IgptError(
             f"{directory} has no .hydra/config.yaml, so it cannot be gone on with; it is not a run directory."
         )
-    rest = [a for a in argv if not a.startswith("run=")]
+    return stored_arguments(directory, [a for a in argv if not a.startswith("run=")])
+
+
+def stored_arguments(directory: Path, changes: Sequence[str] = ()) -> list[str]:
+    """Arguments that run what is stored in a run directory, in it, with other values for what `changes` name."""
     where = ["--config-path", str(directory / ".hydra"), "--config-name", "config"]
     # What Hydra itself does is not part of the stored configuration, so it is said again.
     logging = ["hydra.searchpath=[pkg://igpt.conf]", "hydra/job_logging=igpt", "hydra.job.name=train"]
-    return [*where, *rest, *logging, f"hydra.run.dir={_quoted(directory)}"]
+    return [*where, *changes, *logging, f"hydra.run.dir={_quoted(directory)}"]
 
 
 def resume_command(run: RunDirectory) -> str:
     """What a person types to go on with a run."""
-    return f"{Path(sys.argv[0]).name} run={run.path}"
+    return f"igpt-train run={run.path}"
 
 
 def _quoted(path: Path) -> str:

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from igpt.errors import IgptError
 from igpt.files import atomic_path
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames. Lightning's own goes through the system's folder for temporary files,
-    from where moving to another file system is a copy that can be cut off.
+    """Writes beside the target, waits for the disk, and renames. Lightning's own goes through the system's folder for
+    temporary files, from where moving to another file system is a copy that can be cut off.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with atomic_path(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        """Raises :class:`IgptError` if the disk is full; the file that was at `path` is as it was then."""
+        try:
+            with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:
+            if not _disk_is_full(error):
+                raise
+            raise IgptError(
+                f"The disk of {Path(path).parent} is full, so step {checkpoint['global_step']} could not be saved; the "
+                "checkpoint before it is whole. Make room there and go on with run=RUN."
+            ) from None
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether that is the reason; torch raises an error of its own while it handles the system's."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        error = error.__context__
+    return False

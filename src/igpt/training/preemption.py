@@ -1,0 +1,136 @@
+"""Stopping when somebody asks, a person or SLURM, and going back into SLURM's queue without losing a step."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+log = logging.getLogger(__name__)
+
+WARNINGS = {signal.SIGUSR1, signal.SIGUSR2}  # what SLURM is told to send before it ends a job
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *sorted(WARNINGS))
+
+
+class Interrupted(BaseException):
+    """The command stopped because somebody asked. Not an Exception: nothing went wrong."""
+
+
+class StopSignals:
+    """What to do about Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2, from the first line of a command to its last.
+
+    Where nothing would be lost, a signal ends the command at once, by :class:`Interrupted`. During training, between
+    :meth:`defer` and :meth:`obey`, it is only noted in `requested`: it may come in the middle of an update, or at
+    different moments in different processes, which have to agree on it and save.
+    """
+
+    def __init__(self) -> None:
+        self._received: set[int] = set()
+        self._deferred = False
+        self._found: dict[int, Any] = {}  # the handlers from before, submitit's among them
+
+    @contextmanager
+    def listen(self) -> Iterator[None]:
+        """Handle the signals inside of this block."""
+        self._received, self._deferred = set(), False
+        self._found = {number: signal.signal(number, self._note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in self._found.items():
+                signal.signal(number, handler)
+            self._found = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody asked this process to stop."""
+        return bool(self._received)
+
+    def defer(self) -> None:
+        """From here on only note signals. Lightning has put handlers of its own over ours by now: one of them talks to
+        the other processes in the middle of whatever they are doing.
+        """
+        self._deferred = True
+        if self._found:
+            for number in SIGNALS:
+                signal.signal(number, self._note)
+
+    def obey(self) -> None:
+        """From here on signals end the command at once again; one that was noted does so now."""
+        self._deferred = False
+        if self.requested and is_main_process():
+            raise Interrupted
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        again = self.requested
+        self._received.add(number)
+        if number == signal.SIGINT and (again or not self._deferred):
+            raise KeyboardInterrupt
+        if again:
+            return  # SLURM says it more than once
+        if self._deferred:
+            log.info("%s: stopping after this step; Ctrl-C stops at once.", signal.Signals(number).name)
+        elif is_main_process():
+            raise Interrupted  # the others would be missed where processes wait for each other
+
+    def leave(self) -> NoReturn:
+        """End this process after :class:`Interrupted`: back into the queue if SLURM asked, else as Ctrl-C does.
+
+        To be called inside of :meth:`listen`, by all processes, when what has to be saved is saved.
+        """
+        if not self._slurm_asked():
+            sys.exit(130)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # with which SLURM ends a job that it requeues
+        if is_main_process():
+            self._requeue()
+        sys.exit(0)
+
+    def _slurm_asked(self) -> bool:
+        """Whether the job is to go on later. A plain SIGTERM comes before a preemption, but from scancel too."""
+        if not in_slurm_job() or signal.SIGINT in self._received:
+            return False
+        return bool(self._received & WARNINGS) or job_state() == "RUNNING"
+
+    def _requeue(self) -> None:
+        log.info("Going back into SLURM's queue.")
+        submitit = self._found.get(signal.SIGUSR2)
+        if callable(submitit):
+            submitit(signal.SIGUSR2, None)  # counts the time limits, writes the job's file anew and requeues it
+        result = subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True)
+        if result.returncode:
+            sys.exit(
+                f"Error: SLURM did not requeue the job ({result.stderr.strip()}); all is saved; submit it again to "
+                "go on, with #SBATCH --requeue."
+            )
+
+
+stop_signals = StopSignals()  # signals belong to a process, and so does what handles them
+
+
+def in_slurm_job() -> bool:
+    """Whether this is a batch job, which has a queue to go back to; an interactive one has a person instead."""
+    return "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+
+
+def is_main_process() -> bool:
+    """Whether this is the process of rank 0; before Lightning or torch are there to ask."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return next((int(rank) for rank in ranks if rank is not None), 0) == 0
+
+
+def job_state() -> str | None:
+    """What SLURM says of this job: RUNNING, CANCELLED, ...; None if it does not answer."""
+    command = ["scontrol", "show", "job", "--oneliner", os.environ["SLURM_JOB_ID"]]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"\bJobState=(\w+)", answer)
+    return found[1] if found else None

@@ -1,0 +1,201 @@
+"""A real SLURM on this machine, for as long as a test needs it: munged, slurmctld and slurmd in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+CPUS = 4
+
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+JobRequeue=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1,sched_min_interval=100000
+MinJobAge=86400
+ReturnToService=2
+KillWait=5
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+PartitionName=low Nodes={host} Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime=60
+PartitionName=high Nodes={host} MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
+"""
+
+# There is no accounting, so what submitit asks sacct for comes from the controller.
+SACCT = """#!{python}
+import re, subprocess
+print("JobID|State|NodeList")
+jobs = subprocess.run(["scontrol", "--oneliner", "show", "job"], capture_output=True, text=True).stdout
+for line in jobs.splitlines():
+    job = dict(re.findall(r"(\\w+)=(\\S*)", line))
+    if not job.get("JobId"):
+        continue
+    name = job["JobId"]
+    if "ArrayJobId" in job:
+        name = job["ArrayJobId"] + "_" + job["ArrayTaskId"]
+    print(f"{{name}}|{{job['JobState']}}|{{job.get('NodeList', '')}}")
+"""
+
+
+def missing() -> list[str]:
+    """What has to be installed before a cluster can be started here."""
+    programs = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
+    return programs if os.geteuid() == 0 else [*programs, "being root"]
+
+
+class Cluster:
+    """A running cluster: its commands, and what they say about jobs."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = environment
+
+    def run(self, *command: str, cwd: Path | None = None) -> str:
+        """What a command prints; it must succeed."""
+        result = subprocess.run(command, cwd=cwd, env=self.environment, capture_output=True, text=True)
+        assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
+        return result.stdout
+
+    def submit(self, *arguments: str | Path, cwd: Path) -> str:
+        """sbatch; the number of the job."""
+        return self.run("sbatch", "--parsable", *map(str, arguments), cwd=cwd).strip()
+
+    def jobs(self) -> dict[str, dict[str, str]]:
+        """Each job's fields, as scontrol names them."""
+        lines = self.run("scontrol", "--oneliner", "show", "job").splitlines()
+        jobs = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines]
+        return {job["JobId"]: job for job in jobs if "JobId" in job}
+
+    def state(self, job: str) -> str:
+        return self.jobs()[job]["JobState"]
+
+    def restarts(self, job: str) -> int:
+        return int(self.jobs()[job]["Restarts"])
+
+    def wait(self, job: str, *states: str, seconds: float = 240) -> None:
+        """Until the job is in one of the states."""
+        wait_until(lambda: self.state(job) in states, f"job {job} did not get to {states}", seconds)
+
+    def preempt(self, cwd: Path) -> None:
+        """A job of the higher partition takes the whole node for a moment."""
+        job = self.submit("--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1", cwd=cwd)
+        self.wait(job, "COMPLETED", seconds=90)
+
+    def process(self, job: str, rank: int) -> int:
+        """The process of a rank of a running job."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                variables = (folder / "environ").read_bytes().split(b"\0")
+                command = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue  # it ended meanwhile
+            wanted = (f"SLURM_JOB_ID={job}".encode(), f"SLURM_PROCID={rank}".encode(), b"SLURM_STEP_ID=0")
+            if b"igpt-train" in command and b"srun" not in command and all(v in variables for v in wanted):
+                return int(folder.name)
+        raise AssertionError(f"job {job} has no process of rank {rank}")
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """A cluster of one node with 4 CPUs and the partitions `low` and `high`, which preempts it."""
+    folder.mkdir(parents=True)
+    (folder / "spool").mkdir()
+    (folder / "state").mkdir()
+    (folder / "bin").mkdir()
+    sacct = folder / "bin" / "sacct"
+    sacct.write_text(SACCT.format(python=sys.executable))
+    sacct.chmod(0o755)
+    (folder / "slurm.conf").write_text(
+        CONFIGURATION.format(
+            host=socket.gethostname().split(".")[0], folder=folder, cpus=CPUS,
+            controller_port=free_port(), node_port=free_port(),
+        )
+    )  # fmt: skip
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SUBMITIT"))}
+    environment = {
+        **own,
+        "SLURM_CONF": str(folder / "slurm.conf"),
+        "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin",
+    }
+    daemons: list[subprocess.Popen[bytes]] = []
+
+    def start(*command: str) -> None:
+        with open(folder / f"{command[0]}.out", "wb") as log:
+            daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
+
+    def answers(*command: str) -> bool:
+        return subprocess.run(command, env=environment, capture_output=True).returncode == 0
+
+    try:
+        key = folder / "munge.key"
+        subprocess.run(["mungekey", "--create", f"--keyfile={key}"], env=environment, check=True)
+        key.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        start(
+            "munged", "--foreground", "--force", f"--key-file={key}", f"--socket={folder / 'munge.socket'}",
+            f"--pid-file={folder / 'munged.pid'}", f"--seed-file={folder / 'munged.seed'}",
+            f"--log-file={folder / 'munged.log'}",
+        )  # fmt: skip
+        wait_until(lambda: (folder / "munge.socket").exists(), "munged did not start", 20)
+        start("slurmctld", "-D", "-c", "-i")
+        wait_until(lambda: answers("scontrol", "ping"), "slurmctld did not start", 30)
+        start("slurmd", "-D")
+        wait_until(
+            lambda: b"idle" in subprocess.run(["sinfo", "-h", "-o", "%T"], env=environment, capture_output=True).stdout,
+            "slurmd did not start", 30,
+        )  # fmt: skip
+        yield Cluster(environment)
+    finally:
+        if len(daemons) == 3:
+            subprocess.run(["scancel", "--full", "--signal=KILL", "--user=root"], env=environment, capture_output=True)
+            subprocess.run(["scancel", "--user=root"], env=environment, capture_output=True)
+            time.sleep(1)
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            daemon.wait(30)
+
+
+def wait_until(condition: Callable[[], object], otherwise: str, seconds: float) -> None:
+    """Ask again and again until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(otherwise)
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,149 @@
+"""What a signal does at which moment, and which of them sends a job back into the queue. These need no cluster."""
+
+import signal
+
+import pytest
+
+from igpt.training.preemption import Interrupted, StopSignals
+
+SCONTROL = """#!/bin/sh
+echo "$@" >> {calls}
+[ "$1" = show ] && echo "JobId=7 JobName=igpt JobState={state} Reason=None" || exit {status}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch):
+    for name in ("SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_PROCID", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def job(monkeypatch, tmp_path):
+    """Pretend to be job 7, of which SLURM says that it is in some state; gives what was asked of scontrol."""
+
+    def begin(state="RUNNING", status=0, rank=0):
+        calls = tmp_path / "calls"
+        program = tmp_path / "scontrol"
+        program.write_text(SCONTROL.format(calls=calls, state=state, status=status))
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+        monkeypatch.setenv("SLURM_PROCID", str(rank))
+        return lambda: calls.read_text().splitlines() if calls.exists() else []
+
+    return begin
+
+
+def stopped_by(*numbers):
+    """The exit status of a command that was in training when the signals came."""
+    signals = StopSignals()
+    with signals.listen():
+        signals.defer()
+        for number in numbers:
+            signal.raise_signal(number)
+        with pytest.raises(SystemExit) as stop:
+            signals.leave()
+    return stop.value.code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_before_training_a_signal_ends_the_command_once(number):
+    signals = StopSignals()
+    with signals.listen():
+        with pytest.raises(Interrupted):
+            signal.raise_signal(number)
+        signal.raise_signal(number)  # SLURM repeats itself while the command winds up
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_in_training_a_signal_is_noted_and_obeyed_afterwards():
+    signals = StopSignals()
+    with signals.listen():
+        signals.defer()
+        assert not signals.requested
+        signal.raise_signal(signal.SIGUSR2)
+        assert signals.requested
+        with pytest.raises(Interrupted):
+            signals.obey()
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    signals = StopSignals()
+    with signals.listen():
+        signals.defer()
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_handlers_from_before_are_back_afterwards():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)]
+    with StopSignals().listen():
+        pass
+    assert before == [
+        signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    ]
+
+
+def test_only_the_process_of_rank_0_leaves_the_others_waiting(job):
+    job(rank=1)
+    signals = StopSignals()
+    with signals.listen():
+        signal.raise_signal(signal.SIGUSR2)
+        assert signals.requested
+
+
+def test_without_a_cluster_every_signal_ends_like_ctrl_c():
+    assert [stopped_by(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)] == [130, 130, 130]
+
+
+@pytest.fixture(autouse=True)
+def _sigterm_as_it_was():
+    """Leaving a job gives SIGTERM its default back, which the tests should not keep."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_the_warning_of_a_cluster_requeues(job):
+    asked = job()
+    assert stopped_by(signal.SIGTERM, signal.SIGUSR2, signal.SIGTERM) == 0
+    assert asked() == ["requeue 7"]
+
+
+def test_other_ranks_end_quietly(job):
+    asked = job(rank=1)
+    assert stopped_by(signal.SIGUSR2) == 0
+    assert asked() == []
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "requeued"), [("RUNNING", 0, 1), ("CANCELLED", 130, 0), ("TIMEOUT", 130, 0)]
+)
+def test_sigterm_requeues_a_job_that_slurm_wants_to_go_on(job, state, status, requeued):
+    asked = job(state)
+    assert stopped_by(signal.SIGTERM) == status
+    assert asked().count("requeue 7") == requeued
+
+
+def test_ctrl_c_does_not_requeue(job):
+    asked = job()
+    assert stopped_by(signal.SIGINT) == 130
+    assert asked() == []
+
+
+def test_submitit_is_asked_where_it_runs_the_job(job):
+    asked, called = job(), []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: called.append(number) or exit(255))
+    try:
+        assert stopped_by(signal.SIGUSR2) == 255
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert called == [signal.SIGUSR2]
+    assert asked() == []
+
+
+def test_a_refusal_says_what_to_do(job):
+    job(status=1)
+    assert "SLURM did not requeue the job" in stopped_by(signal.SIGUSR2)
