@@ -7,12 +7,12 @@ RUN ?= outputs/emoji_ar/demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test test-cluster lint format bench clean
 
 help: ## this list
 	@echo "igpt: generative pre-training from pixels"
 	@echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  BACKEND=gpu takes faiss with CUDA, PYTHON=python3.12 another Python, RUN=folder another place for the demo."
 
@@ -24,7 +24,7 @@ $(VENV)/.ready: setup.cfg constraints.txt
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP) install -c constraints.txt -e '.[$(BACKEND),dev]'
+	$(PIP) install -c constraints.txt -e '.[$(BACKEND),dev,slurm,sweep]'
 	@touch $@
 
 install: $(VENV)/.ready ## create .venv and install igpt into it
@@ -38,6 +38,9 @@ demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, d
 test: $(VENV)/.ready-dev ## run all tests
 	$(BIN)/python -m pytest
 
+test-cluster: $(VENV)/.ready-dev ## faults on a real SLURM (root; apt-get install munge slurmctld slurmd slurm-client)
+	IGPT_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
+
 lint: $(VENV)/.ready-dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,9 +51,8 @@ format: $(VENV)/.ready-dev ## let ruff put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.ready-dev ## print the tables of benchmarks/
-	$(BIN)/python benchmarks/palette.py
-	$(BIN)/python benchmarks/probe.py
+bench: $(VENV)/.ready-dev ## measure against other implementations, about 20 minutes; tables in benchmarks/results
+	$(BIN)/python benchmarks/all.py
 
 clean: ## delete .venv and caches; outputs/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

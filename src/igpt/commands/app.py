@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from igpt.errors import IgptError
 
-Task = Callable[[DictConfig], None]
+Task = Callable[[DictConfig], Any]
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def run_app(task: Task, config_name: str) -> None:
-    """Compose the configuration `config_name`, and run the task with it; errors become one sentence."""
+    """Compose the configuration `config_name`, and run the task with it; errors become one sentence.
+
+    What the task returns is what a sweeper optimises.
+    """
     asked_for = os.environ.get(FULL_ERROR)
 
     def restore() -> None:
@@ -29,10 +35,12 @@ def run_app(task: Task, config_name: str) -> None:
         if asked_for is not None:
             os.environ[FULL_ERROR] = asked_for
 
-    def job(config: DictConfig) -> None:
+    def job(config: DictConfig) -> Any:
         restore()
-        with one_sentence():
-            task(config)
+        if HydraConfig.get().mode == RunMode.MULTIRUN and "SUBMITIT_EXECUTOR" not in os.environ:
+            return task(config)  # Hydra takes note of an error, and the other jobs of the sweep go on
+        with shown_on_a_cluster(), one_sentence():
+            return task(config)
 
     try:
         with one_sentence():
@@ -54,6 +62,10 @@ def one_sentence() -> Iterator[None]:
         yield
     except (IgptError, HydraException, OmegaConfBaseException) as error:
         sys.exit(f"Error: {str(error) or error.__cause__}")  # Hydra puts some of its messages into the cause
+    except RuntimeError as error:
+        if type(error).__module__ != "submitit.core.utils":  # which need not be installed
+            raise
+        sys.exit(f"Error: {error}\nThis job of the sweep failed; the others go on in the queue.")
     except KeyboardInterrupt:
         print("\nStopped; the same command again goes on with what is done.", file=sys.stderr)
         sys.exit(130)
@@ -61,6 +73,20 @@ def one_sentence() -> Iterator[None]:
         if error.filename is None:
             raise
         sys.exit(f"Error: {error.filename}: {error.strerror}; choose a place that can be written, or make room there.")
+
+
+@contextmanager
+def shown_on_a_cluster() -> Iterator[None]:
+    """In a job that submitit runs, Hydra would carry an exception home to whoever submitted it, and let the job end as
+    if all were well. Instead its log gets the traceback, and SLURM the news.
+    """
+    try:
+        yield
+    except Exception:
+        if "SUBMITIT_EXECUTOR" not in os.environ:
+            raise
+        traceback.print_exc()
+        sys.exit(1)
 
 
 def plain(config: Any) -> Any:

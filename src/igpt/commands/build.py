@@ -70,6 +70,9 @@ def build_objective(config: DictConfig, data: ImageDataModule, start: Pretrained
         given = {"task": task_to_tune(settings.pop("task"), start), "n_classes": number_of_classes(data)}
     causal = given["task"].causal if given else objective_class.causal
     model = Transformer(model_config_for(plain(config.model), data, causal))
+    model.checkpointing = config.activation_checkpointing
+    if config.compile:
+        model.compile()
     if start is not None:
         start_from(model, start, str(config.init_from))
     configure = instantiate(config.optim, _convert_="all").configure
@@ -133,16 +136,20 @@ def start_from(model: Any, start: Pretrained, name: str) -> None:
 
 def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) -> pl.Trainer:
     """Lightning's trainer with the callbacks every run has and those of the configuration."""
+    import torch
     from pytorch_lightning.callbacks import Timer
 
     from igpt.training.checkpoint_io import AtomicCheckpointIO
     from igpt.training.keep_last import KeepLast
     from igpt.training.nan_guard import StopOnNaN
     from igpt.training.progress import TrainingProgress
+    from igpt.training.sharded import ShardedStrategy
+    from igpt.training.throughput import Throughput
     from igpt.training.tracking import MetricsCSV
 
     # The guard comes first, so that what it refuses is not saved.
-    always = [StopOnNaN(run.last), KeepLast(run.last, config.save_every), TrainingProgress(data.batch_size), Timer()]
+    guard, keep = StopOnNaN(run.last), KeepLast(run.last, config.save_every)
+    always = [guard, keep, Throughput(data.batch_size), TrainingProgress(), Timer()]
     chosen = [instantiate(c, _convert_="all") for c in config.callbacks.values()]
     loggers = [instantiate(c, _convert_="all") for c in config.logger.values()]
     steps = min(config.trainer.val_check_interval, config.trainer.max_steps)
@@ -150,15 +157,30 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
         config.trainer,
         callbacks=[*always, *chosen],
         logger=[MetricsCSV(run.metrics, first_step(run)), *loggers],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *slurm_plugins()],
         default_root_dir=str(run.path),
         val_check_interval=steps,
         _convert_="all",
     )
+    if isinstance(trainer.strategy, ShardedStrategy) and config.optim.name == "muon":
+        raise IgptError("Muon needs whole matrices, of which trainer=fsdp keeps parts; choose optim=adam.")
+    if trainer.strategy.root_device.type == "cuda":
+        torch.set_float32_matmul_precision(config.matmul_precision)
     accumulate = data.accumulation(trainer.world_size)
     trainer.accumulate_grad_batches = accumulate
     trainer.val_check_interval *= accumulate  # type: ignore[has-type]  # Lightning counts batches, we steps
     return trainer
+
+
+def slurm_plugins() -> list[Any]:
+    """Under SLURM, keep Lightning from requeueing jobs: it saves inside of the signal, and processes that are at
+    different points then wait for each other forever.
+    """
+    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+
+    if not SLURMEnvironment.detect() or TorchElasticEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False)]
 
 
 def first_step(run: RunDirectory) -> int:

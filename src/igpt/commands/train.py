@@ -27,8 +27,31 @@ def main() -> None:
     run_app(train, "train")
 
 
-def train(config: DictConfig) -> None:
-    """Build what is missing, train (or go on), evaluate the best checkpoint, draw."""
+def train(config: DictConfig) -> float | None:
+    """Build what is missing, train (or go on), evaluate the best checkpoint, draw; stop when somebody asks.
+
+    Returns the best value of what is monitored, for sweepers.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    from igpt.commands.launch import run_apart, runs_apart
+    from igpt.commands.sweep_report import best_value
+    from igpt.training.preemption import Interrupted, stop_signals
+
+    run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
+    if runs_apart(config):
+        run_apart(run)
+        return best_value(run.metrics, config.monitor, config.monitor_mode)
+    with stop_signals.listen():  # before torch is imported, which takes long enough for a signal to come
+        try:
+            train_and_report(config)
+        except Interrupted:
+            stop_signals.leave()
+    return best_value(run.metrics, config.monitor, config.monitor_mode)
+
+
+def train_and_report(config: DictConfig) -> None:
+    """What :func:`train` does, but for signals."""
     import logging
     import warnings
 
@@ -37,12 +60,14 @@ def train(config: DictConfig) -> None:
 
     from igpt.commands.build import build_data, build_objective, build_trainer, starting_point
     from igpt.commands.runs import finish_tracking
-    from igpt.training.keep_last import Interrupted
+    from igpt.training.preemption import Interrupted, stop_signals
 
     log = logging.getLogger(__name__)
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
     warnings.filterwarnings("ignore", module="pytorch_lightning")  # about its own insides and the speed of loaders
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # nor does a login node need it
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    run.recover_last()
 
     log.info("Preparing the data and the tokenizer")
     start = starting_point(config, run)
@@ -55,11 +80,13 @@ def train(config: DictConfig) -> None:
         resume_from = str(run.last) if run.last.exists() else None
         log.info("%s in %s", "Going on" if resume_from else "Training", run.path)
         trainer.fit(objective, data, ckpt_path=resume_from, weights_only=True)
+        stop_signals.obey()
         if trainer.is_global_zero:
             report(config, run, data, trainer)
     except Interrupted:
-        log.info("Stopped and saved at step %d; go on with: %s", trainer.global_step, resume_command(run))
-        sys.exit(130)
+        if run.last.exists():
+            log.info("Stopped and saved at step %d; go on with: %s", trainer.global_step, resume_command(run))
+        raise
     finally:
         finish_tracking()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torchmetrics import MeanMetric
 
 from igpt.batch import TokenBatch
@@ -62,7 +63,8 @@ class Objective(pl.LightningModule):
             means = {name: torch.stack([part[name] for part in self._collected]).mean() for name in names}
             self.log_dict(as_logged("train", **means), sync_dist=True)
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
-            self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+            norm = torch.nn.utils.get_total_norm(gradients)
+            self.log("train/grad_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)  # of sharded weights
             self.log("train/lr", optimizer.param_groups[0]["lr"])
         self._collected.clear()
 

@@ -12,7 +12,9 @@ from igpt.batch import TokenBatch
 from igpt.data.datamodule import ImageDataModule
 from igpt.errors import IgptError
 from igpt.evaluation.linear_probe import fit_lbfgs, standardise
+from igpt.model.transformer import Transformer
 from igpt.objectives.base import Objective
+from igpt.training.sharded import whole_model
 
 
 class OnlineProbe(pl.Callback):
@@ -45,8 +47,9 @@ class OnlineProbe(pl.Callback):
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if not data.source.classes:
             raise IgptError(f"The data '{data.source.name}' has no labels, which an online probe needs.")
-        train, labels = self._features(pl_module, data, "train", self.n_train)
-        validation, truth = self._features(pl_module, data, "validation", self.n_validation)
+        model = whole_model(pl_module.model)
+        train, labels = self._features(pl_module, model, data, "train", self.n_train)
+        validation, truth = self._features(pl_module, model, data, "validation", self.n_validation)
         train, validation = standardise(train, validation)
         (probe,) = fit_lbfgs(train, labels, len(data.source.classes), [self.penalty], max_iterations=100)
         accuracy = probe.accuracy(validation, truth)
@@ -54,12 +57,14 @@ class OnlineProbe(pl.Callback):
         pl_module.log_dict({f"probe/layer_{range(len(accuracy))[i]}": float(accuracy[i]) for i in chosen})
 
     @torch.no_grad()
-    def _features(self, objective: Objective, data: ImageDataModule, split: str, n: int) -> tuple[Tensor, Tensor]:
+    def _features(
+        self, objective: Objective, model: Transformer, data: ImageDataModule, split: str, n: int
+    ) -> tuple[Tensor, Tensor]:
         """Features (L + 1, n, C) and labels (n,) of the first samples of a fixed random order."""
         features, labels, seen = [], [], 0
         for batch in data.token_batches(split, epoch=0):
             here = TokenBatch(*(part.to(objective.device) for part in batch))
-            features.append(objective.task.features(objective.model, here, None).float())
+            features.append(objective.task.features(model, here, None).float())
             labels.append(here.labels)
             seen += len(here.labels)
             if seen >= n:

@@ -12,6 +12,7 @@ from igpt.data.datamodule import ImageDataModule
 from igpt.objectives.base import Objective
 from igpt.pretrained import Pretrained
 from igpt.training.report import drawings
+from igpt.training.sharded import whole_model
 from igpt.training.tracking import log_picture
 
 
@@ -44,18 +45,21 @@ class DrawPictures(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         due = trainer.global_step // self.every_n_steps > self._last_drawn // self.every_n_steps
-        if due and not trainer.sanity_checking and trainer.is_global_zero:
+        if due and not trainer.sanity_checking:
             self.draw(trainer, pl_module)
 
     def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw now, into samples/, completions/ or filled/, and hand the pictures to the trackers."""
         assert isinstance(pl_module, Objective)
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        pretrained = Pretrained(pl_module.model, data.tokenizer, pl_module.task)
+        self._last_drawn = trainer.global_step
+        model = whole_model(pl_module.model)
+        if not trainer.is_global_zero:
+            return
+        pretrained = Pretrained(model, data.tokenizer, pl_module.task)
         images = data.splits["validation"].choose(self.n_images, self.label)
         name = f"step_{trainer.global_step:07d}.png"
         pictures = drawings(pretrained, images, self.n_samples, self.n_completions, self.sampling)
         for kind, picture in pictures.items():
             log_picture(trainer, kind, figures.save(picture, self.directory / kind / name))
         pl_module.train()
-        self._last_drawn = trainer.global_step

@@ -1,0 +1,55 @@
+"""Training with sharded weights is the same training, and leaves the same checkpoints."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import igpt
+from conftest import SMALL
+
+RECIPE = (
+    *SMALL, "optim=adam", "model.n_layer=2", "trainer.gradient_clip_val=1", "trainer.val_check_interval=2",
+    "draw_every=2", "callbacks=online_probe", "callbacks.online_probe.n_train=60",
+    "callbacks.online_probe.n_validation=60",
+)  # fmt: skip
+SHARDED = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2")
+
+
+def checkpoint(run, name="last"):
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def test_trains_on_two_processes_and_goes_on_in_one(command, tmp_path):
+    end = ("trainer.max_steps=4", "optim.total_steps=6")
+    command("train", *RECIPE, *end, "hydra.run.dir=one")
+    script = Path(sys.executable).with_name("igpt-train")
+    arguments = [script, *RECIPE, *SHARDED, *end, "hydra.run.dir=two"]
+    result = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+    one, two = checkpoint(tmp_path / "one"), checkpoint(tmp_path / "two")
+    torch.testing.assert_close(two["state_dict"], one["state_dict"], rtol=1e-4, atol=1e-6)
+    moments, expected = (c["optimizer_states"][0]["state"] for c in (two, one))
+    torch.testing.assert_close(moments, expected, rtol=1e-3, atol=1e-7)
+    assert moments[1]["exp_avg_sq"].abs().max() > 0
+    assert {p.name for p in (tmp_path / "two" / "samples").iterdir()} == {"step_0000002.png", "step_0000004.png"}
+
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    best = [igpt.load(tmp_path / name, device="cpu").log_likelihood(images) for name in ("one", "two")]
+    assert best[1] == pytest.approx(best[0], rel=1e-5)
+
+    for name, trainer in (("one", ()), ("two", ("trainer.strategy=auto", "trainer.devices=1"))):
+        command("train", f"run={name}", *trainer, "trainer.max_steps=6")
+    one, two = checkpoint(tmp_path / "one"), checkpoint(tmp_path / "two")
+    assert one["global_step"] == two["global_step"] == 6
+    torch.testing.assert_close(two["state_dict"], one["state_dict"], rtol=1e-4, atol=1e-6)
+
+
+def test_muon_needs_whole_matrices(command):
+    with pytest.raises(SystemExit) as caught:
+        command("train", *SMALL, *SHARDED)  # the recipe's optimiser is Muon
+    assert "choose optim=adam" in caught.value.code
