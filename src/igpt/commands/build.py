@@ -176,7 +176,8 @@ def slurm_plugins() -> list[Any]:
     """Under SLURM, keep Lightning from requeueing jobs: it saves inside of the signal, and processes that are at
     different points then wait for each other forever.
     """
-    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     if not SLURMEnvironment.detect() or TorchElasticEnvironment.detect():
         return []
