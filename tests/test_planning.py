@@ -77,7 +77,7 @@ def test_optimiser_values_are_what_the_optimiser_remembers(name):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("width", [64, 256])  # the MLP has another path where a batch has fewer tokens than channels
+@pytest.mark.parametrize("width", [64, 256])  # where weights or activations are most of it
 def test_activations_are_what_autograd_saves(width, precision, causal):
     config, images = replace(WIDE, n_layer=5, n_embd=width, causal=causal), 3
     model, tokens = Transformer(config), torch.randint(32, (images, 64))

@@ -201,5 +201,6 @@ def test_impossible_views_are_refused_by_the_name_of_the_setting(make):
     ],
 )
 def test_choices_on_the_command_line_are_the_defaults_in_python(choice, expected, pytestconfig):
-    config = OmegaConf.load(pytestconfig.rootpath / "conf" / "data" / "augment" / f"{choice}.yaml")
-    assert instantiate(config, _convert_="all") == expected
+    augment = OmegaConf.load(pytestconfig.rootpath / "conf" / "data" / "augment" / f"{choice}.yaml")
+    config = OmegaConf.create({"data": {"source": {"resolution": 32}, "augment": augment}})
+    assert instantiate(config.data.augment, _convert_="all") == expected

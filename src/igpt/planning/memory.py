@@ -58,13 +58,12 @@ def block_memory(config: TransformerConfig, precision: Precision, tokens: int, f
     A token: the inputs of two norms, and their scales; the first norm's output, queries, keys, values and the
     attention's output (5 C), with one log-sum-exp a head; the second norm's output (C); both sides of the GELU (8 C).
     A norm that is not fused keeps its scaled input, too. Whatever the batch: the weights as the products took them,
-    which are casts, or the MLP's two, scaled (it scales activations instead where those are smaller).
+    which are casts, or the MLP's two, scaled.
     """
     width, residual, activation = config.n_embd, precision.weight, precision.activation
     norms = 2 * ((1 if fused_norm else 2) * width * residual + 4)
     products = 14 * width * activation + 4 * config.n_head
-    scaled = 8 * width**2 * residual if tokens >= width else 0
-    copies = 12 * width**2 * activation if precision.casts else scaled
+    copies = 12 * width**2 * activation if precision.casts else 8 * width**2 * residual
     return float(tokens * (norms + products) + copies)
 
 
