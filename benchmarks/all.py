@@ -1,6 +1,7 @@
 """All benchmarks that run without a GPU, one after the other, and their main figures in one table at the end.
 
 python benchmarks/all.py
+python benchmarks/all.py palette loader    only these, beside the tables there are
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ FIGURES = (
 
 def main() -> None:
     seconds = {}
-    for script in SCRIPTS:
+    for script in sys.argv[1:] or SCRIPTS:
         start = time.perf_counter()
         subprocess.run([sys.executable, Path(__file__).with_name(f"{script}.py")], check=True)
         seconds[script] = time.perf_counter() - start

@@ -15,6 +15,8 @@ from igpt.errors import IgptError
 from igpt.tokenizers.histogram import colour_codes, count_colours
 from igpt.tokenizers.palette import MAX_SIZE, Palette
 
+STARTING_POINTS, STARTING_ITERATIONS = 256, 10  # points a centroid of the first, rough clustering
+
 
 @dataclass(frozen=True)
 class PaletteRecipe:
@@ -35,7 +37,7 @@ class PaletteRecipe:
 
     def key(self) -> dict[str, Any]:
         """What a built palette depends on besides the data; the key of its cache entry."""
-        return {"size": self.size, "iterations": self.iterations, "seed": self.seed}
+        return {"size": self.size, "iterations": self.iterations, "seed": self.seed, "start": STARTING_ITERATIONS}
 
     def build(self, chunks: Callable[[], Iterable[NDArray[np.uint8]]], source: str) -> Palette:
         """The palette of the pixels (..., 3) in `chunks()`; `source` names the data in the palette's info.
@@ -60,7 +62,27 @@ class PaletteRecipe:
 def weighted_kmeans(
     points: NDArray[np.float32], weights: NDArray[np.int64], k: int, iterations: int, seed: int
 ) -> NDArray[np.float32]:
-    """Centroids (k, 3) of points (n, 3) with weights (n,): faiss, k-means++ start, on its GPU when it has one."""
+    """Centroids (k, 3) of points (n, 3) with weights (n,): faiss, on its GPU when it has one.
+
+    faiss's k-means++ does not look at weights, so the start comes from points drawn in proportion to them.
+    """
+    start = points
+    if len(points) > STARTING_POINTS * k:
+        drawn = np.random.default_rng(seed).choice(len(points), STARTING_POINTS * k, p=weights / weights.sum())
+        start = points[drawn]
+    centroids = _faiss_kmeans(start, None, k, STARTING_ITERATIONS, seed, None)
+    return _faiss_kmeans(points, weights.astype(np.float32), k, iterations, seed, centroids).clip(0, 255)
+
+
+def _faiss_kmeans(
+    points: NDArray[np.float32],
+    weights: NDArray[np.float32] | None,
+    k: int,
+    iterations: int,
+    seed: int,
+    start: NDArray[np.float32] | None,
+) -> NDArray[np.float32]:
+    """Centroids after some iterations from `start`, or from what k-means++ chooses."""
     try:
         import faiss
     except ImportError:
@@ -78,8 +100,8 @@ def weighted_kmeans(
         max_points_per_centroid=len(points),  # never sample
     )
     kmeans.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
-    kmeans.train(points, weights=weights.astype(np.float32))
-    return np.asarray(kmeans.centroids).clip(0, 255)
+    kmeans.train(points, weights=weights, init_centroids=start)
+    return np.asarray(kmeans.centroids)
 
 
 def weighted_psnr(palette: Palette, colours: NDArray[np.uint8], counts: NDArray[np.int64]) -> float:
