@@ -33,7 +33,7 @@ def write_cifar(images: np.ndarray, root: Path) -> None:
     with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz", compresslevel=1) as archive:
         for name, part in {**parts, "test_batch": images[:100]}.items():
             rows = part.transpose(0, 3, 1, 2).reshape(len(part), -1)
-            content = dumps({b"data": rows, b"labels": [i % 10 for i in range(len(part))]}, protocol=2)
+            content = dumps({b"data": rows, b"labels": [i % 10 for i in range(len(part))]}, protocol=3)
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(content)
             archive.addfile(member, BytesIO(content))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from conftest import SMALL
+from igpt.run import find_checkpoint
 
 STEPS = ("trainer.val_check_interval=50", "save_every=5", "draw_every=999", "callbacks=none")
 
@@ -36,7 +37,8 @@ def wait_for(process, path, after=0.0):
 
 
 def step_of(run):
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    """Of the checkpoint to go on from, which is the previous one if the kill came while the last one was renamed."""
+    return torch.load(find_checkpoint(run, "last"), weights_only=True)["global_step"]
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_the_run_goes_on_exactly(command, tmp_path):

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 
 from igpt.run import RunDirectory
 from igpt.training.preemption import Interrupted, stop_signals
+from igpt.training.tracking import MetricsCSV
 
 
 class KeepLast(pl.Callback):
@@ -54,6 +55,7 @@ class KeepLast(pl.Callback):
 
     def _save(self, trainer: pl.Trainer) -> None:
         """Write the new checkpoint whole before the newest becomes the previous one."""
+        _write_metrics(trainer)
         new = self.path.with_name(".new.ckpt")
         trainer.save_checkpoint(new)
         if trainer.is_global_zero:
@@ -61,6 +63,19 @@ class KeepLast(pl.Callback):
                 self.path.replace(RunDirectory(self.path.parent.parent).previous)
             new.replace(self.path)
         trainer.strategy.barrier("last.ckpt")
+
+
+def _write_metrics(trainer: pl.Trainer) -> None:
+    """The step's row of metrics.csv, before the checkpoint: Lightning writes it later, and a kill in between would lose
+    it, since a run goes on with the step after.
+    """
+    if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        return
+    values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsCSV):
+            logger.log_metrics(values, trainer.global_step - 1)
+            logger.save()
 
 
 def _validation_is_due(trainer: pl.Trainer) -> bool:
