@@ -51,7 +51,7 @@ format: $(VENV)/.ready-dev ## let ruff put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.ready-dev ## measure against other implementations, about 20 minutes; tables in benchmarks/results
+bench: $(VENV)/.ready-dev ## measure against other implementations; tables in benchmarks/results
 	$(BIN)/python benchmarks/all.py
 
 clean: ## delete .venv and caches; outputs/ stays

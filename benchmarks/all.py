@@ -46,9 +46,13 @@ def main() -> None:
         start = time.perf_counter()
         subprocess.run([sys.executable, Path(__file__).with_name(f"{script}.py")], check=True)
         seconds[script] = time.perf_counter() - start
-    rows: list[Row] = [{"what": text, "measured": cell(*where)} for text, *where in FIGURES]
-    rows += [{"what": f"drawing {row['pictures at once']} at once, {row['drawn by']}, times igpt's seconds",
-              "measured": float(row["times igpt's"])} for row in read("sampling")]  # fmt: skip
+    rows: list[Row] = [
+        {"what": text, "measured": cell(table, first, column), "of commit": commit_of(table)}
+        for text, table, first, column in FIGURES
+    ]
+    for row in read("sampling"):
+        what = f"drawing {row['pictures at once']} at once, {row['drawn by']}, times igpt's seconds"
+        rows.append({"what": what, "measured": float(row["times igpt's"]), "of commit": commit_of("sampling")})
     minutes = ", ".join(f"{script} {each / 60:.1f}" for script, each in seconds.items())
     write_table("summary", "Main figures", rows, f"Minutes: {minutes}; together {sum(seconds.values()) / 60:.1f}.")
 
@@ -56,6 +60,11 @@ def main() -> None:
 def read(table: str) -> list[dict[str, str]]:
     with (RESULTS / f"{table}.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+def commit_of(table: str) -> str:
+    """The commit that a table was measured at, from its head line."""
+    return (RESULTS / f"{table}.csv").read_text(encoding="utf-8").splitlines()[0].rpartition("commit ")[2]
 
 
 def cell(table: str, first: str, column: str) -> float:

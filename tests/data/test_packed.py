@@ -1,6 +1,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,13 @@ def test_too_many_unreadable_images_stop_the_packing(tmp_path):
     (report,) = (tmp_path / "packed").glob("*.unreadable.txt")
     assert report.read_text().splitlines() == ["1.png: broken", "7.png: broken"]
     assert not packed_folder(source, tmp_path).exists()
+
+
+def test_a_split_without_a_readable_image_names_the_report(tmp_path):
+    with pytest.raises(IgptError, match="No train image can be read; see ") as caught:
+        pack(Numbered(n=2, unreadable=(0, 1)), tmp_path, max_unreadable=1)
+    report = str(caught.value).partition("see ")[2].rstrip(".")
+    assert Path(report).read_text().splitlines() == ["0.png: broken", "1.png: broken"]
 
 
 def test_a_source_that_breaks_its_promise_is_refused(tmp_path):

@@ -126,9 +126,8 @@ def _progress(name: str, total: int) -> Iterator[Any]:
         yield lambda n: progress.advance(task, n)
 
 
-_here: tuple[
-    ImageSource, Path
-]  # what a packing process works on, sent once: a source may carry a list of all its files
+# What a packing process works on, sent once: a source may carry a list of all its files.
+_here: tuple[ImageSource, Path]
 
 
 def _start_process(source: ImageSource, folder: Path) -> None:
@@ -193,7 +192,7 @@ def _leave_out_unreadable(folder: Path, sizes: dict[str, int], max_share: float)
     for split in SPLITS:
         keep = np.delete(np.arange(sizes[split]), sorted(found[split]))
         if len(keep) == 0:
-            raise IgptError(f"No {split} image can be read; see {report}.")
+            raise IgptError(f"No {split} image can be read; see {folder / UNREADABLE}.")
         for what in ("images", "labels"):
             _keep_rows(array_file(folder, split, what), keep)
 
