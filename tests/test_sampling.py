@@ -10,9 +10,10 @@ from conftest import random_weights
 from igpt.errors import IgptError
 from igpt.model.cache import cache_bytes
 from igpt.model.config import TransformerConfig
+from igpt.model.decoder import Decoder
 from igpt.objectives.tasks import Autoregressive
 from igpt.pretrained import Pretrained
-from igpt.sampling import choose, filter_logits, generate
+from igpt.sampling import choose, filter_logits, generate, threads_for_steps
 from igpt.tokenizers import Palette
 
 
@@ -68,10 +69,10 @@ def test_a_repeated_cache_goes_on_where_the_prompt_ended(tiny):
     tokens[:, :7] = tokens[::3, :7].repeat_interleave(3, dim=0)
     with torch.no_grad():
         expected, cache = tiny(tokens), tiny.new_cache(2)
-        tiny.next_logits(tokens[::3, :7], cache)
-        cache = cache.repeat(3)
+        tiny.prompt_logits(tokens[::3, :7], cache)
+        decoder = Decoder(tiny, cache.repeat(3))
         for position in range(8, 16):
-            logits = tiny.next_logits(tokens[:, position - 1 : position], cache)
+            logits = decoder.next_logits(tokens[:, position - 1])
             torch.testing.assert_close(logits, expected[:, position], rtol=1e-5, atol=1e-5)
 
 
@@ -80,7 +81,7 @@ def test_the_cache_has_the_bytes_and_the_precision_asked_for(tiny):
     assert cache.storage.nbytes == cache_bytes(tiny.config, 3, torch.bfloat16)
     tokens = torch.randint(11, (3, 8))
     with torch.no_grad():
-        torch.testing.assert_close(tiny.next_logits(tokens[:, :7], cache), tiny(tokens)[:, 7], rtol=0.1, atol=0.1)
+        torch.testing.assert_close(tiny.prompt_logits(tokens[:, :7], cache), tiny(tokens)[:, 7], rtol=0.1, atol=0.1)
     assert generate(tiny, tokens, cache_dtype=torch.bfloat16).shape == (3, 16)
 
 
@@ -89,7 +90,7 @@ def test_the_step_of_fixed_shapes_is_the_step(tiny, prompt):
     tokens = torch.randint(11, (3, 16))
     with torch.no_grad():
         expected, cache = tiny(tokens), tiny.new_cache(3)
-        tiny.next_logits(tokens[:, :prompt], cache)
+        tiny.prompt_logits(tokens[:, :prompt], cache)
         for position in range(prompt + 1, 16):
             token, at = tokens[:, position - 1 : position], torch.tensor([position])
             torch.testing.assert_close(tiny.step(token, cache.storage, at), expected[:, position], rtol=1e-5, atol=1e-5)
@@ -155,3 +156,15 @@ def test_a_masked_model_does_not_draw():
     model = random_weights(TransformerConfig(1, 1, 8, vocab_size=4, n_positions=4, causal=False))
     with pytest.raises(IgptError, match="only an autoregressive model generates"):
         generate(model, torch.empty(1, 0, dtype=torch.long))
+
+
+@pytest.mark.parametrize(("pictures", "threads"), [(1, 1), (2**19, 2)])
+def test_small_steps_take_one_thread_and_leave_the_setting_as_it_was(tiny, pictures, threads):
+    found = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threads_for_steps(tiny, pictures):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(found)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,7 +11,10 @@ from torch.nn import functional as F
 
 from igpt.errors import IgptError
 from igpt.model.cache import KVCache
+from igpt.model.decoder import Decoder
 from igpt.model.transformer import Transformer
+
+SMALL_STEP = 2**19  # products of numbers in one operation, for which a second thread is not worth waiting for
 
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
@@ -84,26 +87,44 @@ def generate(
     if given == total:
         return tokens
     cache = model.new_cache(len(prompt), cache_dtype)
-    logits = model.next_logits(prompt, cache).repeat_interleave(n, dim=0)
+    logits = model.prompt_logits(prompt, cache).repeat_interleave(n, dim=0)
     if n > 1:
         cache = cache.repeat(n)
-    step = compiled_step(model, cache) if compile else partial(model.next_logits, cache=cache)
-    tokens[:, given] = choose(logits, generator, temperature, top_k, top_p)
-    for position in range(given + 1, total):
-        logits = step(tokens[:, position - 1 : position])
-        tokens[:, position] = choose(logits, generator, temperature, top_k, top_p)
+    with threads_for_steps(model, len(tokens)):
+        step = compiled_step(model, cache) if compile else Decoder(model, cache).next_logits
+        tokens[:, given] = choose(logits, generator, temperature, top_k, top_p)
+        for position in range(given + 1, total):
+            logits = step(tokens[:, position - 1])
+            tokens[:, position] = choose(logits, generator, temperature, top_k, top_p)
     return tokens
 
 
+@contextmanager
+def threads_for_steps(model: Transformer, batch_size: int) -> Iterator[None]:
+    """Inside of this block, a CPU works with one thread if the steps of `batch_size` pictures are small.
+
+    Threads wait for each other after every operation: no gain where one takes microseconds, and, as soon as another
+    program wants a core, a loss of a factor of ten or more.
+    """
+    products = batch_size * model.blocks[0].mlp.fc.weight.numel()  # of the largest matrix product
+    found = torch.get_num_threads()
+    if products < SMALL_STEP:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(found)
+
+
 def compiled_step(model: Transformer, cache: KVCache) -> Callable[[Tensor], Tensor]:
-    """`next_logits` for one token (B, 1) a call, as one compiled graph; on a GPU, a CUDA graph."""
+    """A step for one token (B,) a call, as one compiled graph; on a GPU, a CUDA graph."""
     step = torch.compile(model.step, mode="reduce-overhead", dynamic=False)
     torch._dynamo.mark_static_address(cache.storage)  # written in place, which a CUDA graph allows only then
     position = torch.tensor([cache.length], device=cache.storage.device)
 
     def advance(token: Tensor) -> Tensor:
         torch.compiler.cudagraph_mark_step_begin()
-        logits = step(token.contiguous(), cache.storage, position)
+        logits = step(token.unsqueeze(1).contiguous(), cache.storage, position)
         position.add_(1)
         return logits
 

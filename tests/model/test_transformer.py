@@ -8,6 +8,7 @@ from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
 from conftest import random_weights
 from igpt.errors import IgptError
 from igpt.model.config import PRESETS, TransformerConfig
+from igpt.model.decoder import Decoder
 from igpt.model.transformer import Transformer
 
 
@@ -125,17 +126,18 @@ def test_cached_logits_equal_uncached_ones(tiny, prompt):
     with torch.no_grad():
         expected = tiny(tokens)
         cache = tiny.new_cache(3)
-        torch.testing.assert_close(tiny.next_logits(tokens[:, :prompt], cache), expected[:, prompt])
+        torch.testing.assert_close(tiny.prompt_logits(tokens[:, :prompt], cache), expected[:, prompt])
+        decoder = Decoder(tiny, cache)
         for position in range(prompt + 1, 16):
-            logits = tiny.next_logits(tokens[:, position - 1 : position], cache)
+            logits = decoder.next_logits(tokens[:, position - 1])
             torch.testing.assert_close(logits, expected[:, position], rtol=1e-5, atol=1e-5)
 
 
-def test_a_filled_cache_takes_one_position_at_a_time(tiny):
+def test_a_filled_cache_takes_no_second_prompt(tiny):
     cache = tiny.new_cache(1)
-    tiny.next_logits(torch.zeros(1, 3, dtype=torch.long), cache)
+    tiny.prompt_logits(torch.zeros(1, 3, dtype=torch.long), cache)
     with pytest.raises(ValueError, match="one position"):
-        tiny.next_logits(torch.zeros(1, 2, dtype=torch.long), cache)
+        tiny.prompt_logits(torch.zeros(1, 2, dtype=torch.long), cache)
 
 
 @pytest.mark.parametrize(("change", "message"), [({"n_head": 3}, "multiple"), ({"n_layer": 0}, "at least 1")])

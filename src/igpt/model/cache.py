@@ -14,7 +14,10 @@ def cache_bytes(config: TransformerConfig, batch_size: int, dtype: torch.dtype =
 
 
 class KVCache:
-    """Preallocated keys and values, (2, L, B, h, T, d), filled up to `length` positions."""
+    """Preallocated keys and values, (2 L, B, h, T, d), filled up to `length` positions.
+
+    The keys of layer l are at 2 l, its values at 2 l + 1.
+    """
 
     visible: Tensor | None = None  # which of the keys that `append` returns a query may look at; None: all
 
@@ -23,27 +26,34 @@ class KVCache:
         self.length = 0
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write new keys and values (B, h, t, d) of one layer behind the `length` known ones; return all of them.
+        """Write the keys and values (B, h, t, d) of a prompt into one layer of the empty cache, and return them.
 
-        They are views of the storage, so a step reads what is known and nothing else. The caller moves `length` on,
-        once all layers have written.
+        The caller sets `length`, once all layers have written.
         """
-        if self.length > 0 and k.shape[2] > 1:
-            raise ValueError("a cache that is not empty takes one position at a time")
-        end = self.length + k.shape[2]
-        keys, values = self.storage[0, layer], self.storage[1, layer]
-        keys[:, :, self.length : end] = k
-        values[:, :, self.length : end] = v
-        return keys[:, :, :end], values[:, :, :end]
+        if self.length > 0:
+            raise ValueError("a cache that is not empty takes one position at a time, by make_room")
+        known = self.storage[2 * layer : 2 * layer + 2, :, :, : k.shape[2]]
+        known[0], known[1] = k, v
+        return known[0], known[1]
+
+    def make_room(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Go on by one position: where its keys and values are to be written, 2 L views (B, h, 1, d), and what a query
+        there looks at, 2 L views (B, h, length, d), the new ones among them.
+
+        Two operations for all layers, since one position has little else to do.
+        """
+        self.length += 1
+        known = self.storage[:, :, :, : self.length]
+        return known[:, :, :, -1:].unbind(), known.unbind()
 
     def repeat(self, n: int) -> KVCache:
         """A new cache with each sequence n times, copies next to each other."""
-        both, layers, batch, *rest = self.storage.shape
-        cache = KVCache(self.storage.new_zeros(both, layers, batch * n, *rest))
+        both, batch, *rest = self.storage.shape
+        cache = KVCache(self.storage.new_zeros(both, batch * n, *rest))
         cache.length = self.length
         known = slice(self.length)
-        copies = cache.storage.unflatten(2, (batch, n))
-        copies[..., known, :] = self.storage[:, :, :, None, :, known]
+        copies = cache.storage.unflatten(1, (batch, n))
+        copies[..., known, :] = self.storage[:, :, None, :, known]
         return cache
 
 
@@ -53,11 +63,11 @@ class FixedCache(KVCache):
     def __init__(self, storage: Tensor, position: Tensor) -> None:
         super().__init__(storage)
         self.position = position
-        self.visible = torch.arange(storage.shape[4], device=storage.device)[None] <= position
+        self.visible = torch.arange(storage.shape[3], device=storage.device)[None] <= position
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write one new position (B, h, 1, d) of a layer; return all positions, seen and not yet seen."""
-        keys, values = self.storage[0, layer], self.storage[1, layer]
+        keys, values = self.storage[2 * layer], self.storage[2 * layer + 1]
         keys.index_copy_(2, self.position, k.to(keys.dtype))
         values.index_copy_(2, self.position, v.to(values.dtype))
         return keys, values

@@ -50,7 +50,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.append(layer, k, v)
             q, visible = q.to(k.dtype), cache.visible
-        # One query at the end of a cache may look at every key; any other causal call starts at position 0.
+        # One query at the end of a fixed cache has its own mask; any other causal call starts at position 0.
         causal = self.causal and q.shape[2] > 1
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal).to(dtype)
         return self.out(y.transpose(1, 2).flatten(2))
@@ -176,24 +176,23 @@ class Transformer(nn.Module):
         pooled.append(self.norm(x).mean(dim=1))
         return torch.stack(pooled, dim=1)
 
-    def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Logits (B, V) of the token after `tokens` (B, t), which follow what `cache` has seen already.
+    def prompt_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Logits (B, V) of what comes after a prompt (B, t), 0 <= t < T, whose keys and values fill the empty cache.
 
-        An empty cache takes a prompt of any length (t = 0 asks for the first pixel); after that, one token a call.
+        :class:`~igpt.model.decoder.Decoder` goes on from there.
         """
-        first = cache.length
-        x = self._after_start(tokens) if first == 0 else self.token_embedding(tokens)
-        x = x + self.position_embedding.weight[first : first + x.shape[1]]
+        x = self._after_start(tokens)
+        x = x + self.position_embedding.weight[: x.shape[1]]
         for layer, block in enumerate(self.blocks):
-            x = block.forward(x, cache, layer)  # never the compiled one: the cache's length is another at each step
-        cache.length += x.shape[1]
+            x = block.forward(x, cache, layer)  # never the compiled one: prompts have many lengths
+        cache.length = x.shape[1]
         return self.head(self.norm(x[:, -1]))
 
     def step(self, token: Tensor, storage: Tensor, position: Tensor) -> Tensor:
-        """What `next_logits` gives for one token (B, 1) at `position` (1,), from the cache's bare storage.
+        """Logits (B, V) after one token (B, 1) at `position` (1,), which follows what is in the storage of a cache.
 
-        No shape depends on the position, so that torch.compile and CUDA graphs see the same step every time; the price
-        is attention over all T keys.
+        What a Decoder does, for torch.compile and CUDA graphs: no shape depends on the position, so that they see the
+        same step every time; the price is attention over all T keys.
         """
         cache = FixedCache(storage, position)
         x = self.token_embedding(token) + self.position_embedding(position)
@@ -204,8 +203,9 @@ class Transformer(nn.Module):
     def new_cache(self, batch_size: int, dtype: torch.dtype | None = None) -> KVCache:
         """An empty cache for `batch_size` sequences of full length, where the weights are; `dtype` None is theirs."""
         weight = self.token_embedding.weight
-        shape = (self.config.n_layer, batch_size, self.config.n_head, self.config.n_positions, self.config.head_size)
-        return KVCache(torch.zeros((2, *shape), device=weight.device, dtype=dtype or weight.dtype))
+        config = self.config
+        shape = (2 * config.n_layer, batch_size, config.n_head, config.n_positions, config.head_size)
+        return KVCache(torch.zeros(shape, device=weight.device, dtype=dtype or weight.dtype))
 
     def _after_start(self, tokens: Tensor) -> Tensor:
         start = self.start_embedding.expand(tokens.shape[0], 1, -1)
