@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from statistics import median
 
 import torch
 import transformers
-from table import write_table
+from table import Row, write_table
 from torch import Tensor
 from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
 
+from igpt.model.cache import cache_bytes
 from igpt.model.config import PRESETS, TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.sampling import generate
@@ -72,6 +74,17 @@ def generate_hugging_face(model: ImageGPTForCausalImageModeling, prompt: Tensor)
     return tokens[:, 1:]
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Hugging Face's steps are too small for several threads, too, but it takes what torch is set to."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @torch.inference_mode()
 def uncached(model: Transformer, tokens: Tensor, positions: list[int]) -> Tensor:
     """What the release's loop puts at `positions`, (B, P), one pass each, given that `tokens` (B, T) stand before."""
@@ -86,7 +99,24 @@ def timed(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
     return time.perf_counter() - start, result
 
 
-def compare(model: Transformer, batch_size: int, arguments: argparse.Namespace) -> list[dict[str, str | int | float]]:
+def bytes_read(model: Transformer, batch_size: int, cache: torch.dtype) -> float:
+    """What drawing has to read from memory at least: for each pixel all weights, and on average half of the cache."""
+    weights = sum(p.nbytes for p in model.parameters())
+    return model.config.n_positions * (weights + cache_bytes(model.config, batch_size, cache) / 2)
+
+
+def copy_speed(device: torch.device, size: int = 2**28) -> float:
+    """Bytes a second that the device reads and writes at once, while it copies."""
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    times = []
+    for _ in range(6):
+        took, _ = timed(lambda: target.copy_(source)[:1])
+        times.append(took)
+    return 2 * size / median(times[1:])
+
+
+def compare(model: Transformer, batch_size: int, arguments: argparse.Namespace) -> list[Row]:
     """One row a way to draw `batch_size` pictures; the ways take turns."""
     total, theirs = model.config.n_positions, hugging_face(model).to(arguments.device)
     prompt = torch.arange(batch_size, device=arguments.device)[:, None] % model.config.vocab_size  # no two are the same
@@ -99,6 +129,8 @@ def compare(model: Transformer, batch_size: int, arguments: argparse.Namespace) 
     if arguments.compile:
         ways["igpt, compiled step"] = partial(ours, compile=True)
     ways["Hugging Face generate"] = partial(generate_hugging_face, theirs, prompt)
+    if arguments.device == "cpu" and torch.get_num_threads() > 1:
+        ways["Hugging Face generate, one thread"] = one_thread()(ways["Hugging Face generate"])
     ways["no cache, as the release"] = partial(uncached, model, expected, positions)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     equal = {}
@@ -110,6 +142,11 @@ def compare(model: Transformer, batch_size: int, arguments: argparse.Namespace) 
             if repetition > 0:  # the first call of anything pays for more than the pictures
                 seconds[name].append(took if full else took * total / len(positions))
     base = median(seconds["igpt"])
+
+    def gigabytes_a_second(name: str, took: float) -> float | None:
+        cache = torch.bfloat16 if "bfloat16" in name else torch.float32
+        return round(bytes_read(model, batch_size, cache) / took / 1e9, 1) if name.startswith("igpt") else None
+
     return [
         {
             "pictures at once": batch_size,
@@ -118,6 +155,7 @@ def compare(model: Transformer, batch_size: int, arguments: argparse.Namespace) 
             "seconds a picture": round(median(took) / batch_size, 3),
             "times igpt's": round(median(took) / base, 2),
             "equal tokens, %": round(100 * equal[name], 2),
+            "GB/s to read": gigabytes_a_second(name, median(took)),
         }
         for name, took in seconds.items()
     ]
@@ -151,7 +189,9 @@ def main() -> None:
         f"{torch.get_num_threads()} CPU threads; transformers {transformers.__version__}. Median of "
         f"{arguments.repetitions} repetitions in turn, after one that is not counted. The release runs one whole "
         f"pass for each of the {shape.n_positions} pixels: {timed_passes} evenly spaced ones are timed and compared, "
-        f"and the time is scaled by {shape.n_positions}/{timed_passes}.",
+        f"and the time is scaled by {shape.n_positions}/{timed_passes}. GB/s to read: all weights and on average half "
+        "of the keys and values, for each pixel; a copy here moves "
+        f"{copy_speed(model.head.weight.device) / 1e9:.1f} GB/s, of which it reads half.",
     )
 
 
