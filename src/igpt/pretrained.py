@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,18 @@ def check_palette(run: RunDirectory, tokenizer: Tokenizer) -> None:
             f"{run.palette} is the palette {found}, but the run's checkpoint was trained with {palette.fingerprint}; "
             "put the right file back, or delete it: the checkpoint carries its own."
         )
+
+
+def in_parts_that_fit(work: Callable[[TokenBatch], Tensor], batch: TokenBatch) -> Tensor:
+    """`work` of a batch, one row an image; done in halves wherever the whole is too much for a GPU's memory."""
+    images = len(batch.tokens)
+    try:
+        return work(batch)
+    except torch.OutOfMemoryError:
+        if images == 1:
+            raise
+    halves = (slice(images // 2), slice(images // 2, images))
+    return torch.cat([in_parts_that_fit(work, TokenBatch(*(part[half] for part in batch))) for half in halves])
 
 
 class Pretrained:
@@ -158,7 +170,7 @@ class Pretrained:
     @torch.inference_mode()
     def nats(self, batch: TokenBatch) -> Tensor:
         """Nats per predicted token of each image (B,); a masked model is asked under its first fixed mask."""
-        return self.task.run(self.model, self._here(batch), draw=0).nats
+        return in_parts_that_fit(lambda part: self.task.run(self.model, part, draw=0).nats, self._here(batch))
 
     @torch.inference_mode()
     def log_likelihood(self, images: Images) -> NDArray[np.float64]:
@@ -179,9 +191,12 @@ class Pretrained:
     @torch.inference_mode()
     def batch_features(self, batch: TokenBatch, masks: int = 0) -> Tensor:
         """Features (B, L + 1, C) of a batch of tokens, as :meth:`features` has them."""
-        here = self._here(batch)
         draws: Sequence[int | None] = range(masks) if masks and not self.task.causal else [None]
-        return torch.stack([self.task.features(self.model, here, draw) for draw in draws]).mean(dim=0)
+
+        def average(part: TokenBatch) -> Tensor:
+            return torch.stack([self.task.features(self.model, part, draw) for draw in draws]).mean(dim=0)
+
+        return in_parts_that_fit(average, self._here(batch))
 
     @torch.inference_mode()
     def predict(self, batch: TokenBatch) -> Tensor:
@@ -190,7 +205,10 @@ class Pretrained:
             raise IgptError(
                 "This model was not fine-tuned to classify; train one with objective=classify init_from=RUN."
             )
-        return predict_classes(self.model, self.class_head, self.task, self._here(batch), self.votes)
+        head = self.class_head
+        return in_parts_that_fit(
+            lambda part: predict_classes(self.model, head, self.task, part, self.votes), self._here(batch)
+        )
 
     def classify(self, images: Images) -> list[str]:
         """Name of the class of each image, by a fine-tuned model."""

@@ -16,15 +16,14 @@ def main() -> None:
 def evaluate(config: DictConfig) -> None:
     """Print the numbers, and write them and their figures into the run directory's evaluation/."""
     from igpt import figures
-    from igpt.commands.runs import data_of_run
+    from igpt.commands.runs import data_of_run, load_model
     from igpt.data.sources import SPLITS
-    from igpt.pretrained import load
     from igpt.run import find_run
     from igpt.training import report
 
     if config.split not in SPLITS:
         raise IgptError(f"split is '{config.split}'; choose one of {', '.join(SPLITS)}.")
-    pretrained = load(config.run, config.device, config.checkpoint)
+    pretrained = load_model(config)
     data = data_of_run(config.run, pretrained)
     values, pictures = report.evaluate(pretrained, data, config.split)
     for name, value in values.items():

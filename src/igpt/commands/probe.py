@@ -26,15 +26,14 @@ def main() -> None:
 def probe(config: DictConfig) -> None:
     """Probe every layer and the baselines; print a table, write it with its figure into the run's probe/."""
     from igpt import figures
-    from igpt.commands.runs import finish_tracking
+    from igpt.commands.runs import finish_tracking, load_model
     from igpt.evaluation.attentive import attentive_accuracy
     from igpt.evaluation.probe import best_row, linear_rows, low_label_rows, neighbour_accuracies
-    from igpt.pretrained import load
     from igpt.run import find_run
     from igpt.training.report import write_json
     from igpt.training.tracking import log_probe
 
-    pretrained = load(config.run, config.device, config.checkpoint)
+    pretrained = load_model(config)
     data = probed_data(config, pretrained)
     settings = instantiate(config.probe, _convert_="all")
     kinds = feature_kinds(config, pretrained, data)

@@ -25,11 +25,11 @@ def sample(config: DictConfig) -> None:
     import numpy as np
 
     from igpt import figures
+    from igpt.commands.runs import load_model
     from igpt.files import atomic_path
-    from igpt.pretrained import load
     from igpt.run import find_run
 
-    pretrained = load(config.run, config.device, config.checkpoint)
+    pretrained = load_model(config)
     how: dict[str, Any] = {"seed": config.seed, **plain(config.sampling)}
     pictures, arrays = {}, {}
     if config.n > 0:
