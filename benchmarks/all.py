@@ -1,11 +1,13 @@
-"""All benchmarks that run without a GPU, one after the other, and their main figures in one table at the end.
+"""All benchmarks, one after the other, and their main figures in one table at the end.
 
-python benchmarks/all.py
+python benchmarks/all.py                   on a CPU, in about a quarter of an hour
 python benchmarks/all.py palette loader    only these, beside the tables there are
+python benchmarks/all.py --gpu             on a GPU: the paper's sizes, compiled, in bfloat16
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import subprocess
 import sys
@@ -24,8 +26,20 @@ SCRIPTS = (
     "probe",
     "plan",
     "scaling",
+    "processes",
     "startup",
 )
+
+# A table's name, and the script and arguments that make it.
+GPU_TABLES = {
+    "plan_gpu": "plan --models s m l --sides 32 --colours 512 --precision bf16-mixed --compile",
+    "training_step_s_gpu": "training_step --model s --batch-size 16 --precisions fp32 tf32 bf16 --compile-both",
+    "training_step_m_gpu": "training_step --model m --batch-size 8 --precisions bf16 --compile-both",
+    "training_step_l_gpu": "training_step --model l --batch-size 4 --precisions bf16 --compile-both",
+    "sampling_gpu": "sampling --model s --batch-sizes 1 64 --bf16-cache --compile",
+    "features_gpu": "features --model s --batch-size 64",
+    "scaling_gpu": "scaling --width 512 --layers 24 --heads 8 --batch-size 16",
+}
 
 # What to show at the end: a text, a table, the first cell of a row, and a column.
 FIGURES = (
@@ -41,11 +55,15 @@ FIGURES = (
 
 
 def main() -> None:
-    seconds = {}
-    for script in sys.argv[1:] or SCRIPTS:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, Path(__file__).with_name(f"{script}.py")], check=True)
-        seconds[script] = time.perf_counter() - start
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scripts", nargs="*", metavar="SCRIPT", default=SCRIPTS, help=", ".join(SCRIPTS))
+    parser.add_argument("--gpu", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.gpu:
+        for name, command in GPU_TABLES.items():
+            run(*command.split(), "--device", "cuda", "--name", name)
+        return
+    seconds = {script: run(script) for script in arguments.scripts}
     rows: list[Row] = [
         {"what": text, "measured": cell(table, first, column), "of commit": commit_of(table)}
         for text, table, first, column in FIGURES
@@ -55,6 +73,13 @@ def main() -> None:
         rows.append({"what": what, "measured": float(row["times igpt's"]), "of commit": commit_of("sampling")})
     minutes = ", ".join(f"{script} {each / 60:.1f}" for script, each in seconds.items())
     write_table("summary", "Main figures", rows, f"Minutes: {minutes}; together {sum(seconds.values()) / 60:.1f}.")
+
+
+def run(script: str, *arguments: str) -> float:
+    """Run a script in a process of its own; the seconds it took."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, Path(__file__).with_name(f"{script}.py"), *arguments], check=True)
+    return time.perf_counter() - start
 
 
 def read(table: str) -> list[dict[str, str]]:

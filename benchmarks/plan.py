@@ -46,7 +46,8 @@ def peak(device: torch.device, arithmetic: str) -> tuple[float, str]:
     card = find_card(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     if card:
         return DEVICES[card].speed(arithmetic), DEVICES[card].source
-    size, dtype = (2048, torch.float32) if device.type == "cpu" else (8192, torch.bfloat16)
+    size = 2048 if device.type == "cpu" else 8192
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(arithmetic, torch.float32)
     a, b = torch.randn(2, size, size, device=device, dtype=dtype)
     return 2 * size**3 / seconds(lambda: a @ b, device, 5), f"a product of {size} x {size} matrices"
 
