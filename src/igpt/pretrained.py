@@ -121,8 +121,10 @@ class Pretrained:
     # Pictures
 
     def sample(self, n: int, seed: int = 0, **how: Any) -> Images:
-        """Draw n pictures. `how` takes temperature, top_k and top_p; for a masked model also passes (16) and what else
-        `decode_parallel` takes, and it works best if the model was trained with objective.max_ratio=1.
+        """Draw n pictures. `how` takes temperature, top_k and top_p; for an autoregressive model also `cache_dtype` and
+        `compile`, see :func:`~igpt.sampling.generate`; for a masked model also passes (16) and what else
+        :func:`~igpt.parallel_decoding.decode_parallel` takes, and it works best if the model was trained with
+        objective.max_ratio=1.
         """
         return self._draw(torch.empty(1, 0, dtype=torch.long), n, seed, **how)
 
@@ -246,10 +248,19 @@ class Pretrained:
         ]
         return self.tokenizer.decode(torch.cat(parts).cpu()).numpy()
 
-    def _continue(self, prompt: Tensor, n: int, generator: torch.Generator, passes: int = 16, **how: Any) -> Tensor:
+    def _continue(
+        self,
+        prompt: Tensor,
+        n: int,
+        generator: torch.Generator,
+        passes: int = 16,
+        cache_dtype: torch.dtype | None = None,
+        compile: bool = False,
+        **how: Any,
+    ) -> Tensor:
         """Tokens (B * n, T) of n pictures that begin with each prompt (B, t)."""
         if self.task.causal:
-            return generate(self.model, prompt, generator, n=n, **how)
+            return generate(self.model, prompt, generator, n=n, cache_dtype=cache_dtype, compile=compile, **how)
         given, total = prompt.shape[1], self.model.config.n_positions
         tokens = F.pad(prompt, (0, total - given)).repeat_interleave(n, dim=0)
         unknown = (torch.arange(total, device=self.device) >= given).expand_as(tokens)

@@ -78,7 +78,16 @@ def test_sample_completes_image_files(trained, command, tmp_path):
     (tmp_path / "mine").mkdir()
     for name, colour in (("a.png", "red"), ("b.jpg", "blue")):
         Image.new("RGB", (30, 20), colour).save(tmp_path / "mine" / name)
-    command("sample", f"run={trained}", "n=0", "images=mine", "completions=1", "output=drawn", "given=0.25")
+    command(
+        "sample",
+        f"run={trained}",
+        "n=0",
+        "images=mine",
+        "completions=1",
+        "output=drawn",
+        "given=0.25",
+        "sampling.cache_dtype=bfloat16",
+    )
     originals = np.load(tmp_path / "drawn" / "arrays.npz")["originals"]
     assert originals.shape == (2, 8, 8, 3)
     np.testing.assert_array_equal(originals[0, 4, 4], [255, 0, 0])

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from igpt.commands.app import plain, run_app
+from igpt.errors import IgptError
 
 if TYPE_CHECKING:
+    import torch
+
     from igpt.figures import Images
     from igpt.pretrained import Pretrained
 
@@ -31,6 +34,7 @@ def sample(config: DictConfig) -> None:
 
     pretrained = load_model(config)
     how: dict[str, Any] = {"seed": config.seed, **plain(config.sampling)}
+    how["cache_dtype"] = cache_dtype(config.sampling.cache_dtype)
     pictures, arrays = {}, {}
     if config.n > 0:
         arrays["samples"] = pretrained.sample(config.n, **how)
@@ -48,6 +52,16 @@ def sample(config: DictConfig) -> None:
     with atomic_path(output / "arrays.npz") as temporary:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     print(f"Results are in {output}: {', '.join(f'{name}.png' for name in pictures)}, arrays.npz")
+
+
+def cache_dtype(name: str | None) -> torch.dtype | None:
+    """The precision of keys and values by its name; None is that of the weights."""
+    import torch
+
+    known = {None: None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise IgptError(f"sampling.cache_dtype is '{name}'; choose bfloat16, float32 or null.")
+    return known[name]
 
 
 def images_to_complete(config: DictConfig, pretrained: Pretrained) -> Images:
