@@ -66,8 +66,11 @@ def test_jobs_of_two_processes_are_those_of_one(command, tmp_path, kind):
     assert not (tmp_path / "outputs").exists()  # nobody ran anywhere else
 
 
-def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path):
-    printed = command("train", "-m", *FEW, "optim.schedule=constant,square,cosine", "seed=3", "hydra.sweep.dir=s")
+def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command("train", "-m", *FEW, "optim.schedule=constant,square,cosine", "seed=3", "hydra.sweep.dir=s")
+    assert caught.value.code == "Error: 1 of 3 jobs of the sweep gave no result; the table says why."
+    printed = capsys.readouterr().out
     rows = table(tmp_path / "s")
     assert [row["status"] for row in rows] == ["finished", "failed", "finished"]
     assert "optim.schedule is 'square'" in rows[1]["error"]
@@ -81,6 +84,8 @@ def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path):
     best = min(values, key=values.get)
     assert f"Best: val/nats_per_token {values[best]:.4f} in {best}" in printed
     assert "2 of 3 jobs gave a result" in printed
+    shown = [line.split() for line in printed.splitlines() if "optim.schedule=" in line and line[0] in "012"]
+    assert [words[:2] for words in shown] == [["0", "finished"], ["1", "failed"], ["2", "finished"]]
     assert Image.open(tmp_path / "s" / "sweep.png").width > 100
 
 
