@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -103,5 +102,5 @@ def test_torch_is_not_imported(tmp_path):
         "import sys, json; sys.argv = ['igpt-jobs', 'sweep=s']\nfrom igpt.commands.jobs import main; main()\n"
         "print(json.dumps([m for m in ('torch', 'pytorch_lightning', 'numpy', 'matplotlib') if m in sys.modules]))"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=Path(tmp_path), capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(result.stdout.splitlines()[-1]) == []
