@@ -67,11 +67,11 @@ class RunDirectory:
         """Add to job.json, or change it."""
         write_job(self.path, **{**self.job(), **values})
 
-    def tracking_id(self) -> str:
-        """One id for the trackers (W&B) however often the run is interrupted; made at the first call."""
+    def tracking_id(self, chosen: str | None = None) -> str:
+        """One id for the trackers (W&B) however often the run is interrupted; at the first call made, or `chosen`."""
         file = self.path / "tracking_id.txt"
         if not file.exists():
-            file.write_text(f"{uuid.uuid4().hex[:10]}\n")
+            file.write_text(f"{chosen or uuid.uuid4().hex[:10]}\n")
         return file.read_text().strip()
 
     def recover_last(self) -> None:

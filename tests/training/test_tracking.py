@@ -1,5 +1,11 @@
 import csv
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import pytest
+
+from igpt.run import RunDirectory
 from igpt.training.tracking import MetricsCSV, why_offline
 
 
@@ -41,3 +47,41 @@ def test_offline_reasons(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY")
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password secret\n")
     assert "cannot be reached" in why_offline()
+
+
+class Refuses(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(403)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def key(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_server_that_answers_is_reached_whatever_it_says(key, monkeypatch):
+    with HTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        assert why_offline() is None
+        server.shutdown()
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(key, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert why_offline(timeout=0.2) == "127.0.0.1 cannot be reached"
+
+
+def test_the_id_of_a_run_stays(tmp_path):
+    for name, chosen in (("one", None), ("two", "chosen1")):
+        run = RunDirectory(tmp_path / name)
+        run.path.mkdir()
+        first = run.tracking_id(chosen)
+        assert first == (chosen or first)
+        assert run.tracking_id() == run.tracking_id("another") == first
