@@ -1,6 +1,6 @@
 """Faults on a real SLURM: whatever happens to a job, its losses are bitwise those of a run to which nothing happened.
 
-`make test-cluster` runs these; they take some minutes and need Debian's munge, slurmctld, slurmd and slurm-client.
+`make test-cluster` runs these; they take ten minutes and need Debian's munge, slurmctld, slurmd and slurm-client.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ def log_of(cwd):
     return "".join(path.read_text() for path in cwd.glob("igpt-*.log"))
 
 
+@pytest.mark.long
 def test_a_time_limit_is_survived(cluster, whole, tmp_path):
     # SLURM counts in minutes and may warn up to one early; a step that takes a while makes the run longer than that.
     slow = ("+callbacks.slow._target_=slow.Slow", "+callbacks.slow.seconds=0.5")
@@ -202,6 +203,7 @@ def test_a_search_whose_jobs_are_preempted_goes_on_in_the_same_folders(cluster, 
     assert all(sorted(losses(run)) == list(range(STEPS)) for run in runs)
 
 
+@pytest.mark.long
 def test_failed_jobs_are_shown_and_the_others_are_waited_for(cluster, tmp_path):
     sweep = launch(cluster, tmp_path, *SLOW, "trainer.max_steps=100", "optim.schedule=square,constant", "seed=0,1")
     runs = [tmp_path / "sweep" / str(number) for number in range(4)]
@@ -311,6 +313,7 @@ def test_without_a_w_and_b_server_a_run_with_a_key_goes_on_offline(cluster, whol
     assert tracked(run) == {(run / "tracking_id.txt").read_text().strip()}
 
 
+@pytest.mark.long
 def test_a_w_and_b_server_that_goes_away_keeps_nobody_from_the_queue(cluster, whole, tmp_path, monkeypatch):
     with w_and_b_server() as url:
         monkeypatch.setitem(cluster.environment, "WANDB_API_KEY", "0" * 40)
@@ -327,6 +330,7 @@ def test_a_w_and_b_server_that_goes_away_keeps_nobody_from_the_queue(cluster, wh
     assert kinds == ["", "offline-"]
 
 
+@pytest.mark.long
 def test_processes_of_torchrun_go_on_exactly(cluster, whole, tmp_path, monkeypatch):
     monkeypatch.setitem(cluster.environment, "GPUS", "2")
     job, run = submit(cluster, tmp_path, script="igpt-torchrun.sbatch")
