@@ -208,11 +208,8 @@ def test_failed_jobs_are_shown_and_the_others_are_waited_for(cluster, tmp_path):
     sweep = launch(cluster, tmp_path, *SLOW, "trainer.max_steps=100", "optim.schedule=square,constant", "seed=0,1")
     runs = [tmp_path / "sweep" / str(number) for number in range(4)]
     wait_for_training(runs[2])
-    job = next(
-        j
-        for j in cluster.jobs()
-        if f"{job_name(cluster, j)}" == json.loads((runs[2] / "job.json").read_text())["slurm"]
-    )
+    name = json.loads((runs[2] / "job.json").read_text())["slurm"]
+    job = next(job for job in cluster.jobs() if job_name(cluster, job) == name)
     os.kill(cluster.process(job, 0), signal.SIGKILL)
     output, _ = sweep.communicate(timeout=300)
     assert sweep.returncode == 1
@@ -224,6 +221,10 @@ def test_failed_jobs_are_shown_and_the_others_are_waited_for(cluster, tmp_path):
     assert "SLURM ended it as FAILED; its log is" in rows[2]["error"]
     states = {job_name(cluster, job): cluster.state(job) for job in cluster.jobs()}
     assert [states[row["slurm"]] for row in rows] == ["FAILED", "FAILED", "FAILED", "COMPLETED"]
+    cluster.run("scontrol", "requeue", job)
+    cluster.wait(job, "COMPLETED")
+    assert "FAILED" not in cluster.run("igpt-jobs", "sweep=sweep", cwd=tmp_path).splitlines()[4]
+    assert json.loads((runs[2] / "job.json").read_text())["status"] == "finished"
 
 
 def test_a_plain_job_that_gets_only_sigterm_before_a_preemption_goes_on_exactly(cluster, whole, tmp_path):

@@ -86,6 +86,8 @@ def test_a_job_that_slurm_ended_before_it_could_say_so_failed(command, tmp_path)
     make_run(tmp_path / "s", "0", 0.1, 6, status="running", starts=1, slurm="40", host="node7", process=1)
     write_job(tmp_path / "s" / "slurm" / "40", status="failed", overrides=[], error="SLURM ended it as NODE_FAIL")
     assert shown(command("jobs", "sweep=s"))[0]["status"] == "failed"
+    write_job(tmp_path / "s" / "slurm" / "40", status="begun", overrides=[])  # somebody sent it back
+    assert shown(command("jobs", "sweep=s"))[0]["status"] == "running"
 
 
 @pytest.mark.parametrize("arguments", [(), ("sweep=nowhere",)])

@@ -31,7 +31,7 @@ def sweep_rows(folder: Path) -> list[Row]:
     begun = {row.get("slurm") for row in rows}
     waiting = sorted((folder / "slurm").glob("*/job.json"), key=lambda file: _in_number_order(str(file)))
     rows += [
-        {"job": "", **read_job(file.parent), "slurm": file.parent.name, "run": ""}
+        {"job": "", "overrides": [], **read_job(file.parent), "slurm": file.parent.name, "run": ""}
         for file in waiting
         if file.parent.name not in begun
     ]

@@ -23,7 +23,7 @@ from igpt.commands.sweep_jobs import Row, number, reached, sweep_rows
 from igpt.commands.table import aligned
 from igpt.errors import IgptError
 from igpt.files import atomic_path
-from igpt.run import RunDirectory
+from igpt.run import RunDirectory, read_job, write_job
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,11 @@ class SweepReport(Callback):
         if not _is_mine(config):
             return
         run = RunDirectory(Path(config.hydra.runtime.output_dir))
-        on_slurm = {"slurm": str(config.hydra.job.id)} if _on_slurm() else {}
+        on_slurm = {}
+        if _on_slurm():
+            on_slurm["slurm"] = str(config.hydra.job.id)
+            submitted = Path(config.hydra.sweep.dir) / "slurm" / on_slurm["slurm"]
+            write_job(submitted, **{**read_job(submitted), "status": "begun"})  # also after a failure, by requeue
         run.note_job(
             status="running", overrides=list(config.hydra.overrides.task), starts=run.job().get("starts", 0) + 1,
             host=socket.gethostname(), process=os.getpid(), **on_slurm,

@@ -83,7 +83,7 @@ class WandbTracker(WandbLogger):
         if offline is None:
             reason = None if "WANDB_MODE" in os.environ else why_offline()
             offline = reason is not None
-            if offline:
+            if reason is not None:
                 self._say_offline(reason, run_dir)
         # Offline, W&B has nothing to say that the line above did not; and it must not capture the progress bar.
         settings = wandb.Settings(silent=bool(offline), console="off", **_impatient(wandb.Settings))
@@ -103,20 +103,20 @@ class WandbTracker(WandbLogger):
             if self._offline:
                 raise
             wandb.teardown()  # its service has heard that we wanted to be online
-            self._say_offline(str(error), str(self.save_dir))
+            self._say_offline(" ".join(str(error).split()), str(self.save_dir))
             self._offline = True
             return begin(self)
 
     @staticmethod
-    def _say_offline(reason: str | None, run_dir: str) -> None:
+    def _say_offline(reason: str, run_dir: str) -> None:
         log.info("W&B: %s, so this run is kept offline; `wandb sync %s/wandb/*run-*` uploads it.", reason, run_dir)
 
 
 def _impatient(settings: Any) -> dict[str, Any]:
-    """How long W&B may take to begin and to end, in seconds, of a server that is gone: a job that was warned has to be
-    back in the queue before the cluster ends it. What was not uploaded in time stays in the run directory.
+    """How many seconds W&B gets at the end to upload the rest, perhaps to a server that is gone: a job that was warned
+    has to be back in the queue before the cluster ends it. What is not uploaded in time stays in the run directory.
     """
-    limits = {"init_timeout": 30.0, "finish_timeout": 60.0, "finish_timeout_raises": True}
+    limits = {"finish_timeout": 60.0, "finish_timeout_raises": True}
     return {name: limit for name, limit in limits.items() if name in settings.model_fields}  # older ones lack some
 
 
@@ -125,7 +125,7 @@ def agents_run() -> str | None:
     return os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
 
 
-def why_offline(timeout: float = 3.0) -> str | None:
+def why_offline(timeout: float = 10.0) -> str | None:
     """The reason for which W&B cannot be reached from here, or None if it can."""
     url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     host = urlparse(url).hostname or url
