@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BACKEND ?= cpu# cpu or gpu: which build of faiss
 RUN ?= outputs/emoji_ar/demo
+WORKERS ?= auto# how many tests run at once
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
@@ -35,11 +36,15 @@ demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, d
 	$(BIN)/igpt-probe run=$(RUN)
 	@echo "Look at $(RUN)/figures (samples, completions, curve, palette) and $(RUN)/probe/accuracy.png"
 
-test: $(VENV)/.ready-dev ## run all tests
-	$(BIN)/python -m pytest
+# Tests that run at once share the cores, so each process calculates in one thread.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --maxprocesses 8
 
-test-cluster: $(VENV)/.ready-dev ## faults on a real SLURM (root; apt-get install munge slurmctld slurmd slurm-client)
-	IGPT_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
+test: $(VENV)/.ready-dev ## run all tests
+	$(TESTS) -n $(WORKERS)
+
+test-cluster: $(VENV)/.ready-dev ## faults on a real SLURM, which is installed if need be (root, Debian)
+	$(BIN)/python tests/cluster/install.py
+	IGPT_TEST_CLUSTER=1 $(TESTS) -n 2 tests/cluster
 
 lint: $(VENV)/.ready-dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 import zipfile
@@ -9,10 +10,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from igpt.errors import IgptError
+from igpt.files import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +59,19 @@ class RunDirectory:
     def figures(self) -> Path:
         return self.path / "figures"
 
-    def tracking_id(self) -> str:
-        """One id for the trackers (W&B) however often the run is interrupted; made at the first call."""
+    def job(self) -> dict[str, Any]:
+        """What job.json says of this run as a job of a sweep; nothing, if it is none."""
+        return read_job(self.path)
+
+    def note_job(self, **values: Any) -> None:
+        """Add to job.json, or change it."""
+        write_job(self.path, **{**self.job(), **values})
+
+    def tracking_id(self, chosen: str | None = None) -> str:
+        """One id for the trackers (W&B) however often the run is interrupted; at the first call made, or `chosen`."""
         file = self.path / "tracking_id.txt"
         if not file.exists():
-            file.write_text(f"{uuid.uuid4().hex[:10]}\n")
+            file.write_text(f"{chosen or uuid.uuid4().hex[:10]}\n")
         return file.read_text().strip()
 
     def recover_last(self) -> None:
@@ -83,6 +94,18 @@ class RunDirectory:
                 self.last.replace(damaged)
             self.previous.replace(self.last)
             log.warning("%s was damaged (it is now %s); going on from the one before.", self.last, damaged.name)
+
+
+def read_job(folder: Path) -> dict[str, Any]:
+    """The job.json of a folder; empty if there is none."""
+    file = folder / "job.json"
+    return dict(json.loads(file.read_text())) if file.exists() else {}
+
+
+def write_job(folder: Path, **values: Any) -> None:
+    """Write how a job stands, whole or not at all."""
+    with atomic_path(folder / "job.json") as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def is_whole(checkpoint: Path) -> bool:

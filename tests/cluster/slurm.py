@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
@@ -47,8 +48,10 @@ PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1,sched_min_interval=100000
 MinJobAge=86400
+FirstJobId={first_job}
 ReturnToService=2
 KillWait=5
+SlurmdTimeout=20
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=low Nodes={host} Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime=60
 PartitionName=high Nodes={host} MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
@@ -79,8 +82,30 @@ def missing() -> list[str]:
 class Cluster:
     """A running cluster: its commands, and what they say about jobs."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self.environment = environment
+        self.folder = folder
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, *command: str) -> None:
+        """Start one of the cluster's daemons."""
+        with open(self.folder / f"{command[0]}.out", "ab") as log:
+            self.daemons[command[0]] = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def start_node(self) -> None:
+        """Start the node's daemon, and wait until the node takes jobs."""
+        self.start("slurmd", "-D")
+        wait_until(lambda: self.run("sinfo", "-h", "-o", "%T").strip() == "idle", "slurmd did not start", 60)
+
+    def kill_node(self, job: str) -> None:
+        """What the power button does to a node that runs this job: nobody there is warned, or can say good-bye."""
+        self.daemons["slurmd"].kill()
+        self.daemons["slurmd"].wait()
+        for process, *_ in list(processes(job)):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     def run(self, *command: str, cwd: Path | None = None) -> str:
         """What a command prints; it must succeed."""
@@ -108,23 +133,30 @@ class Cluster:
         """Until the job is in one of the states."""
         wait_until(lambda: self.state(job) in states, f"job {job} did not get to {states}", seconds)
 
-    def preempt(self, cwd: Path) -> None:
-        """A job of the higher partition takes the whole node for a moment."""
-        job = self.submit("--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1", cwd=cwd)
+    def preempt(self, cwd: Path, size: str = "--exclusive") -> None:
+        """A job of the higher partition takes the whole node for a moment, or as much of it as `size` says."""
+        job = self.submit("--partition=high", size, "--output=/dev/null", "--wrap=sleep 1", cwd=cwd)
         self.wait(job, "COMPLETED", seconds=90)
 
     def process(self, job: str, rank: int) -> int:
         """The process of a rank of a running job."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                variables = (folder / "environ").read_bytes().split(b"\0")
-                command = (folder / "cmdline").read_bytes()
-            except OSError:
-                continue  # it ended meanwhile
-            wanted = (f"SLURM_JOB_ID={job}".encode(), f"SLURM_PROCID={rank}".encode(), b"SLURM_STEP_ID=0")
-            if b"igpt-train" in command and b"srun" not in command and all(v in variables for v in wanted):
-                return int(folder.name)
+        wanted = {f"SLURM_PROCID={rank}".encode(), b"SLURM_STEP_ID=0"}
+        for process, command, variables in processes(job):
+            if (b"igpt-train" in command or b"submitit" in command) and b"srun" not in command and wanted <= variables:
+                return process
         raise AssertionError(f"job {job} has no process of rank {rank}")
+
+
+def processes(job: str) -> Iterator[tuple[int, bytes, set[bytes]]]:
+    """The processes of a job on this machine, SLURM's own for its steps among them: number, command, environment."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            variables = set((folder / "environ").read_bytes().split(b"\0"))
+        except OSError:
+            continue  # it ended meanwhile
+        if f"SLURM_JOB_ID={job}".encode() in variables or command.startswith(f"slurmstepd: [{job}.".encode()):
+            yield int(folder.name), command, variables
 
 
 @contextmanager
@@ -137,10 +169,11 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     sacct = folder / "bin" / "sacct"
     sacct.write_text(SACCT.format(python=sys.executable))
     sacct.chmod(0o755)
+    port = free_port()
     (folder / "slurm.conf").write_text(
         CONFIGURATION.format(
-            host=socket.gethostname().split(".")[0], folder=folder, cpus=CPUS,
-            controller_port=free_port(), node_port=free_port(),
+            host=socket.gethostname().split(".")[0], folder=folder, cpus=CPUS, controller_port=port,
+            node_port=free_port(), first_job=100 * port,  # two clusters on this machine have no number in common
         )
     )  # fmt: skip
     own = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SUBMITIT"))}
@@ -149,11 +182,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         "SLURM_CONF": str(folder / "slurm.conf"),
         "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin",
     }
-    daemons: list[subprocess.Popen[bytes]] = []
-
-    def start(*command: str) -> None:
-        with open(folder / f"{command[0]}.out", "wb") as log:
-            daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
+    running = Cluster(environment, folder)
 
     def answers(*command: str) -> bool:
         return subprocess.run(command, env=environment, capture_output=True).returncode == 0
@@ -162,26 +191,22 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         key = folder / "munge.key"
         subprocess.run(["mungekey", "--create", f"--keyfile={key}"], env=environment, check=True)
         key.chmod(stat.S_IRUSR | stat.S_IWUSR)
-        start(
+        running.start(
             "munged", "--foreground", "--force", f"--key-file={key}", f"--socket={folder / 'munge.socket'}",
             f"--pid-file={folder / 'munged.pid'}", f"--seed-file={folder / 'munged.seed'}",
             f"--log-file={folder / 'munged.log'}",
         )  # fmt: skip
         wait_until(lambda: (folder / "munge.socket").exists(), "munged did not start", 20)
-        start("slurmctld", "-D", "-c", "-i")
+        running.start("slurmctld", "-D", "-c", "-i")
         wait_until(lambda: answers("scontrol", "ping"), "slurmctld did not start", 30)
-        start("slurmd", "-D")
-        wait_until(
-            lambda: b"idle" in subprocess.run(["sinfo", "-h", "-o", "%T"], env=environment, capture_output=True).stdout,
-            "slurmd did not start", 30,
-        )  # fmt: skip
-        yield Cluster(environment)
+        running.start_node()
+        yield running
     finally:
-        if len(daemons) == 3:
+        if "slurmd" in running.daemons:
             subprocess.run(["scancel", "--full", "--signal=KILL", "--user=root"], env=environment, capture_output=True)
             subprocess.run(["scancel", "--user=root"], env=environment, capture_output=True)
             time.sleep(1)
-        for daemon in reversed(daemons):
+        for daemon in reversed(running.daemons.values()):
             daemon.terminate()
             daemon.wait(30)
 

@@ -1,6 +1,6 @@
 """Faults on a real SLURM: whatever happens to a job, its losses are bitwise those of a run to which nothing happened.
 
-`make test-cluster` runs these; they take some minutes and need Debian's munge, slurmctld, slurmd and slurm-client.
+`make test-cluster` runs these; they take ten minutes and need Debian's munge, slurmctld, slurmd and slurm-client.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import slurm
 from slurm import Cluster, wait_until
+from tracking_server import w_and_b_server
 
 from conftest import SMALL
 
@@ -31,6 +32,7 @@ RECIPE = (
     *SMALL, "trainer=cpu", "callbacks=none", "trainer.val_check_interval=100", "draw_every=999", "save_every=10",
     f"optim.total_steps={STEPS}", f"trainer.max_steps={STEPS}",
 )  # fmt: skip
+SLOW = ("+callbacks.slow._target_=slow.Slow", "+callbacks.slow.seconds=0.05")  # time for something to happen
 LAUNCH = ("hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1")
 
 
@@ -38,8 +40,9 @@ LAUNCH = ("hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.la
 def cluster(tmp_path_factory):
     with slurm.cluster(tmp_path_factory.mktemp("slurm") / "cluster") as running:
         running.environment.update(
-            IGPT_CACHE=str(tmp_path_factory.mktemp("cache")), OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive"
-        )
+            IGPT_CACHE=str(tmp_path_factory.mktemp("cache")), OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive",
+            PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        )  # fmt: skip
         running.environment.pop("WANDB_API_KEY", None)
         yield running
 
@@ -88,8 +91,33 @@ def finished(run):
     return json.loads((run / "summary.json").read_text())["steps"]
 
 
+def job_name(cluster, job):
+    """What SLURM calls a job of an array."""
+    fields = cluster.jobs()[job]
+    return f"{fields['ArrayJobId']}_{fields['ArrayTaskId']}" if "ArrayJobId" in fields else job
+
+
+def tracked(run):
+    """The ids of the runs that W&B has of this one."""
+    return {path.name.rpartition("-")[2] for path in (run / "wandb").glob("*run-*")}
+
+
 def log_of(cwd):
     return "".join(path.read_text() for path in cwd.glob("igpt-*.log"))
+
+
+@pytest.mark.long
+def test_a_time_limit_is_survived(cluster, whole, tmp_path):
+    # SLURM counts in minutes and may warn up to one early; a step that takes a while makes the run longer than that.
+    slow = ("+callbacks.slow._target_=slow.Slow", "+callbacks.slow.seconds=0.5")
+    sweep = launch(
+        cluster, tmp_path, *slow, "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=30", "seed=0"
+    )
+    output, _ = sweep.communicate(timeout=500)
+    run = tmp_path / "sweep" / "0"
+    assert sweep.returncode == 0, output
+    assert starts(run) >= 2
+    assert losses(run) == whole["one"]
 
 
 def test_a_sweep_runs_every_job_and_builds_the_palette_once(cluster, tmp_path, monkeypatch):
@@ -118,22 +146,85 @@ def test_jobs_run_the_code_as_it_was_when_they_were_submitted(cluster, tmp_path)
     assert (tmp_path / "imported").exists()
 
 
-def test_a_sweep_s_job_that_is_preempted_twice_goes_on_exactly(cluster, whole, tmp_path):
-    sweep = launch(cluster, tmp_path, "logger=wandb", "hydra.launcher.partition=low", "seed=0")
+def test_a_sweep_s_job_that_is_preempted_three_times_goes_on_exactly(cluster, whole, tmp_path):
+    sweep = launch(cluster, tmp_path, *SLOW, "logger=wandb", "hydra.launcher.partition=low", "seed=0")
     run = tmp_path / "sweep" / "0"
     after = 0.0
-    for _ in range(2):
+    for _ in range(3):
         wait_for_training(run, after)
         cluster.preempt(tmp_path)
         after = time.time()
     output, _ = sweep.communicate(timeout=300)
     assert sweep.returncode == 0, output
-    assert starts(run) == 3
+    assert starts(run) == 4
     assert finished(run) == STEPS
     assert losses(run) == whole["one"]
-    tracked = {path.name.rpartition("-")[2] for path in (run / "wandb").glob("*run-*")}
-    assert tracked == {(run / "tracking_id.txt").read_text().strip()}
+    assert tracked(run) == {(run / "tracking_id.txt").read_text().strip()}
     assert [path.name for path in (tmp_path / "sweep").iterdir() if path.name.isdigit()] == ["0"]
+
+
+def test_an_array_of_which_two_jobs_are_preempted_goes_on_exactly_and_prints_its_table(cluster, tmp_path):
+    grid = ("optim.lr=1e-3,3e-3", "seed=0,1")
+    cluster.run("igpt-train", "-m", *RECIPE, *grid, "hydra.sweep.dir=whole", cwd=tmp_path)
+    sweep = launch(cluster, tmp_path, *SLOW, "hydra.launcher.partition=low", *grid)
+    runs = [tmp_path / "sweep" / str(number) for number in range(4)]
+    for run in runs:
+        wait_for_training(run)
+    cluster.preempt(tmp_path, "--ntasks=2")
+    shown = cluster.run("igpt-jobs", "sweep=sweep", cwd=tmp_path).splitlines()
+    assert shown[0] == "4 jobs in sweep"
+    assert all("/200" in line and "optim.lr=" in line for line in shown[2:6])
+    assert sum(" RUNNING " in line for line in shown) >= 2
+    output, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, output
+    assert sorted(starts(run) for run in runs) == [1, 1, 2, 2]
+    for run in runs:
+        assert losses(run) == losses(tmp_path / "whole" / run.name)
+    lines = [line.split() for line in output.splitlines()]
+    table = [line for line in lines if line[1:2] == ["finished"]]
+    assert [line[0] for line in table] == ["0", "1", "2", "3"]
+    assert [line[3:5] for line in table] == [
+        [f"optim.lr={lr}", f"seed={seed}"] for lr in ("0.001", "0.003") for seed in (0, 1)
+    ]
+    assert "4 of 4 jobs gave a result" in output
+
+
+def test_a_search_whose_jobs_are_preempted_goes_on_in_the_same_folders(cluster, tmp_path):
+    pytest.importorskip("optuna")
+    search = ("hydra/sweeper=tpe", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "optim.lr=interval(1e-3,1e-2)")
+    sweep = launch(cluster, tmp_path, *SLOW, "hydra.launcher.partition=low", *search)
+    wait_until(lambda: len(list((tmp_path / "sweep").glob("*/checkpoints/last.ckpt"))) == 2, "nobody trains", 150)
+    cluster.preempt(tmp_path)
+    output, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, output
+    runs = [file.parent for file in (tmp_path / "sweep").glob("*/job.json")]
+    assert [starts(run) for run in runs] == [2, 2]
+    assert [finished(run) for run in runs] == [STEPS, STEPS]
+    assert all(sorted(losses(run)) == list(range(STEPS)) for run in runs)
+
+
+@pytest.mark.long
+def test_failed_jobs_are_shown_and_the_others_are_waited_for(cluster, tmp_path):
+    sweep = launch(cluster, tmp_path, *SLOW, "trainer.max_steps=100", "optim.schedule=square,constant", "seed=0,1")
+    runs = [tmp_path / "sweep" / str(number) for number in range(4)]
+    wait_for_training(runs[2])
+    name = json.loads((runs[2] / "job.json").read_text())["slurm"]
+    job = next(job for job in cluster.jobs() if job_name(cluster, job) == name)
+    os.kill(cluster.process(job, 0), signal.SIGKILL)
+    output, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == 1
+    assert output.rstrip().endswith("Error: 3 of 4 jobs of the sweep gave no result; the table says why.")
+    with open(tmp_path / "sweep" / "sweep.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["failed", "failed", "failed", "finished"]
+    assert all("optim.schedule is 'square'" in row["error"] for row in rows[:2])
+    assert "SLURM ended it as FAILED; its log is" in rows[2]["error"]
+    states = {job_name(cluster, job): cluster.state(job) for job in cluster.jobs()}
+    assert [states[row["slurm"]] for row in rows] == ["FAILED", "FAILED", "FAILED", "COMPLETED"]
+    cluster.run("scontrol", "requeue", job)
+    cluster.wait(job, "COMPLETED")
+    assert "FAILED" not in cluster.run("igpt-jobs", "sweep=sweep", cwd=tmp_path).splitlines()[4]
+    assert json.loads((runs[2] / "job.json").read_text())["status"] == "finished"
 
 
 def test_a_plain_job_that_gets_only_sigterm_before_a_preemption_goes_on_exactly(cluster, whole, tmp_path):
@@ -188,6 +279,59 @@ def test_a_killed_process_takes_the_job_along_and_a_requeue_goes_on_exactly(clus
     assert losses(run) == whole["two"]
 
 
+def test_a_node_that_dies_costs_no_more_than_the_steps_after_the_last_checkpoint(cluster, whole, tmp_path):
+    job, run = submit(cluster, tmp_path, *SLOW)
+    wait_until(lambda: (run / "checkpoints" / "previous.ckpt").exists(), "nothing was saved", 120)
+    cluster.kill_node(job)
+    wait_until(lambda: cluster.state(job) == "PENDING", "the controller did not notice", 120)
+    cluster.start_node()
+    cluster.wait(job, "COMPLETED")
+    assert cluster.restarts(job) == 1
+    assert "Going on in" in log_of(tmp_path)
+    assert losses(run) == whole["one"]
+
+
+def test_two_jobs_that_need_the_same_palette_build_it_once(cluster, whole, tmp_path, monkeypatch):
+    monkeypatch.setitem(cluster.environment, "IGPT_CACHE", str(tmp_path / "cache"))
+    jobs = [submit(cluster, tmp_path) for _ in range(2)]
+    for job, _ in jobs:
+        cluster.wait(job, "COMPLETED")
+    logs = [(run / "train.log").read_text() for _, run in jobs]
+    assert sum("Built a palette" in log for log in logs) == 1
+    assert [losses(run) for _, run in jobs] == [whole["one"], whole["one"]]
+
+
+def test_without_a_w_and_b_server_a_run_with_a_key_goes_on_offline(cluster, whole, tmp_path, monkeypatch):
+    monkeypatch.setitem(cluster.environment, "WANDB_API_KEY", "0" * 40)
+    monkeypatch.setitem(cluster.environment, "WANDB_BASE_URL", f"http://127.0.0.1:{slurm.free_port()}")
+    job, run = submit(cluster, tmp_path, *SLOW, "logger=wandb")
+    wait_for_training(run)
+    cluster.preempt(tmp_path)
+    cluster.wait(job, "COMPLETED")
+    assert starts(run) == 2
+    assert f"127.0.0.1 cannot be reached, so this run is kept offline; `wandb sync {run}" in log_of(tmp_path)
+    assert losses(run) == whole["one"]
+    assert tracked(run) == {(run / "tracking_id.txt").read_text().strip()}
+
+
+@pytest.mark.long
+def test_a_w_and_b_server_that_goes_away_keeps_nobody_from_the_queue(cluster, whole, tmp_path, monkeypatch):
+    with w_and_b_server() as url:
+        monkeypatch.setitem(cluster.environment, "WANDB_API_KEY", "0" * 40)
+        monkeypatch.setitem(cluster.environment, "WANDB_BASE_URL", url)
+        job, run = submit(cluster, tmp_path, *SLOW, "logger=wandb")
+        wait_for_training(run)
+    cluster.preempt(tmp_path, "--ntasks=4")
+    cluster.wait(job, "COMPLETED")
+    assert starts(run) == 2
+    assert "127.0.0.1 cannot be reached" in log_of(tmp_path)  # the second time
+    assert losses(run) == whole["one"]
+    assert tracked(run) == {(run / "tracking_id.txt").read_text().strip()}
+    kinds = sorted(path.name.split("run-")[0] for path in (run / "wandb").glob("*run-*"))
+    assert kinds == ["", "offline-"]
+
+
+@pytest.mark.long
 def test_processes_of_torchrun_go_on_exactly(cluster, whole, tmp_path, monkeypatch):
     monkeypatch.setitem(cluster.environment, "GPUS", "2")
     job, run = submit(cluster, tmp_path, script="igpt-torchrun.sbatch")
@@ -196,17 +340,3 @@ def test_processes_of_torchrun_go_on_exactly(cluster, whole, tmp_path, monkeypat
     cluster.wait(job, "COMPLETED")
     assert cluster.restarts(job) == 1
     assert losses(run) == whole["two"]
-
-
-def test_a_time_limit_is_survived(cluster, whole, tmp_path, monkeypatch):
-    # SLURM counts in minutes and may warn up to one early; a step that takes a while makes the run longer than that.
-    slow = ("+callbacks.slow._target_=slow.Slow", "+callbacks.slow.seconds=0.5")
-    monkeypatch.setitem(cluster.environment, "PYTHONPATH", str(Path(__file__).parent))
-    sweep = launch(
-        cluster, tmp_path, *slow, "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=30", "seed=0"
-    )
-    output, _ = sweep.communicate(timeout=500)
-    run = tmp_path / "sweep" / "0"
-    assert sweep.returncode == 0, output
-    assert starts(run) >= 2
-    assert losses(run) == whole["one"]

@@ -125,7 +125,7 @@ def test_wandb_goes_offline_and_keeps_one_id(command, tmp_path, capsys):
     assert len(list((tmp_path / "run" / "wandb").glob(f"offline-run-*-{run_id}"))) == 2
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "sample", "palette", "probe"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "sample", "palette", "probe", "jobs"])
 def test_help_is_a_short_page(name):
     script = Path(sys.executable).with_name(f"igpt-{name}")
     result = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)

@@ -39,8 +39,12 @@ def test_trains_on_two_processes_and_goes_on_in_one(command, tmp_path):
     assert {p.name for p in (tmp_path / "two" / "samples").iterdir()} == {"step_0000002.png", "step_0000004.png"}
 
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    best = [igpt.load(tmp_path / name, device="cpu").log_likelihood(images) for name in ("one", "two")]
-    assert best[1] == pytest.approx(best[0], rel=1e-5)
+    best = [igpt.load(tmp_path / name, device="cpu") for name in ("one", "two")]
+    logits = [loaded.model(loaded.tokenizer.encode(torch.from_numpy(images))) for loaded in best]
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-5)
+    assert logits[0].std() > 1e-3
+    likelihoods = [loaded.log_likelihood(images) for loaded in best]
+    assert likelihoods[1] == pytest.approx(likelihoods[0], rel=1e-5)
 
     for name, trainer in (("one", ()), ("two", ("trainer.strategy=auto", "trainer.devices=1"))):
         command("train", f"run={name}", *trainer, "trainer.max_steps=6")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from statistics import median
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -22,7 +23,11 @@ from igpt.run import RunDirectory
 FEW = (*SMALL, "trainer.max_steps=4", "trainer.val_check_interval=2", "callbacks=none")
 PROCESSES = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 GRID = ("optim.lr=0.01,0.02",)
-SEARCH = ("hydra/sweeper=tpe", "hydra.sweeper.n_trials=2", "optim.lr=tag(log,interval(1e-3,1e-1))")
+# With this seed, the second job has the lower learning rate, and is pruned after two steps.
+SEARCH = (
+    "hydra/sweeper=tpe", "hydra.sweeper.sampler.seed=4", "hydra.sweeper.n_trials=2",
+    "optim.lr=tag(log,interval(1e-6,1e-1))", "callbacks.prune.startup_trials=1", "callbacks.prune.warmup=0.3",
+)  # fmt: skip
 
 
 def sweep_in_processes(cwd, *overrides):
@@ -58,16 +63,61 @@ def test_jobs_of_two_processes_are_those_of_one(command, tmp_path, kind):
     one, two = table(tmp_path / "one"), table(tmp_path / "two")
     assert [row["changed"] for row in two] == [row["changed"] for row in one]
     assert len([p for p in (tmp_path / "two").iterdir() if p.is_dir()]) == 2
+    assert [row["status"] for row in two] == [row["status"] for row in one]
+    assert one[1]["status"] == {"grid": "finished", "search": "pruned"}[kind]
     for row, other in zip(one, two, strict=True):
         expected = losses(tmp_path / row["run"])
-        assert len(expected) == 4 + 2 + 1
+        assert len(expected) == (2 + 1 + 1 if row["status"] == "pruned" else 4 + 2 + 1)
         assert losses(tmp_path / other["run"]) == pytest.approx(expected, rel=1e-5)
     assert losses(tmp_path / one[0]["run"]) != pytest.approx(losses(tmp_path / one[1]["run"]), rel=1e-5)
     assert not (tmp_path / "outputs").exists()  # nobody ran anywhere else
 
 
-def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path):
-    printed = command("train", "-m", *FEW, "optim.schedule=constant,square,cosine", "seed=3", "hydra.sweep.dir=s")
+PRUNED = (
+    "hydra/sweeper=tpe", "optim.lr=choice(1e-6,0.02)", "callbacks.prune.startup_trials=1", "callbacks.prune.warmup=0.4",
+    "optim=adam", "optim.warmup_steps=1", "optim.schedule=constant",
+)  # fmt: skip
+
+
+def validations(run):
+    """What was monitored, by the number of steps done."""
+    found = losses(run).items()
+    return {int(step) + 1: value for (step, name), value in found if name == "val/nats_per_token"}
+
+
+def pruned_at(values, others, warmup_steps, end):
+    """The step at which the median rule ends a job, or None: an implementation of our own."""
+    for step in sorted(values):
+        theirs = [other[step] for other in others if step in other]
+        best = min(value for at, value in values.items() if at <= step)
+        if warmup_steps <= step < end and theirs and best > median(theirs):
+            return step
+    return None
+
+
+def test_hopeless_jobs_of_a_search_end_early(command, tmp_path):
+    pytest.importorskip("optuna")
+    printed = command(
+        "train", "-m", *FEW, *PRUNED, "hydra.sweeper.n_trials=5", "trainer.max_steps=8", "hydra.sweep.dir=s"
+    )
+    rows = table(tmp_path / "s")
+    seen = [validations(tmp_path / row["run"]) for row in rows]
+    expected = [pruned_at(values, seen[:i], 3, 8) for i, values in enumerate(seen)]
+    assert {None} < set(expected)
+    assert 2 not in expected  # which is less than 0.4 of 8
+    assert [max(values) for values in seen] == [step or 8 for step in expected]
+    assert [row["status"] for row in rows] == ["pruned" if step else "finished" for step in expected]
+    for row, values in zip(rows, seen, strict=True):
+        assert float(row["val/nats_per_token"]) == min(values.values())
+        assert (tmp_path / row["run"] / "summary.json").exists()
+    assert "5 of 5 jobs gave a result" in printed
+
+
+def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command("train", "-m", *FEW, "optim.schedule=constant,square,cosine", "seed=3", "hydra.sweep.dir=s")
+    assert caught.value.code == "Error: 1 of 3 jobs of the sweep gave no result; the table says why."
+    printed = capsys.readouterr().out
     rows = table(tmp_path / "s")
     assert [row["status"] for row in rows] == ["finished", "failed", "finished"]
     assert "optim.schedule is 'square'" in rows[1]["error"]
@@ -81,6 +131,8 @@ def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path):
     best = min(values, key=values.get)
     assert f"Best: val/nats_per_token {values[best]:.4f} in {best}" in printed
     assert "2 of 3 jobs gave a result" in printed
+    shown = [line.split() for line in printed.splitlines() if "optim.schedule=" in line and line[0] in "012"]
+    assert [words[:2] for words in shown] == [["0", "finished"], ["1", "failed"], ["2", "finished"]]
     assert Image.open(tmp_path / "s" / "sweep.png").width > 100
 
 

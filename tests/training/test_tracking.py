@@ -1,5 +1,13 @@
 import csv
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
+from igpt.run import RunDirectory
 from igpt.training.tracking import MetricsCSV, why_offline
 
 
@@ -41,3 +49,70 @@ def test_offline_reasons(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY")
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password secret\n")
     assert "cannot be reached" in why_offline()
+
+
+class Refuses(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self):
+        self.do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def key(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_server_that_answers_is_reached_whatever_it_says(key, monkeypatch):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        assert why_offline() is None
+        server.shutdown()
+
+
+TRACK = """
+import logging, wandb
+from igpt.training.tracking import WandbTracker
+logging.basicConfig(level=logging.INFO)
+tracker = WandbTracker(run_dir=".", project="igpt")
+tracker.log_metrics({"loss": 1.0}, 0)
+wandb.finish()
+"""
+
+
+def test_a_server_that_refuses_the_key_leaves_the_run_offline(key, monkeypatch, tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        result = subprocess.run(
+            [sys.executable, "-c", TRACK], cwd=tmp_path, capture_output=True, text=True, timeout=180
+        )
+        server.shutdown()
+    assert result.returncode == 0, result.stderr
+    assert "so this run is kept offline; `wandb sync ./wandb/*run-*` uploads it" in result.stderr
+    run_id = (tmp_path / "tracking_id.txt").read_text().strip()
+    assert list(tmp_path.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(key, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert why_offline(timeout=0.2) == "127.0.0.1 cannot be reached"
+
+
+def test_the_id_of_a_run_stays(tmp_path):
+    for name, chosen in (("one", None), ("two", "chosen1")):
+        run = RunDirectory(tmp_path / name)
+        run.path.mkdir()
+        first = run.tracking_id(chosen)
+        assert first == (chosen or first)
+        assert run.tracking_id() == run.tracking_id("another") == first

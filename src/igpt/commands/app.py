@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,9 +36,9 @@ def run_app(task: Task, config_name: str) -> None:
 
     def job(config: DictConfig) -> Any:
         restore()
-        if HydraConfig.get().mode == RunMode.MULTIRUN and "SUBMITIT_EXECUTOR" not in os.environ:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
             return task(config)  # Hydra takes note of an error, and the other jobs of the sweep go on
-        with shown_on_a_cluster(), one_sentence():
+        with one_sentence():
             return task(config)
 
     try:
@@ -65,7 +64,7 @@ def one_sentence() -> Iterator[None]:
     except RuntimeError as error:
         if type(error).__module__ != "submitit.core.utils":  # which need not be installed
             raise
-        sys.exit(f"Error: {error}\nThis job of the sweep failed; the others go on in the queue.")
+        sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         print("\nStopped; the same command again goes on with what is done.", file=sys.stderr)
         sys.exit(130)
@@ -73,20 +72,6 @@ def one_sentence() -> Iterator[None]:
         if error.filename is None:
             raise
         sys.exit(f"Error: {error.filename}: {error.strerror}; choose a place that can be written, or make room there.")
-
-
-@contextmanager
-def shown_on_a_cluster() -> Iterator[None]:
-    """In a job that submitit runs, Hydra would carry an exception home to whoever submitted it, and let the job end as
-    if all were well. Instead its log gets the traceback, and SLURM the news.
-    """
-    try:
-        yield
-    except Exception:
-        if "SUBMITIT_EXECUTOR" not in os.environ:
-            raise
-        traceback.print_exc()
-        sys.exit(1)
 
 
 def plain(config: Any) -> Any:

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from igpt.commands.app import run_app
+from igpt.commands.table import aligned
 from igpt.errors import IgptError
 
 if TYPE_CHECKING:
@@ -144,7 +145,5 @@ def print_table(rows: list[Row]) -> None:
 
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [names, *([cell(name, row.get(name)) if name in row else "" for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
-    for line in lines:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    print(aligned(lines))
     print()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from igpt.run import find_run
 if TYPE_CHECKING:
     from igpt.data.datamodule import ImageDataModule
     from igpt.pretrained import Pretrained
+
+log = logging.getLogger(__name__)
 
 
 def load_model(config: DictConfig) -> Pretrained:
@@ -48,5 +51,10 @@ def open_data(config: Any, pretrained: Pretrained) -> ImageDataModule:
 def finish_tracking() -> None:
     """Close W&B's run, also after an error and between the jobs of a sweep."""
     wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
+    if wandb is None or wandb.run is None:
+        return
+    folder = wandb.run.settings.sync_dir
+    try:
         wandb.finish()
+    except TimeoutError:
+        log.warning("W&B did not take everything in time; `wandb sync %s` uploads the rest.", folder)

@@ -1,17 +1,15 @@
-"""What a sweep found: sweep.csv, sweep.png and one line about the best job, with every launcher and sweeper."""
+"""What a sweep found: sweep.csv, sweep.png, a table and the best job, with every launcher and sweeper."""
 
 from __future__ import annotations
 
 import atexit
 import csv
 import functools
-import json
 import logging
-import math
 import os
-import re
+import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,21 +17,19 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from igpt.commands.sweep_jobs import Row, number, reached, sweep_rows
+from igpt.commands.table import aligned
 from igpt.errors import IgptError
 from igpt.files import atomic_path
-from igpt.run import RunDirectory
+from igpt.run import RunDirectory, read_job, write_job
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
-
-RECORD = "job.json"  # what a job leaves in its run directory for the table
-
 
 class SweepReport(Callback):
-    """Each job writes down how it ended, where it ran; the sweep's own process makes the table of what it finds.
+    """Each job writes down how it stands, where it runs; the sweep's own process makes the table of what it finds.
 
     A failed job says why, and counts as one without a value, so that the sweeper goes on with the others.
     """
@@ -46,69 +42,74 @@ class SweepReport(Callback):
         atexit.register(self._at_exit)  # after Ctrl-C, and where a launcher stops at an error
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if _is_mine(config):
-            (Path(config.hydra.runtime.output_dir) / RECORD).unlink(missing_ok=True)
+        if not _is_mine(config):
+            return
+        run = RunDirectory(Path(config.hydra.runtime.output_dir))
+        on_slurm = {}
+        if _on_slurm():
+            on_slurm["slurm"] = str(config.hydra.job.id)
+            submitted = Path(config.hydra.sweep.dir) / "slurm" / on_slurm["slurm"]
+            write_job(submitted, **{**read_job(submitted), "status": "begun"})  # also after a failure, by requeue
+        run.note_job(
+            status="running", overrides=list(config.hydra.overrides.task), starts=run.job().get("starts", 0) + 1,
+            host=socket.gethostname(), process=os.getpid(), **on_slurm,
+        )  # fmt: skip
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode != RunMode.MULTIRUN:
             return
-        row: Row = {"status": "finished", "overrides": list(job_return.overrides or ())}
         run = RunDirectory(Path(config.hydra.runtime.output_dir))
-        row |= reached(run, config.monitor, config.monitor_mode)
-        if job_return.status == JobStatus.FAILED:
+        ended: Row = reached(run, config.monitor, config.monitor_mode)
+        failed = job_return.status == JobStatus.FAILED
+        if failed:
             error = job_return._return_value
             foreseen = isinstance(error, IgptError)
             log.error("This job failed: %s", error or repr(error), exc_info=None if foreseen else error)
-            row |= {"status": "failed", "error": " ".join((str(error) or repr(error)).split())}
+            ended |= {"status": "failed", "error": " ".join((str(error) or repr(error)).split())}
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
+        elif run.job().get("status") == "running":
+            ended["status"] = "finished"
         if _is_mine(config):
-            with atomic_path(run.path / RECORD) as temporary:
-                temporary.write_text(json.dumps(row, indent=2) + "\n")
+            run.note_job(**ended)
+        if failed and _on_slurm():
+            sys.exit(1)  # so that SLURM hears of it, too
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         atexit.unregister(self._at_exit)
-        if not self._at_exit():
+        rows = self._at_exit()
+        failed = [row for row in rows if row["status"] not in WITH_RESULT]
+        if len(failed) == len(rows):
             sys.exit("Error: no job of the sweep gave a result.")
+        if failed:
+            sys.exit(f"Error: {len(failed)} of {len(rows)} jobs of the sweep gave no result; the table says why.")
 
 
-def report(folder: Path, monitor: str, mode: str) -> bool:
-    """Write the table and the figure of a sweep, and say which job was best; False if none was."""
+WITH_RESULT = ("finished", "pruned")
+
+
+def report(folder: Path, monitor: str, mode: str) -> list[Row]:
+    """Write the table and the figure of a sweep, print them for a person, say which job was best; the table's rows."""
     rows = sweep_rows(folder)
     write_table(rows, folder / "sweep.csv")
     ranked = rank(rows, monitor, mode)
+    if rows:
+        print(text_table(rows, monitor))
     print(f"{len(ranked)} of {len(rows)} jobs gave a result; the table is {folder / 'sweep.csv'}")
     if ranked:
         draw(rows, ranked, monitor, folder / "sweep.png")
         best = ranked[0]
         print(f"Best: {monitor} {best[monitor]:.4f} in {best['run']}, {' '.join(best['changed']) or 'the only job'}")
-    return bool(ranked)
-
-
-def best_value(metrics: Path, name: str, mode: str) -> float | None:
-    """The best value of a column of metrics.csv, or None if it has none."""
-    if not metrics.exists():
-        return None
-    with open(metrics, newline="", encoding="utf-8") as file:
-        values = [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
-    return _best(mode)([v for v in values if math.isfinite(v)], default=None)
-
-
-def sweep_rows(folder: Path) -> list[Row]:
-    """One row a job below the sweep's folder: how it ended, its overrides, its best values, its run directory.
-
-    `changed` are the overrides in which the jobs differ.
-    """
-    rows = []
-    for file in sorted(folder.rglob(".hydra/overrides.yaml"), key=lambda f: _in_number_order(str(f))):
-        run = file.parent.parent
-        row: Row = {"status": "unfinished", "overrides": list(OmegaConf.load(file))}
-        if (run / RECORD).exists():
-            row |= json.loads((run / RECORD).read_text())
-        rows.append({"job": str(run.relative_to(folder)), **row, "run": str(run)})
-    shared = set.intersection(*(set(row["overrides"]) for row in rows)) if rows else set()
-    for row in rows:
-        row["changed"] = [o for o in row["overrides"] if o not in shared]
     return rows
+
+
+def text_table(rows: Sequence[Row], monitor: str) -> str:
+    """The jobs for a person to read: how each ended, its best value, what is its own; why it failed."""
+    lines = [("job", "status", monitor, "changed", "")]
+    for row in rows:
+        error = row.get("error", "")
+        changed = " ".join(row["changed"])
+        lines.append((row["job"] or row["slurm"], row["status"], number(row.get(monitor)), changed, error))
+    return aligned(lines)
 
 
 def write_table(rows: Sequence[Row], path: Path) -> None:
@@ -122,9 +123,9 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
 
 
 def rank(rows: Sequence[Row], monitor: str, mode: str) -> list[Row]:
-    """The jobs that finished with a value, the best one first."""
-    finished = [row for row in rows if row["status"] == "finished" and row.get(monitor) is not None]
-    return sorted(finished, key=lambda row: row[monitor], reverse=mode == "max")
+    """The jobs that ended with a value, the best one first."""
+    ended = [row for row in rows if row["status"] in WITH_RESULT and row.get(monitor) is not None]
+    return sorted(ended, key=lambda row: row[monitor], reverse=mode == "max")
 
 
 def draw(rows: Sequence[Row], ranked: Sequence[Row], monitor: str, path: Path) -> None:
@@ -151,31 +152,14 @@ def draw(rows: Sequence[Row], ranked: Sequence[Row], monitor: str, path: Path) -
     figures.save(figures.render(figure), path)
 
 
-def reached(run: RunDirectory, monitor: str, mode: str) -> Row:
-    """The best values a job reached: of what is monitored, of accuracy, of the online probe of any layer."""
-    found = {monitor: best_value(run.metrics, monitor, mode)}
-    if not run.metrics.exists():
-        return found
-    with open(run.metrics, newline="", encoding="utf-8") as file:
-        columns = next(csv.reader(file), [])
-    probes = [best_value(run.metrics, c, "max") for c in columns if c.startswith("probe/")]
-    found["val/accuracy"] = best_value(run.metrics, "val/accuracy", "max")
-    found["probe/accuracy"] = max((p for p in probes if p is not None), default=None)
-    return {monitor: found.pop(monitor)} | {name: value for name, value in found.items() if value is not None}
-
-
 def _is_mine(config: DictConfig) -> bool:
     """Whether this is a sweep's job, and the first of its processes if SLURM started several."""
     return config.hydra.mode == RunMode.MULTIRUN and os.environ.get("SLURM_PROCID", "0") == "0"
 
 
-def _best(mode: str) -> Callable[..., Any]:
-    return max if mode == "max" else min
-
-
-def _in_number_order(text: str) -> list[tuple[int, str]]:
-    """A sort key that puts 2 before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+def _on_slurm() -> bool:
+    """Whether submitit runs this process as a job."""
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
 def _numbers(texts: Sequence[str]) -> list[float]:

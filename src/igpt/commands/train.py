@@ -35,7 +35,7 @@ def train(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from igpt.commands.launch import run_apart, runs_apart
-    from igpt.commands.sweep_report import best_value
+    from igpt.commands.sweep_jobs import best_value
     from igpt.training.preemption import Interrupted, stop_signals
 
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))

@@ -8,13 +8,15 @@ from typing import Any
 import pytorch_lightning as pl
 
 from igpt.run import RunDirectory
+from igpt.training.agreement import AnyOf
 from igpt.training.preemption import Interrupted, stop_signals
 from igpt.training.tracking import MetricsCSV
 
 
 class KeepLast(pl.Callback):
     """Saves to `path` every `every_n_steps` steps and at the end. When somebody asks to stop (Ctrl-C, SIGTERM, SLURM's
-    SIGUSR2), saves at the end of the running step and raises :class:`Interrupted`.
+    SIGUSR2), saves at the end of the running step and raises :class:`Interrupted`; several processes do so after the
+    step that follows, since they have to hear of each other first.
 
     The checkpoint before the newest stays beside it as previous.ckpt.
     """
@@ -24,9 +26,11 @@ class KeepLast(pl.Callback):
         self.every_n_steps = every_n_steps
         self._saving_is_due = False
         self._stopping = False
+        self._stop_requested = AnyOf()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stop_signals.defer()
+        self._stop_requested.open()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -43,7 +47,7 @@ class KeepLast(pl.Callback):
         if _validation_is_due(trainer):
             return  # a run that goes on from here would miss that validation; save after the next step
         # A signal reaches the processes at different moments, so they agree on it after every step.
-        if trainer.strategy.reduce_boolean_decision(stop_signals.requested, all=False):
+        if self._stop_requested.ask(stop_signals.requested):
             self._save(trainer)
             self._stopping = True  # before the next step, when this one's metrics are written too
         elif self._saving_is_due:
@@ -51,6 +55,7 @@ class KeepLast(pl.Callback):
             self._saving_is_due = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop_requested.hear()
         self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:

@@ -6,14 +6,17 @@ import csv
 import logging
 import netrc
 import os
-import socket
+import ssl
+import urllib.request
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlparse
 
 import pytorch_lightning as pl
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -75,28 +78,66 @@ class WandbTracker(WandbLogger):
         """`offline=None` finds out: without a key or a reachable server, the run is kept in `run_dir` for later."""
         import wandb  # a second, which runs without it need not wait
 
-        run_id = RunDirectory(Path(run_dir)).tracking_id() if rank_zero_only.rank == 0 else None  # type: ignore[attr-defined]
+        run = RunDirectory(Path(run_dir))
+        run_id = run.tracking_id(agents_run()) if rank_zero_only.rank == 0 else None  # type: ignore[attr-defined]
         if offline is None:
-            offline = "WANDB_MODE" not in os.environ and (reason := why_offline()) is not None
-            if offline:
-                log.info(
-                    "W&B: %s, so this run is kept offline; `wandb sync %s/wandb/*run-*` uploads it.", reason, run_dir
-                )
+            reason = None if "WANDB_MODE" in os.environ else why_offline()
+            offline = reason is not None
+            if reason is not None:
+                self._say_offline(reason, run_dir)
         # Offline, W&B has nothing to say that the line above did not; and it must not capture the progress bar.
-        settings = wandb.Settings(silent=bool(offline), console="off")
+        settings = wandb.Settings(silent=bool(offline), console="off", **_impatient(wandb.Settings))
         super().__init__(save_dir=run_dir, id=run_id, resume="allow", offline=bool(offline), settings=settings, **init)
         self._wandb_init.pop("anonymous", None)  # Lightning passes it on, and W&B warns that it is no more
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's run; offline, if a server that answered is none that a run can begin with."""
+        import wandb
 
-def why_offline(timeout: float = 3.0) -> str | None:
+        begin = WandbLogger.experiment.fget  # type: ignore[attr-defined]
+        try:
+            return begin(self)
+        except wandb.Error as error:
+            if self._offline:
+                raise
+            wandb.teardown()  # its service has heard that we wanted to be online
+            self._say_offline(" ".join(str(error).split()), str(self.save_dir))
+            self._offline = True
+            return begin(self)
+
+    @staticmethod
+    def _say_offline(reason: str, run_dir: str) -> None:
+        log.info("W&B: %s, so this run is kept offline; `wandb sync %s/wandb/*run-*` uploads it.", reason, run_dir)
+
+
+def _impatient(settings: Any) -> dict[str, Any]:
+    """How many seconds W&B gets at the end to upload the rest, perhaps to a server that is gone: a job that was warned
+    has to be back in the queue before the cluster ends it. What is not uploaded in time stays in the run directory.
+    """
+    limits = {"finish_timeout": 60.0, "finish_timeout_raises": True}
+    return {name: limit for name, limit in limits.items() if name in settings.model_fields}  # older ones lack some
+
+
+def agents_run() -> str | None:
+    """The id of the run that a W&B sweep agent started this process for."""
+    return os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
+
+
+def why_offline(timeout: float = 10.0) -> str | None:
     """The reason for which W&B cannot be reached from here, or None if it can."""
-    url = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
-    host = url.hostname or ""
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    host = urlparse(url).hostname or url
     if not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(host):
         return "no API key is set (`wandb login` sets one)"
     try:
-        socket.create_connection((host, url.port or 443), timeout).close()
-    except OSError:
+        urllib.request.urlopen(url, timeout=timeout).close()  # through a proxy, if the environment names one
+    except HTTPError:
+        return None  # it answers
+    except URLError as error:
+        return None if isinstance(error.reason, ssl.SSLError) else f"{host} cannot be reached"
+    except (OSError, ValueError):
         return f"{host} cannot be reached"
     return None
 

@@ -1,0 +1,80 @@
+"""igpt-jobs: how the jobs of a sweep stand, while they wait, run, or are done."""
+
+from __future__ import annotations
+
+import getpass
+import subprocess
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from igpt.commands.app import run_app
+from igpt.commands.sweep_jobs import LOSS, Row, best_value, number, progress, sweep_rows
+from igpt.commands.table import aligned
+from igpt.errors import IgptError
+from igpt.run import RunDirectory
+
+
+def main() -> None:
+    """The console script."""
+    run_app(jobs, "jobs")
+
+
+def jobs(config: DictConfig) -> None:
+    """Print one line for each job of the sweep."""
+    folder = newest_sweep() if config.sweep is None else Path(config.sweep).expanduser()
+    rows = sweep_rows(folder)
+    if not rows:
+        raise IgptError(f"There is no job of a sweep in {folder}; give the folder of one, sweep=FOLDER.")
+    states = slurm_states() if any("slurm" in row for row in rows) else {}
+    monitor = monitored(rows)
+    print(f"{len(rows)} jobs in {folder}")
+    heads = ("job", "status", "SLURM", "step", LOSS, monitor[0], "restarts", "changed", "run")
+    print(aligned([heads, *(line(row, monitor, states) for row in rows)]))
+    for row in rows:
+        if "error" in row:
+            print(f"Job {row['job'] or row['slurm']}: {row['error']}")
+
+
+def line(row: Row, monitor: tuple[str, str], states: dict[str, str]) -> tuple[str, ...]:
+    """The texts of a job's line."""
+    job = row.get("slurm", "")
+    state = f"{job} {states.get(job, '')}".strip()
+    if not row["run"]:  # it waits
+        return ("", row["status"], state, "", "", "", "", " ".join(row["changed"]), "")
+    run = RunDirectory(Path(row["run"]))
+    reached = progress(run)
+    best = best_value(run.metrics, *monitor)
+    step = f"{reached.get('step', 0)}/{OmegaConf.load(run.config).trainer.max_steps}"
+    restarts = str(row.get("starts", 1) - 1)
+    numbers = (step, number(reached.get(LOSS)), number(best), restarts)
+    return (row["job"], row["status"], state, *numbers, " ".join(row["changed"]), row["run"])
+
+
+def newest_sweep() -> Path:
+    """The sweep below outputs/ that began last; its folder's name is the time."""
+    folders = sorted(Path("outputs").glob("*/*_sweep"), key=lambda folder: folder.name)
+    if not folders:
+        raise IgptError("There is no sweep below outputs/ here; give the folder of one, sweep=FOLDER.")
+    return folders[-1]
+
+
+def monitored(rows: list[Row]) -> tuple[str, str]:
+    """What the jobs are compared by, and whether more of it is better (max) or less (min)."""
+    runs = [row["run"] for row in rows if row["run"]]
+    if not runs:
+        return "val/nats_per_token", "min"
+    config = OmegaConf.load(RunDirectory(Path(runs[0])).config)
+    return config.monitor, config.monitor_mode
+
+
+def slurm_states() -> dict[str, str]:
+    """The state of each of the user's jobs that SLURM remembers, by SLURM's name; nothing where there is no SLURM."""
+    names = ("--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T|%r")
+    try:
+        answer = subprocess.run(["squeue", *names], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    found = (text.split("|") for text in answer.stdout.splitlines())
+    # The reason is of interest while a job waits.
+    return {job: f"{state} ({reason})" if state == "PENDING" else state for job, state, reason in found}

@@ -1,0 +1,99 @@
+"""Ends the hopeless jobs of a search early: those that are worse than the others were at the same step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+
+from igpt.run import RunDirectory
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+log = logging.getLogger(__name__)
+
+RUN = "igpt/run"  # the attribute of a trial that names its run directory
+
+
+class PruneHopeless(pl.Callback):
+    """After each validation, tells Optuna's study the value of `monitor`. When the best of them is worse than the
+    median of what others had at that step (the median rule of Vizier, Golovin et al. 2017), training ends, and the run
+    is evaluated like any other.
+
+    Nothing is pruned in the first part of training (`warmup`, a share of its steps), nor before `startup_trials` others
+    are done. A run that is no job of a search, or no longer, trains to its end.
+    """
+
+    def __init__(
+        self, run_dir: str, storage: str, study: str, monitor: str, warmup: float = 0.2, startup_trials: int = 5
+    ) -> None:
+        self.run = RunDirectory(Path(run_dir))
+        self.storage = storage
+        self.study = study
+        self.monitor = monitor
+        self.warmup = warmup
+        self.startup_trials = startup_trials
+        self._trial: Trial | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        job = self.run.job()
+        if trainer.is_global_zero and job.get("status") == "running":
+            warmup_steps = int(self.warmup * trainer.max_steps)
+            study = open_study(self.storage, self.study, self.startup_trials, warmup_steps)
+            self._trial = find_trial(study, job["overrides"], str(self.run.path))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.strategy.broadcast(self._is_hopeless(trainer)):
+            return
+        trainer.should_stop = True
+        if trainer.is_global_zero:
+            log.info("Other jobs of the search were better at step %d; this one ends here.", trainer.global_step)
+            self.run.note_job(status="pruned")
+
+    def _is_hopeless(self, trainer: pl.Trainer) -> bool:
+        """What Optuna says of this job, in the process of rank 0."""
+        if self._trial is None:
+            return False
+        from optuna.exceptions import StorageInternalError
+
+        try:
+            self._trial.report(float(trainer.callback_metrics[self.monitor]), trainer.global_step)
+            return trainer.global_step < trainer.max_steps and self._trial.should_prune()
+        except StorageInternalError as error:  # other jobs write, too; no reason to lose this one
+            log.warning("The study of the search could not be reached (%s); training goes on.", error)
+            return False
+
+
+def open_study(storage: str, name: str, startup_trials: int, warmup_steps: int) -> Study:
+    """The study that a sweeper keeps, with the rule by which its trials are pruned."""
+    import optuna
+
+    pruner = optuna.pruners.MedianPruner(startup_trials, warmup_steps)
+    return optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+
+
+def find_trial(study: Study, overrides: Sequence[str], run: str) -> Trial | None:
+    """The running trial that a job with these overrides is, of which the sweeper tells jobs nothing but the values.
+
+    Of several with the same values, each run takes one and keeps it when it goes on after an interruption.
+    """
+    from optuna import Trial
+    from optuna.trial import TrialState
+
+    values = dict(override.split("=", 1) for override in overrides)
+    found = [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if trial.params and all(values.get(name) == str(value) for name, value in trial.params.items())
+        if trial.user_attrs.get(RUN, run) == run
+    ]
+    if not found:
+        return None
+    # The sweeper's latest; older ones without a run are left of a search that was killed.
+    trial = Trial(study, max(found, key=lambda trial: (RUN in trial.user_attrs, trial.number))._trial_id)
+    trial.set_user_attr(RUN, run)
+    return trial
