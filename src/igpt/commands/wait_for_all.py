@@ -48,13 +48,23 @@ class PatientJob:
     def results(self) -> list[JobReturn]:
         """Wait for the end of the job; the result of each of its processes."""
         try:
-            return self.job.results()
+            return self._results()
         except (UncompletedJobError, FailedJobError) as error:
             log.error("%s", error)  # which has the end of the job's log
             self._note_failure()
         failed = JobReturn()
         failed.status, failed.return_value = JobStatus.COMPLETED, None  # what sweepers go on after
         return [failed]
+
+    def _results(self) -> list[JobReturn]:
+        """The results; those of a job whose node died when it has come back from the queue and ended."""
+        while True:
+            try:
+                return self.job.results()
+            except UncompletedJobError:
+                self.job.watcher.clear()  # which would not ask again about a job that it saw ended
+                if self.job.done(force_check=True):
+                    raise
 
     def _note_failure(self) -> None:
         """For the table, if the job could not write down itself how it ended."""
