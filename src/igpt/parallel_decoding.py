@@ -11,6 +11,10 @@ from igpt.errors import IgptError
 from igpt.model.transformer import Transformer
 from igpt.sampling import check_choice, choose
 
+# MaskGIT's own 4.5 settles the likeliest colour first, which is the background, until little else is left of a picture;
+# benchmarks/masked_drawing.py measures what this one gives.
+CHOICE_TEMPERATURE = 20.0
+
 
 def still_unknown(unknown: Tensor, done: int, passes: int) -> Tensor:
     """How many of each image's `unknown` (B,) tokens are left after `done` of `passes` passes: the cosine schedule,
@@ -35,7 +39,7 @@ def decode_parallel(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 1.0,
-    choice_temperature: float = 4.5,
+    choice_temperature: float = CHOICE_TEMPERATURE,
 ) -> Tensor:
     """Pictures (B, T) with the `tokens` (B, T) where they are known, and drawn ones where `unknown` (B, T) is True.
 

@@ -18,7 +18,7 @@ from igpt.model.cache import cache_bytes
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Masked, Task, predict_classes, task_from_state
-from igpt.parallel_decoding import decode_parallel
+from igpt.parallel_decoding import CHOICE_TEMPERATURE, decode_parallel
 from igpt.run import RunDirectory, find_checkpoint, find_run
 from igpt.sampling import generate
 from igpt.tokenizers import Ordered, Palette, Tokenizer, from_state, palette_of
@@ -254,6 +254,7 @@ class Pretrained:
         n: int,
         generator: torch.Generator,
         passes: int = 16,
+        choice_temperature: float = CHOICE_TEMPERATURE,
         cache_dtype: torch.dtype | None = None,
         compile: bool = False,
         **how: Any,
@@ -264,7 +265,9 @@ class Pretrained:
         given, total = prompt.shape[1], self.model.config.n_positions
         tokens = F.pad(prompt, (0, total - given)).repeat_interleave(n, dim=0)
         unknown = (torch.arange(total, device=self.device) >= given).expand_as(tokens)
-        return decode_parallel(self.model, tokens, unknown, generator, passes, **how)
+        return decode_parallel(
+            self.model, tokens, unknown, generator, passes, choice_temperature=choice_temperature, **how
+        )
 
     def _pictures_at_once(self, cache_dtype: torch.dtype | None) -> int:
         """As many as a batch has, or fewer, so that keys and values fit: into half of what a GPU has free, or into
