@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--model", choices=PRESETS, default="nano")
     parser.add_argument("--side", type=int, default=32, help="pixels a side")
     parser.add_argument("--colours", type=int, default=512)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 2, 8])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads; by default torch's own choice")
     parser.add_argument("--passes", type=int, default=8, help="of the uncached loop, evenly spaced, that are timed")

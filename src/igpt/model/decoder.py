@@ -19,28 +19,27 @@ from igpt.model.transformer import Transformer
 
 
 class Decoder:
-    """Goes on from a cache that has seen a prompt. It copies no weights, and needs no gradients."""
+    """Goes on from a cache that has seen a prompt. It copies no matrices, and needs no gradients."""
 
     def __init__(self, model: Transformer, cache: KVCache) -> None:
         config = model.config
         self.cache, self.n_head = cache, config.n_head
         self.embedding, self.positions = model.token_embedding.weight, model.position_embedding.weight
+        # x / rms(x) is sqrt(C) x / hypot(|x|, sqrt(C eps)). The factor is in the gains, and so is the quick GELU's.
+        scale = math.sqrt(config.n_embd)
+        self.floor = self.positions.new_tensor(scale * math.sqrt(model.norm.eps))
         self.blocks = [
             (
-                block.attn_norm.gain,
+                scale * block.attn_norm.gain,
                 block.attn.qkv.weight.T,
                 block.attn.out.weight.T,
-                block.mlp_norm.gain,
+                1.702 * scale * block.mlp_norm.gain,
                 block.mlp.fc.weight.T,
                 block.mlp.out.weight.T,
             )
             for block in model.blocks
         ]
-        self.gain, self.head = model.norm.gain, model.head.weight.T
-        # x / rms(x) = sqrt(C) x / hypot(|x|, sqrt(C eps)). The factor goes into the product that follows, for nothing.
-        self.scale = math.sqrt(config.n_embd)
-        self.floor = self.gain.new_tensor(math.sqrt(config.n_embd * model.norm.eps))
-        self.nothing = self.gain.new_zeros(1)
+        self.gain, self.head = scale * model.norm.gain, model.head.weight.T
 
     def next_logits(self, token: Tensor) -> Tensor:
         """Logits (B, V) of what comes after `token` (B,), which follows what the cache has seen."""
@@ -53,12 +52,11 @@ class Decoder:
             new[2 * i + 1].copy_(v)
             y = F.scaled_dot_product_attention(q.to(cache_dtype), known[2 * i], known[2 * i + 1]).to(dtype)
             x = torch.addmm(x, y.reshape(x.shape), attn_out)
-            # The quick GELU, silu(1.702 x) / 1.702, with its factors inside of the products around it.
-            hidden = F.silu(self.project(x, mlp_gain, fc, 1.702), inplace=True)
+            hidden = F.silu(self.project(x, mlp_gain, fc), inplace=True)  # quick GELU(x) = silu(1.702 x) / 1.702
             x = torch.addmm(x, hidden, mlp_out, alpha=1 / 1.702)
         return self.project(x, self.gain, self.head)
 
-    def project(self, x: Tensor, gain: Tensor, weight: Tensor, factor: float = 1.0) -> Tensor:
-        """The product of norm(x) (B, C) and a transposed weight (C, n), times a factor."""
+    def project(self, x: Tensor, gain: Tensor, weight: Tensor) -> Tensor:
+        """The product of norm(x) (B, C), times the factors in `gain`, and a transposed weight (C, n)."""
         length = torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.floor)
-        return torch.addmm(self.nothing, x / length * gain, weight, beta=0, alpha=factor * self.scale)
+        return torch.mm(x / length * gain, weight)
