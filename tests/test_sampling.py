@@ -158,7 +158,7 @@ def test_a_masked_model_does_not_draw():
         generate(model, torch.empty(1, 0, dtype=torch.long))
 
 
-@pytest.mark.parametrize(("pictures", "threads"), [(1, 1), (2**17, 2)])
+@pytest.mark.parametrize(("pictures", "threads"), [(1, 1), (2**19, 2)])
 def test_small_steps_take_one_thread_and_leave_the_setting_as_it_was(tiny, pictures, threads):
     found = torch.get_num_threads()
     torch.set_num_threads(2)

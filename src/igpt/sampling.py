@@ -14,7 +14,7 @@ from igpt.model.cache import KVCache
 from igpt.model.decoder import Decoder
 from igpt.model.transformer import Transformer
 
-SMALL_STEP = 2**17  # products of numbers in one operation, for which a second thread is not worth waiting for
+SMALL_STEP = 2**19  # products of numbers in one operation, for which a second thread is not worth waiting for
 
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
