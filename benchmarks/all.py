@@ -1,6 +1,6 @@
 """All benchmarks, one after the other, and their main figures in one table at the end.
 
-python benchmarks/all.py                   on a CPU, in about a quarter of an hour
+python benchmarks/all.py                   on a CPU, in about ten minutes
 python benchmarks/all.py palette loader    only these, beside the tables there are
 python benchmarks/all.py --gpu             on a GPU: the paper's sizes, compiled, in bfloat16
 """

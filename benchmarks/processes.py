@@ -30,6 +30,8 @@ def work(rank: int, processes: int, threads: int, arguments: argparse.Namespace,
     """One process: its share of each batch; the first one reports the seconds of the steps and the last loss."""
     torch.set_num_threads(threads)
     device = torch.device(arguments.device, rank) if arguments.device == "cuda" else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     torch.manual_seed(0)
     config = TransformerConfig(**PRESETS[arguments.model], vocab_size=512, n_positions=arguments.side**2)
     model: nn.Module = Transformer(config).to(device)

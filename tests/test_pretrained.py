@@ -2,16 +2,23 @@
 
 import pytest
 import torch
+from torch import nn
 
+from conftest import random_weights
 from igpt.batch import TokenBatch
-from igpt.objectives.tasks import Autoregressive
+from igpt.model.config import TransformerConfig
+from igpt.objectives.tasks import Autoregressive, Masked
 from igpt.pretrained import Pretrained
 from igpt.tokenizers import Palette
 
 
-@pytest.fixture
-def pretrained(tiny):
-    return Pretrained(tiny, Palette(torch.rand(11, 3).numpy() * 255), Autoregressive())
+@pytest.fixture(params=[Autoregressive(), Masked()], ids=["ar", "mlm"])
+def pretrained(request):
+    shape = {"n_layer": 2, "n_head": 2, "n_embd": 16, "vocab_size": 11, "n_positions": 16}
+    model = random_weights(TransformerConfig(**shape, causal=request.param.causal))
+    trained = Pretrained(model, Palette(torch.rand(11, 3).numpy() * 255), request.param)
+    trained.class_head, trained.votes = nn.Linear(16, 3), 3
+    return trained
 
 
 def batch_of(images):
@@ -33,13 +40,15 @@ def limit_memory(monkeypatch, model, most):
     return fitted
 
 
-@pytest.mark.parametrize("ask", ["nats", "batch_features"])
-def test_a_batch_that_does_not_fit_is_done_in_halves(pretrained, monkeypatch, ask):
+@pytest.mark.parametrize(("ask", "passes"), [("nats", 1), ("batch_features", 2), ("predict", 3)])
+def test_a_batch_that_does_not_fit_is_done_in_halves(pretrained, monkeypatch, ask, passes):
+    how = {"masks": 2} if ask == "batch_features" else {}
     batch = batch_of(7)
-    expected = getattr(pretrained, ask)(batch)
+    expected = getattr(pretrained, ask)(batch, **how)
     fitted = limit_memory(monkeypatch, pretrained.model, 2)
-    torch.testing.assert_close(getattr(pretrained, ask)(batch), expected)
-    assert fitted == [1, 2, 2, 2]
+    torch.testing.assert_close(getattr(pretrained, ask)(batch, **how), expected)
+    each = 1 if pretrained.task.causal else passes
+    assert fitted == [images for images in (1, 2, 2, 2) for _ in range(each)]
 
 
 def test_an_image_that_does_not_fit_alone_is_an_error(pretrained, monkeypatch):

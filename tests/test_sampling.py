@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from conftest import random_weights
 from igpt.errors import IgptError
@@ -81,7 +82,13 @@ def test_the_cache_has_the_bytes_and_the_precision_asked_for(tiny):
     assert cache.storage.nbytes == cache_bytes(tiny.config, 3, torch.bfloat16)
     tokens = torch.randint(11, (3, 8))
     with torch.no_grad():
-        torch.testing.assert_close(tiny.prompt_logits(tokens[:, :7], cache), tiny(tokens)[:, 7], rtol=0.1, atol=0.1)
+        expected = tiny(F.pad(tokens, (0, 8)))
+        torch.testing.assert_close(tiny.prompt_logits(tokens[:, :5], cache), expected[:, 5], rtol=0.1, atol=0.1)
+        decoder = Decoder(tiny, cache)
+        for position in range(6, 9):
+            logits = decoder.next_logits(tokens[:, position - 1])
+            torch.testing.assert_close(logits, expected[:, position], rtol=0.1, atol=0.1)
+            assert not torch.equal(logits, expected[:, position])
     assert generate(tiny, tokens, cache_dtype=torch.bfloat16).shape == (3, 16)
 
 

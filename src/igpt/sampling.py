@@ -101,7 +101,7 @@ def generate(
 
 @contextmanager
 def threads_for_steps(model: Transformer, batch_size: int) -> Iterator[None]:
-    """Inside of this block, a CPU works with one thread if the steps of `batch_size` pictures are small.
+    """Inside of this block, torch's CPU operations take one thread if the steps of `batch_size` pictures are small.
 
     Threads wait for each other after every operation: no gain where one takes microseconds, and, as soon as another
     program wants a core, a loss of a factor of ten or more.

@@ -209,6 +209,7 @@ def test_a_mask_ratio_that_is_none(command):
 
 def test_impossible_sampling_settings(command, trained):
     assert "top_p in (0, 1]" in message_of(command, "sample", f"run={trained}", "sampling.top_p=0")
+    assert "choose high" in message_of(command, "sample", f"run={trained}", "matmul_precision=fast")
     assert "choose bfloat16" in message_of(command, "sample", f"run={trained}", "sampling.cache_dtype=int4")
     assert "given is 2" in message_of(command, "sample", f"run={trained}", "n=0", "given=2")
 

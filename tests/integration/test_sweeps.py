@@ -1,6 +1,7 @@
 """Sweeps: jobs of several processes are those of one, a failed job stops nobody, and a table says what came out."""
 
 import csv
+import json
 import math
 import os
 import signal
@@ -112,6 +113,11 @@ def test_hopeless_jobs_of_a_search_end_early(command, tmp_path):
         assert (tmp_path / row["run"] / "summary.json").exists()
     assert "5 of 5 jobs gave a result" in printed
 
+    run, steps = next((tmp_path / row["run"], step) for row, step in zip(rows, expected, strict=True) if step)
+    (run / "summary.json").unlink()  # as if its report had been interrupted
+    command("train", f"run={run}")
+    assert json.loads((run / "summary.json").read_text())["steps"] == steps
+
 
 def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -134,6 +140,16 @@ def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path, caps
     shown = [line.split() for line in printed.splitlines() if "optim.schedule=" in line and line[0] in "012"]
     assert [words[:2] for words in shown] == [["0", "finished"], ["1", "failed"], ["2", "finished"]]
     assert Image.open(tmp_path / "s" / "sweep.png").width > 100
+
+
+def test_a_job_that_failed_and_runs_again_is_a_finished_one(command, tmp_path):
+    with pytest.raises(SystemExit):
+        command("train", "-m", *FEW, "optim.schedule=square", "hydra.sweep.dir=s")
+    assert table(tmp_path / "s")[0]["error"]
+    command("train", "-m", *FEW, "optim.schedule=constant", "hydra.sweep.dir=s")
+    (row,) = table(tmp_path / "s")
+    assert row["status"] == "finished"
+    assert not row["error"]
 
 
 def test_a_sweep_of_failures_is_an_error(command, tmp_path):

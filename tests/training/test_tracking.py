@@ -80,12 +80,13 @@ def test_a_server_that_answers_is_reached_whatever_it_says(key, monkeypatch):
 
 
 TRACK = """
-import logging, wandb
+import logging, os, wandb
 from igpt.training.tracking import WandbTracker
 logging.basicConfig(level=logging.INFO)
 tracker = WandbTracker(run_dir=".", project="igpt")
 tracker.log_metrics({"loss": 1.0}, 0)
 wandb.finish()
+assert "WANDB_MODE" not in os.environ  # the next job of a sweep finds out for itself
 """
 
 
@@ -107,6 +108,11 @@ def test_a_server_that_says_nothing_is_not_waited_for(key, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert why_offline(timeout=0.2) == "127.0.0.1 cannot be reached"
+
+
+def test_an_address_that_is_none_is_not_reached(key, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:80x")
+    assert why_offline() == "127.0.0.1 cannot be reached"
 
 
 def test_the_id_of_a_run_stays(tmp_path):

@@ -25,6 +25,8 @@ def load_model(config: DictConfig) -> Pretrained:
 
     from igpt.pretrained import load
 
+    if config.matmul_precision not in ("high", "highest"):
+        raise IgptError(f"matmul_precision is '{config.matmul_precision}'; choose high (TF32) or highest.")
     pretrained = load(config.run, config.device, config.checkpoint)
     if pretrained.device.type == "cuda":
         torch.set_float32_matmul_precision(config.matmul_precision)

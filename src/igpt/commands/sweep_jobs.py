@@ -92,8 +92,10 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _is_alive(process: int) -> bool:
+def _is_alive(process: int | None) -> bool:
     """Whether another process of this machine is there."""
+    if process is None:
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -50,8 +50,10 @@ class SweepReport(Callback):
             on_slurm["slurm"] = str(config.hydra.job.id)
             submitted = Path(config.hydra.sweep.dir) / "slurm" / on_slurm["slurm"]
             write_job(submitted, **{**read_job(submitted), "status": "begun"})  # also after a failure, by requeue
-        run.note_job(
-            status="running", overrides=list(config.hydra.overrides.task), starts=run.job().get("starts", 0) + 1,
+        before = run.job()
+        status = "pruned" if before.get("status") == "pruned" else "running"
+        write_job(  # anew: what an earlier start said of its end is over
+            run.path, status=status, overrides=list(config.hydra.overrides.task), starts=before.get("starts", 0) + 1,
             host=socket.gethostname(), process=os.getpid(), **on_slurm,
         )  # fmt: skip
 
@@ -115,9 +117,9 @@ def text_table(rows: Sequence[Row], monitor: str) -> str:
 def write_table(rows: Sequence[Row], path: Path) -> None:
     """The table of the jobs, whole or not at all."""
     known = ("job", "status", "changed", "run", "error", "overrides")
-    numbers = sorted({name for row in rows for name in row} - set(known))
+    others = sorted({name for row in rows for name in row} - set(known))
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, (*known[:3], *numbers, *known[3:]))
+        writer = csv.DictWriter(file, (*known[:3], *others, *known[3:]))
         writer.writeheader()
         writer.writerows({k: " ".join(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows)
 

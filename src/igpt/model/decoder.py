@@ -19,7 +19,7 @@ from igpt.model.transformer import Transformer
 
 
 class Decoder:
-    """Goes on from a cache that has seen a prompt. It copies no matrices, and needs no gradients."""
+    """Goes on from a cache that has seen a prompt; to be used without gradients. It copies no matrices."""
 
     def __init__(self, model: Transformer, cache: KVCache) -> None:
         config = model.config

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytorch_lightning as pl
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 RUN = "igpt/run"  # the attribute of a trial that names its run directory
 
@@ -41,37 +43,50 @@ class PruneHopeless(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         job = self.run.job()
-        if trainer.is_global_zero and job.get("status") == "running":
-            warmup_steps = int(self.warmup * trainer.max_steps)
-            study = open_study(self.storage, self.study, self.startup_trials, warmup_steps)
-            self._trial = find_trial(study, job["overrides"], str(self.run.path))
+        if job.get("status") == "pruned":  # and interrupted before its report was done
+            log.info("This job was pruned; it is not trained on unless you say ~callbacks.prune.")
+            trainer.should_stop = True
+        elif trainer.is_global_zero and job.get("status") == "running":
+            self._trial = self._ask(lambda: self._find_trial(job["overrides"], trainer.max_steps), otherwise=None)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.strategy.broadcast(self._is_hopeless(trainer)):
+        if trainer.sanity_checking or not trainer.strategy.broadcast(
+            self._ask(lambda: self._is_hopeless(trainer), otherwise=False)
+        ):
             return
         trainer.should_stop = True
         if trainer.is_global_zero:
             log.info("Other jobs of the search were better at step %d; this one ends here.", trainer.global_step)
             self.run.note_job(status="pruned")
 
+    def _find_trial(self, overrides: Sequence[str], max_steps: int) -> Trial | None:
+        study = open_study(self.storage, self.study, self.startup_trials, int(self.warmup * max_steps))
+        return find_trial(study, overrides, str(self.run.path))
+
     def _is_hopeless(self, trainer: pl.Trainer) -> bool:
         """What Optuna says of this job, in the process of rank 0."""
         if self._trial is None:
             return False
-        from optuna.exceptions import StorageInternalError
+        self._trial.report(float(trainer.callback_metrics[self.monitor]), trainer.global_step)
+        return trainer.global_step < trainer.max_steps and self._trial.should_prune()
 
+    @staticmethod
+    def _ask(question: Callable[[], Answer], otherwise: Answer) -> Answer:
+        """Optuna's answer. A study that is locked by other jobs, gone, or done with this one is no reason to stop."""
         try:
-            self._trial.report(float(trainer.callback_metrics[self.monitor]), trainer.global_step)
-            return trainer.global_step < trainer.max_steps and self._trial.should_prune()
-        except StorageInternalError as error:  # other jobs write, too; no reason to lose this one
-            log.warning("The study of the search could not be reached (%s); training goes on.", error)
-            return False
+            return question()
+        except Exception as error:  # of Optuna, its database, or the file system
+            log.warning("The study of the search could not be asked (%s); training goes on.", error)
+            return otherwise
 
 
 def open_study(storage: str, name: str, startup_trials: int, warmup_steps: int) -> Study:
     """The study that a sweeper keeps, with the rule by which its trials are pruned."""
     import optuna
 
+    file = Path(storage.removeprefix("sqlite:///"))
+    if storage.startswith("sqlite:///") and not file.exists():
+        raise FileNotFoundError(f"there is no {file}")  # SQLite would make an empty one
     pruner = optuna.pruners.MedianPruner(startup_trials, warmup_steps)
     return optuna.load_study(study_name=name, storage=storage, pruner=pruner)
 
@@ -84,7 +99,7 @@ def find_trial(study: Study, overrides: Sequence[str], run: str) -> Trial | None
     from optuna import Trial
     from optuna.trial import TrialState
 
-    values = dict(override.split("=", 1) for override in overrides)
+    values = dict(override.split("=", 1) for override in overrides if "=" in override)
     found = [
         trial
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

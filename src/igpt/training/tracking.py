@@ -9,7 +9,9 @@ import os
 import ssl
 import urllib.request
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -97,19 +99,32 @@ class WandbTracker(WandbLogger):
         import wandb
 
         begin = WandbLogger.experiment.fget  # type: ignore[attr-defined]
-        try:
-            return begin(self)
-        except wandb.Error as error:
-            if self._offline:
-                raise
-            wandb.teardown()  # its service has heard that we wanted to be online
-            self._say_offline(" ".join(str(error).split()), str(self.save_dir))
-            self._offline = True
-            return begin(self)
+        with _mode_as_it_was():
+            try:
+                return begin(self)
+            except wandb.Error as error:
+                if self._offline:
+                    raise
+                wandb.teardown()  # its service has heard that we wanted to be online
+                self._say_offline(" ".join(str(error).split()), str(self.save_dir))
+                self._offline = True
+                return begin(self)
 
     @staticmethod
     def _say_offline(reason: str, run_dir: str) -> None:
         log.info("W&B: %s, so this run is kept offline; `wandb sync %s/wandb/*run-*` uploads it.", reason, run_dir)
+
+
+@contextmanager
+def _mode_as_it_was() -> Iterator[None]:
+    """Lightning sets WANDB_MODE for an offline run; the next job of the sweep shall find out for itself."""
+    found = os.environ.get("WANDB_MODE")
+    try:
+        yield
+    finally:
+        os.environ.pop("WANDB_MODE", None)
+        if found is not None:
+            os.environ["WANDB_MODE"] = found
 
 
 def _impatient(settings: Any) -> dict[str, Any]:
@@ -137,7 +152,7 @@ def why_offline(timeout: float = 10.0) -> str | None:
         return None  # it answers
     except URLError as error:
         return None if isinstance(error.reason, ssl.SSLError) else f"{host} cannot be reached"
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return f"{host} cannot be reached"
     return None
 
