@@ -68,3 +68,11 @@ def test_a_pruned_job_that_starts_again_trains_no_further(begin, tmp_path):
     make_study(tmp_path)
     _, trainer = begin("pruned")
     assert trainer.should_stop
+
+
+def test_a_wrong_name_of_what_is_monitored_is_an_error(begin, tmp_path):
+    make_study(tmp_path)
+    callback, trainer = begin()
+    trainer.callback_metrics = {}
+    with pytest.raises(KeyError):
+        callback.on_validation_end(trainer, None)

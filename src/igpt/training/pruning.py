@@ -50,9 +50,11 @@ class PruneHopeless(pl.Callback):
             self._trial = self._ask(lambda: self._find_trial(job["overrides"], trainer.max_steps), otherwise=None)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.strategy.broadcast(
-            self._ask(lambda: self._is_hopeless(trainer), otherwise=False)
-        ):
+        if trainer.sanity_checking:
+            return
+        value = float(trainer.callback_metrics[self.monitor])  # a name that is wrong is an error in every process
+        hopeless = self._ask(lambda: self._is_hopeless(value, trainer.global_step, trainer.max_steps), otherwise=False)
+        if not trainer.strategy.broadcast(hopeless):
             return
         trainer.should_stop = True
         if trainer.is_global_zero:
@@ -63,12 +65,12 @@ class PruneHopeless(pl.Callback):
         study = open_study(self.storage, self.study, self.startup_trials, int(self.warmup * max_steps))
         return find_trial(study, overrides, str(self.run.path))
 
-    def _is_hopeless(self, trainer: pl.Trainer) -> bool:
+    def _is_hopeless(self, value: float, step: int, max_steps: int) -> bool:
         """What Optuna says of this job, in the process of rank 0."""
         if self._trial is None:
             return False
-        self._trial.report(float(trainer.callback_metrics[self.monitor]), trainer.global_step)
-        return trainer.global_step < trainer.max_steps and self._trial.should_prune()
+        self._trial.report(value, step)
+        return step < max_steps and self._trial.should_prune()
 
     @staticmethod
     def _ask(question: Callable[[], Answer], otherwise: Answer) -> Answer:
