@@ -131,7 +131,13 @@ class Cluster:
 
     def wait(self, job: str, *states: str, seconds: float = 240) -> None:
         """Until the job is in one of the states."""
-        wait_until(lambda: self.state(job) in states, f"job {job} did not get to {states}", seconds)
+        try:
+            wait_until(lambda: self.state(job) in states, f"job {job} did not get to {states}", seconds)
+        except AssertionError as error:
+            fields = self.jobs()[job]
+            log = Path(fields.get("StdOut", os.devnull))
+            said = log.read_text() if log.exists() else f"It has no log {log}"
+            raise AssertionError(f"{error}: {fields}\n{said}") from None
 
     def preempt(self, cwd: Path, size: str = "--exclusive") -> None:
         """A job of the higher partition takes the whole node for a moment, or as much of it as `size` says."""

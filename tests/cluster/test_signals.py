@@ -1,9 +1,12 @@
 """What a signal does at which moment, and which of them sends a job back into the queue. These need no cluster."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
+from conftest import SMALL
 from igpt.training.preemption import Interrupted, StopSignals
 
 SCONTROL = """#!/bin/sh
@@ -55,6 +58,40 @@ def test_before_training_a_signal_ends_the_command_once(number):
             signal.raise_signal(number)
         signal.raise_signal(number)  # SLURM repeats itself while the command winds up
         signal.raise_signal(signal.SIGTERM)
+
+
+SIGNAL_AT_IMPORT = """
+import os, signal, sys
+from igpt.commands.train import main
+
+class Sender:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+sys.meta_path.insert(0, Sender())
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["hydra", "igpt.conf", "torch", "pytorch_lightning"])
+def test_a_signal_ends_the_command_quietly_whatever_is_being_imported(module, tmp_path):
+    command = [sys.executable, "-c", SIGNAL_AT_IMPORT.format(module=module), *SMALL, "trainer=cpu"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (130, "")
+    assert "nats per token" not in result.stdout
+
+
+def test_a_signal_that_one_job_noted_is_obeyed_by_the_next_one():
+    signals = StopSignals()
+    with pytest.raises(SystemExit) as stop, signals.listen():
+        with signals.listen():
+            signals.defer()
+            signal.raise_signal(signal.SIGTERM)
+        with signals.listen():
+            pytest.fail("it began")
+    assert stop.value.code == 130
 
 
 def test_in_training_a_signal_is_noted_and_obeyed_afterwards():

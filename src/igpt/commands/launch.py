@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from igpt.errors import IgptError
 from igpt.run import RunDirectory, stored_arguments
+from igpt.training.preemption import SIGNALS
 
 
 def runs_apart(config: DictConfig) -> bool:
@@ -35,7 +36,7 @@ def runs_apart(config: DictConfig) -> bool:
 def run_apart(run: RunDirectory) -> None:
     """Run the job whose configuration lies in the run directory as a plain command, which starts its processes itself.
 
-    Nothing of this process changes, whatever happens to the other. Ctrl-C and SIGTERM are handed on, and the command
+    Nothing of this process changes, whatever happens to the other. Ctrl-C and the like are handed on, and the command
     then ends as the other one did.
     """
     job = HydraConfig.get().job
@@ -70,12 +71,12 @@ def show_and_keep(lines: IO[str], kept: deque[str]) -> None:
 
 @contextmanager
 def handing_on_signals(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Inside of this block, Ctrl-C and SIGTERM go to another process, which knows what to save."""
+    """Inside of this block, signals go to another process, which knows what to save."""
 
     def hand_on(number: int, frame: Any) -> None:
         process.send_signal(number)
 
-    found = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    found = {number: signal.signal(number, hand_on) for number in SIGNALS}
     try:
         yield
     finally:

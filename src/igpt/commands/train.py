@@ -6,25 +6,27 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
-from igpt.commands.app import plain, run_app
 from igpt.errors import IgptError
 from igpt.run import RunDirectory, find_checkpoint, resume_arguments, resume_command
+from igpt.training.preemption import Interrupted, stop_signals
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from omegaconf import DictConfig
 
     from igpt.data.datamodule import ImageDataModule
 
 
 def main() -> None:
     """The console script."""
-    try:
-        sys.argv[1:] = resume_arguments(sys.argv[1:])
-    except IgptError as error:
-        sys.exit(f"Error: {error}")
-    run_app(train, "train")
+    with stop_signals.listen():  # before Hydra and torch are imported, which takes long enough for a signal to come
+        from igpt.commands.app import run_app
+
+        try:
+            sys.argv[1:] = resume_arguments(sys.argv[1:])
+        except IgptError as error:
+            sys.exit(f"Error: {error}")
+        run_app(train, "train")
 
 
 def train(config: DictConfig) -> float | None:
@@ -36,17 +38,13 @@ def train(config: DictConfig) -> float | None:
 
     from igpt.commands.launch import run_apart, runs_apart
     from igpt.commands.sweep_jobs import best_value
-    from igpt.training.preemption import Interrupted, stop_signals
 
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
     if runs_apart(config):
         run_apart(run)
         return best_value(run.metrics, config.monitor, config.monitor_mode)
-    with stop_signals.listen():  # before torch is imported, which takes long enough for a signal to come
-        try:
-            train_and_report(config)
-        except Interrupted:
-            stop_signals.leave()
+    with stop_signals.listen():
+        train_and_report(config)
     return best_value(run.metrics, config.monitor, config.monitor_mode)
 
 
@@ -60,7 +58,6 @@ def train_and_report(config: DictConfig) -> None:
 
     from igpt.commands.build import build_data, build_objective, build_trainer, starting_point
     from igpt.commands.runs import finish_tracking
-    from igpt.training.preemption import Interrupted, stop_signals
 
     log = logging.getLogger(__name__)
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
@@ -98,6 +95,7 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     from pytorch_lightning.callbacks import Timer
 
     from igpt import figures
+    from igpt.commands.app import plain
     from igpt.pretrained import load
     from igpt.tokenizers import palette_of
     from igpt.training.report import drawings, evaluate, palette_figures, write_json

@@ -38,11 +38,20 @@ class StopSignals:
 
     @contextmanager
     def listen(self) -> Iterator[None]:
-        """Handle the signals inside of this block."""
+        """Handle the signals inside of this block, and end the process by :meth:`leave` when one is obeyed there.
+
+        A command says it twice: as a whole, and for each job, which submitit runs without the command around it.
+        """
+        if self._found:
+            self.obey()  # what the job before this one has noted and did not come to
+            yield
+            return
         self._received, self._deferred = set(), False
         self._found = {number: signal.signal(number, self._note) for number in SIGNALS}
         try:
             yield
+        except Interrupted:
+            self.leave()
         finally:
             for number, handler in self._found.items():
                 signal.signal(number, handler)
@@ -83,7 +92,7 @@ class StopSignals:
     def leave(self) -> NoReturn:
         """End this process after :class:`Interrupted`: back into the queue if SLURM asked, else as Ctrl-C does.
 
-        To be called inside of :meth:`listen`, by all processes, when what has to be saved is saved.
+        By all processes, when what has to be saved is saved.
         """
         if not self._slurm_asked():
             sys.exit(130)
