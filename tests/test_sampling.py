@@ -1,3 +1,5 @@
+import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -14,7 +16,7 @@ from igpt.model.config import TransformerConfig
 from igpt.model.decoder import Decoder
 from igpt.objectives.tasks import Autoregressive
 from igpt.pretrained import Pretrained
-from igpt.sampling import choose, filter_logits, generate, threads_for_steps
+from igpt.sampling import choose, filter_logits, generate, is_small_step, torch_threads
 from igpt.tokenizers import Palette
 
 
@@ -134,7 +136,8 @@ def test_pictures_are_drawn_as_many_at_once_as_their_cache_fits(tiny, monkeypatc
 def test_choices_are_those_of_multinomial():
     logits = torch.randn(50, 9)
     expected = torch.multinomial((logits / 0.7).softmax(-1), 1, generator=torch.Generator().manual_seed(5))[:, 0]
-    torch.testing.assert_close(choose(logits, torch.Generator().manual_seed(5), temperature=0.7), expected)
+    noise = torch.empty(50, 9).exponential_(generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(choose(logits, noise, temperature=0.7), expected)
 
 
 def test_samples_follow_the_models_distribution(tiny):
@@ -165,13 +168,41 @@ def test_a_masked_model_does_not_draw():
         generate(model, torch.empty(1, 0, dtype=torch.long))
 
 
-@pytest.mark.parametrize(("pictures", "threads"), [(1, 1), (2**19, 2)])
-def test_small_steps_take_one_thread_and_leave_the_setting_as_it_was(tiny, pictures, threads):
-    found = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with threads_for_steps(tiny, pictures):
-            assert torch.get_num_threads() == threads
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(found)
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_pictures_are_the_same_however_many_threads_draw_them(tiny, monkeypatch, temperature):
+    drew = set()
+
+    def noting(*arguments, **how):
+        drew.add(threading.get_ident())
+        return choose(*arguments, **how)
+
+    monkeypatch.setattr("igpt.sampling.choose", noting)
+    pictures = []
+    for n in (1, 2, 5):
+        with torch_threads(n):
+            generator = torch.Generator().manual_seed(0)
+            pictures.append(generate(tiny, torch.zeros(3, 2, dtype=torch.long), generator, temperature, n=2))
+    assert torch.equal(pictures[0], pictures[1])
+    assert torch.equal(pictures[0], pictures[2])
+    assert len(drew) > 1
+
+
+def test_what_stops_one_thread_stops_them_all(tiny, monkeypatch):
+    steps = []
+
+    def failing(logits, noise, **how):
+        steps.append(len(logits))
+        if len(steps) == 8:
+            raise KeyboardInterrupt
+        time.sleep(0.05)
+        return logits.argmax(dim=-1)
+
+    monkeypatch.setattr("igpt.sampling.choose", failing)
+    with torch_threads(2), pytest.raises(KeyboardInterrupt):
+        generate(tiny, torch.zeros(4, 1, dtype=torch.long))
+    assert len(steps) < 12  # of 29
+
+
+@pytest.mark.parametrize(("pictures", "small"), [(1, True), (2**19, False)])
+def test_steps_of_few_pictures_of_a_small_model_are_small(tiny, pictures, small):
+    assert is_small_step(tiny, pictures) == small

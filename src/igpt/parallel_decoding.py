@@ -9,7 +9,7 @@ from torch import Tensor
 
 from igpt.errors import IgptError
 from igpt.model.transformer import Transformer
-from igpt.sampling import check_choice, choose
+from igpt.sampling import check_choice, choose, exponential_noise
 
 # MaskGIT's own 4.5 settles the likeliest colour first, which is the background, until little else is left of a picture;
 # benchmarks/masked_drawing.py measures what this one gives.
@@ -53,7 +53,8 @@ def decode_parallel(
     counts = unknown.sum(dim=1)
     for done in range(1, min(passes, int(counts.max())) + 1):
         logits = model(tokens, unknown)[unknown].float()  # (M, V) for the M unknown tokens
-        drawn = choose(logits, generator, temperature, top_k, top_p)
+        race = exponential_noise(logits.shape, logits.device, generator, temperature)
+        drawn = choose(logits, race, temperature, top_k, top_p)
         log_p = logits.log_softmax(dim=-1).gather(1, drawn[:, None])[:, 0]
         noise = choice_temperature * (1 - done / passes) * gumbel(log_p, generator)
         tokens = tokens.masked_scatter(unknown, drawn)

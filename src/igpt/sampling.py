@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +16,10 @@ from torch.nn import functional as F
 from igpt.errors import IgptError
 from igpt.model.cache import KVCache
 from igpt.model.decoder import Decoder
+from igpt.model.native import NativeDecoder, can_decode
 from igpt.model.transformer import Transformer
 
+Step = Callable[[Tensor], Tensor]  # one more token of each picture (B,) in, logits (B, V) of what comes after it out
 SMALL_STEP = 2**19  # products of numbers in one operation, for which a second thread is not worth waiting for
 
 
@@ -34,20 +40,24 @@ def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int | None = 
 
 
 def choose(
-    logits: Tensor,
-    generator: torch.Generator | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
+    logits: Tensor, noise: Tensor | None, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0
 ) -> Tensor:
-    """One token (B,) for each row of logits (B, V); temperature 0 takes the likeliest.
+    """One token (B,) for each row of logits (B, V), decided by `noise` (B, V); without noise, the likeliest.
 
-    The exponential race draws what torch.multinomial draws, which on a GPU would wait for the device at every step.
+    The race of exponential variables draws what torch.multinomial draws, which on a GPU would wait for the device.
     """
-    if temperature == 0:
+    if noise is None:
         return logits.argmax(dim=-1)
-    probabilities = filter_logits(logits, temperature, top_k, top_p).softmax(dim=-1)
-    return (probabilities / torch.empty_like(probabilities).exponential_(1, generator=generator)).argmax(dim=-1)
+    return (filter_logits(logits, temperature, top_k, top_p).softmax(dim=-1) / noise).argmax(dim=-1)
+
+
+def exponential_noise(
+    shape: torch.Size, device: torch.device, generator: torch.Generator | None, temperature: float
+) -> Tensor | None:
+    """What decides between tokens; nothing at temperature 0."""
+    if temperature == 0:
+        return None
+    return torch.empty(shape, device=device, dtype=torch.float32).exponential_(generator=generator)
 
 
 def check_choice(temperature: float, top_k: int | None, top_p: float) -> None:
@@ -76,8 +86,9 @@ def generate(
 
     One full pass for the prompt, which its n pictures share, then one position a step. Temperature 0 takes the
     likeliest token each time. `generator` must live on the model's device. `cache_dtype` is the precision of the keys
-    and values; None is that of the weights. `compile` makes one graph of a step; it is meant for
-    GPUs, where launching a step's many kernels may take longer than running them.
+    and values; None is that of the weights. `compile` makes one graph of a step; it is meant for GPUs, where launching
+    a step's many kernels may take longer than running them. On a CPU, :mod:`~igpt.model.native` takes the steps where
+    it can, and torch's threads share the pictures.
     """
     if not model.config.causal:
         raise IgptError("This model was trained with the masked objective; only an autoregressive model generates.")
@@ -90,33 +101,90 @@ def generate(
     logits = model.prompt_logits(prompt, cache).repeat_interleave(n, dim=0)
     if n > 1:
         cache = cache.repeat(n)
-    with threads_for_steps(model, len(tokens)):
-        step = compiled_step(model, cache) if compile else Decoder(model, cache).next_logits
-        tokens[:, given] = choose(logits, generator, temperature, top_k, top_p)
-        for position in range(given + 1, total):
-            logits = step(tokens[:, position - 1])
-            tokens[:, position] = choose(logits, generator, temperature, top_k, top_p)
+    # All of it beforehand, so that no picture depends on who draws the others, and when.
+    noise = exponential_noise(torch.Size([total - given, *logits.shape]), logits.device, generator, temperature)
+    drawing = Drawing(tokens, given, noise, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
+    drawing.add(logits)
+    if compile:
+        drawing.finish(compiled_step(model, cache))
+    elif can_decode(model, cache):
+        finish_in_threads(drawing, model, cache)
+    else:
+        with torch_threads(1 if is_small_step(model, len(tokens)) else torch.get_num_threads()):
+            drawing.finish(Decoder(model, cache).next_logits)
     return tokens
 
 
-@contextmanager
-def threads_for_steps(model: Transformer, batch_size: int) -> Iterator[None]:
-    """Inside of this block, torch's CPU operations take one thread if the steps of `batch_size` pictures are small.
-
-    Threads wait for each other after every operation: no gain where one takes microseconds, and, as soon as another
-    program wants a core, a loss of a factor of ten or more.
+@dataclass
+class Drawing:
+    """Pictures that are begun: tokens (B, T), of which the first `known` are there, the noise (N, B, V) of the last N
+    positions, and the options of :func:`choose`.
     """
-    products = batch_size * model.blocks[0].mlp.fc.weight.numel()  # of the largest matrix product
+
+    tokens: Tensor
+    known: int
+    noise: Tensor | None
+    how: dict[str, Any]
+
+    def add(self, logits: Tensor) -> None:
+        """Choose the next token of each picture, by logits (B, V)."""
+        noise = None if self.noise is None else self.noise[self.known - self.tokens.shape[1]]
+        self.tokens[:, self.known] = choose(logits, noise, **self.how)
+        self.known += 1
+
+    @torch.inference_mode()
+    def finish(self, step: Step, stop: threading.Event | None = None) -> None:
+        """Go on until the pictures are whole, or `stop` is set; `step` has seen all known tokens but the last."""
+        while self.known < self.tokens.shape[1] and not (stop and stop.is_set()):
+            self.add(step(self.tokens[:, self.known - 1]))
+
+    def split(self, n: int) -> list[Drawing]:
+        """The same as n drawings of some pictures each."""
+        noise = [None] * n if self.noise is None else self.noise.tensor_split(n, dim=1)
+        shares = zip(self.tokens.tensor_split(n), noise, strict=True)
+        return [Drawing(tokens, self.known, its_noise, self.how) for tokens, its_noise in shares]
+
+
+def finish_in_threads(drawing: Drawing, model: Transformer, cache: KVCache) -> None:
+    """Go on by native steps in as many threads as torch has, each with its share of the pictures.
+
+    They never wait for each other, so that it matters little if another program wants a core.
+    """
+    n, stop = min(len(drawing.tokens), torch.get_num_threads()), threading.Event()
+    with torch_threads(1), ThreadPoolExecutor(n) as pool:
+        work = [
+            pool.submit(share.finish, NativeDecoder(model, its_cache).next_logits, stop)
+            for share, its_cache in zip(drawing.split(n), cache.split(n), strict=True)
+        ]
+        try:
+            wait(work, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()  # the pool waits for all of them
+    for done in work:
+        done.result()
+
+
+@contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """Inside of this block, torch's CPU operations take n threads."""
     found = torch.get_num_threads()
-    if products < SMALL_STEP:
-        torch.set_num_threads(1)
+    torch.set_num_threads(n)
     try:
         yield
     finally:
         torch.set_num_threads(found)
 
 
-def compiled_step(model: Transformer, cache: KVCache) -> Callable[[Tensor], Tensor]:
+def is_small_step(model: Transformer, batch_size: int) -> bool:
+    """Whether operations on `batch_size` pictures are too small for several threads.
+
+    Threads wait for each other after every operation: no gain where one takes microseconds, and, as soon as another
+    program wants a core, a loss of a factor of ten or more.
+    """
+    return batch_size * model.blocks[0].mlp.fc.weight.numel() < SMALL_STEP  # products in the largest operation
+
+
+def compiled_step(model: Transformer, cache: KVCache) -> Step:
     """A step for one token (B,) a call, as one compiled graph; on a GPU, a CUDA graph."""
     step = torch.compile(model.step, mode="reduce-overhead", dynamic=False)
     torch._dynamo.mark_static_address(cache.storage)  # written in place, which a CUDA graph allows only then

@@ -84,14 +84,21 @@ def test_a_signal_ends_the_command_quietly_whatever_is_being_imported(module, tm
 
 
 def test_a_signal_that_one_job_noted_is_obeyed_by_the_next_one():
-    signals = StopSignals()
-    with pytest.raises(SystemExit) as stop, signals.listen():
+    signals, began = StopSignals(), []
+
+    def jobs():
         with signals.listen():
-            signals.defer()
-            signal.raise_signal(signal.SIGTERM)
-        with signals.listen():
-            pytest.fail("it began")
+            for number in range(3):
+                with signals.listen():
+                    began.append(number)
+                    signals.defer()
+                    if number == 1:
+                        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stop:
+        jobs()
     assert stop.value.code == 130
+    assert began == [0, 1]
 
 
 def test_in_training_a_signal_is_noted_and_obeyed_afterwards():

@@ -46,6 +46,13 @@ class KVCache:
         known = self.storage[:, :, :, : self.length]
         return known[:, :, :, -1:].unbind(), known.unbind()
 
+    def split(self, n: int) -> list[KVCache]:
+        """The same keys and values as n caches of some sequences each, which grow apart."""
+        parts = [KVCache(storage) for storage in self.storage.tensor_split(n, dim=1)]
+        for part in parts:
+            part.length = self.length
+        return parts
+
     def repeat(self, n: int) -> KVCache:
         """A new cache with each sequence n times, copies next to each other."""
         both, batch, *rest = self.storage.shape
