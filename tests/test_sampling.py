@@ -16,7 +16,15 @@ from igpt.model.config import TransformerConfig
 from igpt.model.decoder import Decoder
 from igpt.objectives.tasks import Autoregressive
 from igpt.pretrained import Pretrained
-from igpt.sampling import choose, filter_logits, generate, is_small_step, torch_threads
+from igpt.sampling import (
+    bytes_a_picture,
+    choose,
+    exponential_noise,
+    filter_logits,
+    generate,
+    is_small_step,
+    torch_threads,
+)
 from igpt.tokenizers import Palette
 
 
@@ -127,7 +135,7 @@ def test_pictures_are_drawn_as_many_at_once_as_their_cache_fits(tiny, monkeypatc
         return generate(model, prompt, generator, n=n, **how)
 
     monkeypatch.setattr("igpt.pretrained.generate", counting)
-    pretrained.cache_limit = fit * cache_bytes(tiny.config, 1)
+    pretrained.drawing_limit = fit * bytes_a_picture(tiny.config, torch.float32)
     np.testing.assert_array_equal(pretrained.complete(images, n, temperature=0), whole)
     assert sum(at_once) == 4 * n
     assert max(at_once) <= fit
@@ -201,6 +209,18 @@ def test_what_stops_one_thread_stops_them_all(tiny, monkeypatch):
     with torch_threads(2), pytest.raises(KeyboardInterrupt):
         generate(tiny, torch.zeros(4, 1, dtype=torch.long))
     assert len(steps) < 12  # of 29
+
+
+def test_what_a_picture_takes_is_what_is_kept_for_it(tiny, monkeypatch):
+    kept = []
+
+    def noting(*arguments):
+        kept.append(exponential_noise(*arguments))
+        return kept[-1]
+
+    monkeypatch.setattr("igpt.sampling.exponential_noise", noting)
+    generate(tiny, torch.empty(3, 0, dtype=torch.long))
+    assert kept[0].nbytes + tiny.new_cache(3).storage.nbytes == 3 * bytes_a_picture(tiny.config, torch.float32)
 
 
 @pytest.mark.parametrize(("pictures", "small"), [(1, True), (2**19, False)])

@@ -14,13 +14,12 @@ from torch.nn import functional as F
 
 from igpt.batch import TokenBatch
 from igpt.errors import IgptError
-from igpt.model.cache import cache_bytes
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Masked, Task, predict_classes, task_from_state
 from igpt.parallel_decoding import CHOICE_TEMPERATURE, decode_parallel
 from igpt.run import RunDirectory, find_checkpoint, find_run
-from igpt.sampling import generate
+from igpt.sampling import bytes_a_picture, generate
 from igpt.tokenizers import Ordered, Palette, Tokenizer, from_state, palette_of
 
 Images = NDArray[np.uint8]  # (N, H, W, 3)
@@ -92,7 +91,7 @@ class Pretrained:
     Images are uint8 arrays (N, H, W, 3).
     """
 
-    cache_limit = 2 * 2**30  # bytes of keys and values while drawing, where a GPU does not say what it has free
+    drawing_limit = 2 * 2**30  # bytes of keys, values and noise, where a GPU does not say what it has free
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, task: Task, batch_size: int = 64) -> None:
         self.model = model.eval()
@@ -270,10 +269,10 @@ class Pretrained:
         )
 
     def _pictures_at_once(self, cache_dtype: torch.dtype | None) -> int:
-        """As many as a batch has, or fewer, so that keys and values fit: into half of what a GPU has free, or into
-        `cache_limit` bytes.
+        """As many as a batch has, or fewer, so that drawing fits: into half of what a GPU has free, or into
+        `drawing_limit` bytes.
         """
         on_gpu = self.device.type == "cuda"
-        room = torch.cuda.mem_get_info(self.device)[0] // 2 if on_gpu else self.cache_limit
-        each = cache_bytes(self.model.config, 1, cache_dtype or self.model.head.weight.dtype)
+        room = torch.cuda.mem_get_info(self.device)[0] // 2 if on_gpu else self.drawing_limit
+        each = bytes_a_picture(self.model.config, cache_dtype or self.model.head.weight.dtype)
         return max(1, min(self.batch_size, room // each))

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from igpt.errors import IgptError
-from igpt.model.cache import KVCache
+from igpt.model.cache import KVCache, cache_bytes
+from igpt.model.config import TransformerConfig
 from igpt.model.decoder import Decoder
 from igpt.model.native import NativeDecoder, can_decode
 from igpt.model.transformer import Transformer
@@ -58,6 +59,11 @@ def exponential_noise(
     if temperature == 0:
         return None
     return torch.empty(shape, device=device, dtype=torch.float32).exponential_(generator=generator)
+
+
+def bytes_a_picture(config: TransformerConfig, cache_dtype: torch.dtype) -> int:
+    """What :func:`generate` keeps for each picture: keys, values and the noise."""
+    return cache_bytes(config, 1, cache_dtype) + 4 * config.n_positions * config.vocab_size
 
 
 def check_choice(temperature: float, top_k: int | None, top_p: float) -> None:
