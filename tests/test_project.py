@@ -1,6 +1,7 @@
 """The project's own files agree with each other."""
 
 import configparser
+from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
 
@@ -35,6 +36,13 @@ def test_every_folder_with_code_or_configuration_is_packaged(setup):
         for path in base.rglob("__init__.py")
     }
     assert found | {"igpt.conf.experiment"} == listed
+
+
+def test_every_other_file_of_the_package_is_packaged(setup):
+    patterns = [p for names in setup["options.package_data"].values() for p in names.replace(",", " ").split()]
+    files = [path.name for path in (ROOT / "src" / "igpt").rglob("*.*") if path.suffix not in (".py", ".pyc")]
+    assert "decoder.c" in files
+    assert [name for name in files if not any(fnmatch(name, pattern) for pattern in patterns)] == []
 
 
 def test_model_presets_on_the_command_line_are_those_in_python():

@@ -19,7 +19,7 @@ class KVCache:
     The keys of layer l are at 2 l, its values at 2 l + 1.
     """
 
-    visible: Tensor | None = None  # which of the keys that `append` returns a query may look at; None: all
+    visible: Tensor | None = None  # which of the keys that `append` returns a query may look at: all
 
     def __init__(self, storage: Tensor) -> None:
         self.storage = storage
@@ -64,11 +64,13 @@ class KVCache:
         return cache
 
 
-class FixedCache(KVCache):
-    """The same storage with the length as a tensor (1,): every step returns all T positions, with `visible` (1, T)."""
+class FixedCache:
+    """The storage of a KVCache with the length as a tensor (1,), on which no shape depends: a step looks at all T
+    positions, of which some are `visible` (1, T).
+    """
 
     def __init__(self, storage: Tensor, position: Tensor) -> None:
-        super().__init__(storage)
+        self.storage = storage
         self.position = position
         self.visible = torch.arange(storage.shape[3], device=storage.device)[None] <= position
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -100,7 +101,16 @@ def library() -> ctypes.CDLL | None:
     """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "decoder.so"
-        command = [os.environ.get("CC", "cc"), *FLAGS, "-shared", "-fPIC", "-o", str(target), str(SOURCE), "-lm"]
+        command = [
+            *shlex.split(os.environ.get("CC", "cc")),
+            *FLAGS,
+            "-shared",
+            "-fPIC",
+            "-o",
+            str(target),
+            str(SOURCE),
+            "-lm",
+        ]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
             compiled = ctypes.CDLL(str(target))
