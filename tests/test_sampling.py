@@ -1,4 +1,5 @@
-import threading
+import os
+import signal
 import time
 from functools import partial
 
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from conftest import random_weights
 from igpt.errors import IgptError
+from igpt.model import native
 from igpt.model.cache import cache_bytes
 from igpt.model.config import TransformerConfig
 from igpt.model.decoder import Decoder
@@ -22,6 +24,7 @@ from igpt.sampling import (
     exponential_noise,
     filter_logits,
     generate,
+    is_for_threads,
     is_small_step,
     torch_threads,
 )
@@ -177,38 +180,55 @@ def test_a_masked_model_does_not_draw():
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
-def test_pictures_are_the_same_however_many_threads_draw_them(tiny, monkeypatch, temperature):
-    drew = set()
+@pytest.mark.parametrize(("threads", "shares"), [(1, {6}), (2, {6, 3}), (4, {6, 2, 1})])
+def test_threads_share_the_pictures_and_do_not_change_them(tiny, monkeypatch, temperature, threads, shares):
+    if native.library() is None:
+        pytest.skip("this machine has no C compiler")
+    prompt, pictures_at_once = torch.zeros(3, 2, dtype=torch.long), set()
+    expected = generate(tiny, prompt, torch.Generator().manual_seed(0), temperature, n=2)
 
-    def noting(*arguments, **how):
-        drew.add(threading.get_ident())
-        return choose(*arguments, **how)
+    def noting(logits, *arguments, **options):
+        pictures_at_once.add(len(logits))
+        return choose(logits, *arguments, **options)
 
     monkeypatch.setattr("igpt.sampling.choose", noting)
-    pictures = []
-    for n in (1, 2, 5):
-        with torch_threads(n):
-            generator = torch.Generator().manual_seed(0)
-            pictures.append(generate(tiny, torch.zeros(3, 2, dtype=torch.long), generator, temperature, n=2))
-    assert torch.equal(pictures[0], pictures[1])
-    assert torch.equal(pictures[0], pictures[2])
-    assert len(drew) > 1
+    with torch_threads(threads):
+        drawn = generate(tiny, prompt, torch.Generator().manual_seed(0), temperature, n=2)
+    assert torch.equal(drawn, expected)
+    assert pictures_at_once == shares
 
 
-def test_what_stops_one_thread_stops_them_all(tiny, monkeypatch):
+def test_ctrl_c_stops_all_threads(tiny, monkeypatch):
+    if native.library() is None:
+        pytest.skip("this machine has no C compiler")
     steps = []
 
-    def failing(logits, noise, **how):
+    def slow(logits, noise, **options):
         steps.append(len(logits))
-        if len(steps) == 8:
-            raise KeyboardInterrupt
-        time.sleep(0.05)
+        if len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
         return logits.argmax(dim=-1)
 
-    monkeypatch.setattr("igpt.sampling.choose", failing)
+    monkeypatch.setattr("igpt.sampling.choose", slow)
     with torch_threads(2), pytest.raises(KeyboardInterrupt):
         generate(tiny, torch.zeros(4, 1, dtype=torch.long))
-    assert len(steps) < 12  # of 29
+    assert len(steps) < 29  # which whole pictures take
+
+
+@pytest.mark.parametrize(("n_positions", "prompt", "pictures"), [(1, 0, 2), (4, 3, 2), (4, 4, 2), (4, 1, 0)])
+def test_little_to_draw(n_positions, prompt, pictures):
+    model = random_weights(TransformerConfig(1, 1, 8, vocab_size=5, n_positions=n_positions))
+    tokens = generate(model, torch.ones(pictures, prompt, dtype=torch.long), temperature=0)
+    assert tokens.shape == (pictures, n_positions)
+    assert (tokens[:, :prompt] == 1).all()
+
+
+@pytest.mark.parametrize(("threads", "limit", "expected"), [(4, 0, True), (5, 0, False), (5, 2**26, True)])
+def test_large_models_on_many_cores_are_left_to_torch(tiny, monkeypatch, threads, limit, expected):
+    monkeypatch.setattr("igpt.sampling.LARGE_MODEL", limit)
+    with torch_threads(threads):
+        assert is_for_threads(tiny) == expected
 
 
 def test_what_a_picture_takes_is_what_is_kept_for_it(tiny, monkeypatch):

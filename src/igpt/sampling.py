@@ -22,6 +22,8 @@ from igpt.model.transformer import Transformer
 
 Step = Callable[[Tensor], Tensor]  # one more token of each picture (B,) in, logits (B, V) of what comes after it out
 SMALL_STEP = 2**19  # products of numbers in one operation, for which a second thread is not worth waiting for
+LARGE_MODEL = 2**26  # bytes of weights
+FEW_THREADS = 4
 
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
@@ -43,7 +45,8 @@ def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int | None = 
 def choose(
     logits: Tensor, noise: Tensor | None, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0
 ) -> Tensor:
-    """One token (B,) for each row of logits (B, V), decided by `noise` (B, V); without noise, the likeliest.
+    """One token (B,) for each row of logits (B, V), decided by `noise` (B, V); without noise the likeliest,
+    whatever the other options are.
 
     The race of exponential variables draws what torch.multinomial draws, which on a GPU would wait for the device.
     """
@@ -107,13 +110,15 @@ def generate(
     logits = model.prompt_logits(prompt, cache).repeat_interleave(n, dim=0)
     if n > 1:
         cache = cache.repeat(n)
-    # All of it beforehand, so that no picture depends on who draws the others, and when.
+    # All of it beforehand, so that no picture depends on how the others are shared out.
     noise = exponential_noise(torch.Size([total - given, *logits.shape]), logits.device, generator, temperature)
     drawing = Drawing(tokens, given, noise, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
     drawing.add(logits)
+    if drawing.known == total or len(tokens) == 0:
+        return tokens
     if compile:
         drawing.finish(compiled_step(model, cache))
-    elif can_decode(model, cache):
+    elif is_for_threads(model) and can_decode(model, cache):
         finish_in_threads(drawing, model, cache)
     else:
         with torch_threads(1 if is_small_step(model, len(tokens)) else torch.get_num_threads()):
@@ -130,12 +135,12 @@ class Drawing:
     tokens: Tensor
     known: int
     noise: Tensor | None
-    how: dict[str, Any]
+    options: dict[str, Any]
 
     def add(self, logits: Tensor) -> None:
         """Choose the next token of each picture, by logits (B, V)."""
         noise = None if self.noise is None else self.noise[self.known - self.tokens.shape[1]]
-        self.tokens[:, self.known] = choose(logits, noise, **self.how)
+        self.tokens[:, self.known] = choose(logits, noise, **self.options)
         self.known += 1
 
     @torch.inference_mode()
@@ -148,7 +153,7 @@ class Drawing:
         """The same as n drawings of some pictures each."""
         noise = [None] * n if self.noise is None else self.noise.tensor_split(n, dim=1)
         shares = zip(self.tokens.tensor_split(n), noise, strict=True)
-        return [Drawing(tokens, self.known, its_noise, self.how) for tokens, its_noise in shares]
+        return [Drawing(tokens, self.known, its_noise, self.options) for tokens, its_noise in shares]
 
 
 def finish_in_threads(drawing: Drawing, model: Transformer, cache: KVCache) -> None:
@@ -158,16 +163,24 @@ def finish_in_threads(drawing: Drawing, model: Transformer, cache: KVCache) -> N
     """
     n, stop = min(len(drawing.tokens), torch.get_num_threads()), threading.Event()
     with torch_threads(1), ThreadPoolExecutor(n) as pool:
-        work = [
-            pool.submit(share.finish, NativeDecoder(model, its_cache).next_logits, stop)
-            for share, its_cache in zip(drawing.split(n), cache.split(n), strict=True)
-        ]
         try:
+            work = [
+                pool.submit(share.finish, NativeDecoder(model, its_cache).next_logits, stop)
+                for share, its_cache in zip(drawing.split(n), cache.split(n), strict=True)
+            ]
             wait(work, return_when=FIRST_EXCEPTION)
         finally:
             stop.set()  # the pool waits for all of them
     for done in work:
         done.result()
+
+
+def is_for_threads(model: Transformer) -> bool:
+    """Whether threads with pictures of their own are faster than threads with parts of every operation.
+
+    Each of them reads all weights, which is well while caches hold these, or few threads share the memory.
+    """
+    return sum(p.nbytes for p in model.parameters()) <= LARGE_MODEL or torch.get_num_threads() <= FEW_THREADS
 
 
 @contextmanager

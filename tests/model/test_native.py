@@ -1,6 +1,5 @@
 """decoder.c against the transformer it decodes; and what becomes of drawing where it cannot be had."""
 
-import logging
 import math
 
 import pytest
@@ -14,7 +13,21 @@ from igpt.model.config import TransformerConfig
 from igpt.model.native import NativeDecoder, can_decode
 from igpt.sampling import generate
 
-needs_a_compiler = pytest.mark.skipif(native.library() is None, reason="this machine has no C compiler")
+needs_a_compiler = pytest.mark.usefixtures("compiler")
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    if native.library() is None:
+        pytest.skip("this machine has no C compiler")
+
+
+@pytest.fixture
+def other_compiler(monkeypatch):
+    """Draw as if in a new process, with another value of CC."""
+    native.library.cache_clear()
+    yield lambda command: monkeypatch.setenv("CC", command)
+    native.library.cache_clear()
 
 
 def logits_one_by_one(model, tokens, prompt):
@@ -63,11 +76,37 @@ def test_small_and_huge_scores_and_activations_stay_exact(size):
 
 @needs_a_compiler
 def test_weights_that_change_between_two_pictures_are_the_ones_used(tiny):
-    before = generate(tiny, torch.zeros(1, 1, dtype=torch.long), temperature=0)
+    prompt = torch.zeros(2, 1, dtype=torch.long)
+    before = generate(tiny, prompt, temperature=0)
     with torch.no_grad():
         tiny.head.weight.neg_()
-        expected = tiny(before)[:, 1].argmax(dim=-1)
-    assert generate(tiny, before[:, :1], temperature=0)[:, 1] == expected
+        after = generate(tiny, prompt, temperature=0)
+        expected = tiny(after)[:, 1:].argmax(dim=-1)
+    assert torch.equal(after[:, 1:], expected)
+    assert not torch.equal(after, before)
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("token", [[0], [0, 0, 0], [0, 11], [-1, 0]])
+def test_tokens_that_do_not_fit_are_refused(tiny, token):
+    cache = tiny.new_cache(2)
+    cache.length = 3
+    with pytest.raises(IndexError, match="after 3 positions"):
+        NativeDecoder(tiny, cache).next_logits(torch.tensor(token))
+    cache.length = 16
+    with pytest.raises(IndexError, match="after 16 positions"):
+        NativeDecoder(tiny, cache).next_logits(torch.tensor([0, 0]))
+
+
+@needs_a_compiler
+def test_other_integers_and_other_defaults_of_torch_change_nothing(tiny):
+    prompt = torch.tensor([[3, 1], [4, 1]])
+    expected = generate(tiny, prompt, temperature=0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(generate(tiny, prompt.int(), temperature=0), expected.int())
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @needs_a_compiler
@@ -78,32 +117,44 @@ def test_rounding_of_the_process_is_left_alone():
     assert math.ldexp(1.0, -1074) > 0
 
 
-def test_other_precisions_and_a_missing_compiler_leave_it_to_torch(tiny, monkeypatch, caplog):
-    prompt = torch.zeros(3, 2, dtype=torch.long)
-    expected = generate(tiny, prompt, temperature=0)
+def test_other_precisions_are_left_to_torch(tiny):
     assert not can_decode(tiny, tiny.new_cache(1, torch.bfloat16))
     assert not can_decode(random_weights(tiny.config).double(), tiny.new_cache(1))
+
+
+@pytest.mark.parametrize("command", ["no-such-compiler", "cc 'unfinished", "false"])
+def test_without_a_compiler_torch_draws_the_same_after_one_hint(tiny, other_compiler, caplog, command):
+    prompt = torch.zeros(3, 2, dtype=torch.long)
+    expected = generate(tiny, prompt, temperature=0)
     native.library.cache_clear()
-    monkeypatch.setenv("CC", "no-such-compiler")
-    try:
-        with caplog.at_level(logging.WARNING):
-            assert torch.equal(generate(tiny, prompt, temperature=0), expected)
-            assert torch.equal(generate(tiny, prompt, temperature=0), expected)
-        assert [record.message.count("no-such-compiler") for record in caplog.records] == [1]
-        with pytest.raises(RuntimeError, match="could not be compiled"):
-            NativeDecoder(tiny, tiny.new_cache(1))
-    finally:
-        native.library.cache_clear()
+    caplog.clear()
+    other_compiler(command)
+    assert torch.equal(generate(tiny, prompt, temperature=0), expected)
+    assert torch.equal(generate(tiny, prompt, temperature=0), expected)
+    assert ["could compile decoder.c" in record.message for record in caplog.records] == [True]
+    with pytest.raises(RuntimeError, match="could not be compiled"):
+        NativeDecoder(tiny, tiny.new_cache(1))
 
 
-def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch, caplog):
+@needs_a_compiler
+def test_a_compiler_that_does_not_know_the_processor_is_asked_for_less(tmp_path, other_compiler):
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *native*) exit 1;; esac\nexec cc "$@"\n')
+    compiler.chmod(0o755)
+    other_compiler(str(compiler))
+    assert native.library() is not None
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path, other_compiler, caplog):
     compiler = tmp_path / "cc"
     compiler.write_text("#!/bin/sh\necho 'no such option' >&2\nexit 1\n")
     compiler.chmod(0o755)
-    monkeypatch.setenv("CC", str(compiler))
-    native.library.cache_clear()
-    try:
-        assert native.library() is None
-    finally:
-        native.library.cache_clear()
+    other_compiler(f"{compiler} --quietly")
+    assert native.library() is None
     assert "no such option" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_leaves_it_to_torch(tmp_path, other_compiler, monkeypatch, caplog):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    assert native.library() is None
+    assert "missing" in caplog.text

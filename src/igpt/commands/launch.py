@@ -48,9 +48,9 @@ def run_apart(run: RunDirectory) -> None:
     said: deque[str] = deque(maxlen=100)
     reader = threading.Thread(target=show_and_keep, args=(process.stderr, said), daemon=True)
     reader.start()
-    with handing_on_signals(process):
+    with handing_on_signals(process) as handed_on:
         status = process.wait()
-    if status == 130:
+    if status == 130 or (handed_on and status == 0):  # stopped, or gone back into SLURM's queue
         sys.exit(status)
     if status:
         with suppress(ProcessLookupError):
@@ -70,15 +70,17 @@ def show_and_keep(lines: IO[str], kept: deque[str]) -> None:
 
 
 @contextmanager
-def handing_on_signals(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Inside of this block, signals go to another process, which knows what to save."""
+def handing_on_signals(process: subprocess.Popen[str]) -> Iterator[list[int]]:
+    """Inside of this block, signals go to another process, which knows what to save; gives those that came."""
+    handed_on: list[int] = []
 
     def hand_on(number: int, frame: Any) -> None:
+        handed_on.append(number)
         process.send_signal(number)
 
     found = {number: signal.signal(number, hand_on) for number in SIGNALS}
     try:
-        yield
+        yield handed_on
     finally:
         for number, handler in found.items():
             signal.signal(number, handler)

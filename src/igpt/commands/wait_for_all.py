@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from igpt.run import read_job, write_job
+from igpt.training.preemption import stop_signals
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ class WaitForAll(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         submitit.AutoExecutor = PatientExecutor  # type: ignore[misc]  # which the launcher looks up there
+        stop_signals.requeues = False  # the jobs go on without this command, which would submit them once more
 
 
 class PatientExecutor(submitit.AutoExecutor):

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("decoder.c")
 # Sums may be reordered, which vector code has to do. Not -ffast-math: that also changes how the whole process rounds.
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros")
+FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-shared", "-fPIC")
 
 
 class Shape(ctypes.Structure):
@@ -46,25 +46,33 @@ class NativeDecoder:
     def __init__(self, model: Transformer, cache: KVCache) -> None:
         compiled = library()
         if compiled is None:
-            raise RuntimeError("decoder.c could not be compiled here; can_decode says so")
-        config, batch_size = model.config, cache.storage.shape[1]
+            raise RuntimeError("decoder.c could not be compiled here; ask can_decode first")
+        config, self.batch_size = model.config, cache.storage.shape[1]
         self.call, self.cache = compiled.next_logits, cache
         self.shape = Shape(
             config.n_layer, config.n_head, config.n_embd, config.n_positions, config.vocab_size, model.norm.eps
         )
-        self.weights, self.keys_values = pointers(weights_of(model)), pointers(cache.storage.unbind())
-        self.work = torch.empty(batch_size * 6 * config.n_embd + config.n_positions)
+        self.tensors = weights_of(model), cache.storage.unbind()  # kept, since C sees only where they lie
+        self.weights, self.keys_values = map(pointers, self.tensors)
+        self.work = float32(self.batch_size * 6 * config.n_embd + config.n_positions)
 
     def next_logits(self, token: Tensor) -> Tensor:
         """Logits (B, V) of what comes after `token` (B,), which follows what the cache has seen."""
-        token = token.contiguous()
-        logits = torch.empty(len(token), self.shape.vocab_size)
-        self.call(
-            ctypes.byref(self.shape), self.weights, self.keys_values, token.data_ptr(), len(token), self.cache.length,
-            self.work.data_ptr(), logits.data_ptr(),
+        token = token.long().contiguous()
+        logits = float32(self.batch_size, self.shape.vocab_size)
+        done = len(token) == self.batch_size and self.call(
+            ctypes.byref(self.shape), self.weights, self.keys_values, token.data_ptr(), self.batch_size,
+            self.cache.length, self.work.data_ptr(), logits.data_ptr(),
         )  # fmt: skip
+        if not done:
+            raise IndexError(f"a step for {self.batch_size} pictures after {self.cache.length} positions: {token}")
         self.cache.length += 1
         return logits
+
+
+def float32(*shape: int) -> Tensor:
+    """Room that C writes to, whatever torch's defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 def can_decode(model: Transformer, cache: KVCache) -> bool:
@@ -95,30 +103,33 @@ def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """What the compiler `cc` (or $CC) makes of decoder.c; None, and a hint in the log, if it cannot.
+    """What the compiler `cc` (or $CC) makes of decoder.c; None, and a hint in the log, if that does not work.
 
     Each process that draws compiles it anew: it takes half a second, and always fits the processor.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "decoder.so"
-        command = [
-            *shlex.split(os.environ.get("CC", "cc")),
-            *FLAGS,
-            "-shared",
-            "-fPIC",
-            "-o",
-            str(target),
-            str(SOURCE),
-            "-lm",
-        ]
+    try:
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-            compiled = ctypes.CDLL(str(target))
-        except (OSError, subprocess.CalledProcessError) as error:
-            reason = getattr(error, "stderr", None) or error
-            log.warning("Drawing on this CPU is several times as fast with a C compiler, gcc or clang (%s).", reason)
-            return None
+            compiled = compile_and_load("-march=native")
+        except subprocess.CalledProcessError:  # not every compiler knows this one
+            compiled = compile_and_load()
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "stderr", None) or error
+        log.warning("Drawing on this CPU would be several times as fast if `cc` could compile decoder.c (%s).", reason)
+        return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     compiled.next_logits.argtypes = (ctypes.POINTER(Shape), pointer, pointer, pointer, number, number, pointer, pointer)
-    compiled.next_logits.restype = None
+    compiled.next_logits.restype = ctypes.c_bool
     return compiled
+
+
+def compile_and_load(*flags: str) -> ctypes.CDLL:
+    """The compiled decoder.c; its file is gone afterwards."""
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        target = str(Path(folder) / "decoder.so")
+        subprocess.run(
+            [*compiler, *FLAGS, *flags, "-o", target, str(SOURCE), "-lm"],
+            check=True, capture_output=True, text=True, errors="replace", timeout=120,
+            start_new_session=True,  # Ctrl-C is for us
+        )  # fmt: skip
+        return ctypes.CDLL(target)

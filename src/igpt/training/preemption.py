@@ -35,20 +35,23 @@ class StopSignals:
         self._received: set[int] = set()
         self._deferred = False
         self._found: dict[int, Any] = {}  # the handlers from before, submitit's among them
+        self.requeues = True  # whether this process, if SLURM runs it, is to begin again later
 
     @contextmanager
     def listen(self) -> Iterator[None]:
         """Handle the signals inside of this block, and end the process by :meth:`leave` when one is obeyed there.
 
-        A command says it twice: as a whole, and for each job, which submitit runs without the command around it.
+        A command says it twice: as a whole, and for each job, which submitit runs without the command around it. Inside
+        of another one, this only obeys what the job before has noted and did not come to.
         """
         if self._found:
-            self.obey()  # what the job before this one has noted and did not come to
+            self.obey()
             yield
             return
         self._received, self._deferred = set(), False
-        self._found = {number: signal.signal(number, self._note) for number in SIGNALS}
         try:
+            for heard in SIGNALS:
+                self._found[heard] = signal.signal(heard, self._note)
             yield
         except Interrupted:
             self.leave()
@@ -92,7 +95,7 @@ class StopSignals:
     def leave(self) -> NoReturn:
         """End this process after :class:`Interrupted`: back into the queue if SLURM asked, else as Ctrl-C does.
 
-        By all processes, when what has to be saved is saved.
+        All processes call it, when what has to be saved is saved.
         """
         if not self._slurm_asked():
             sys.exit(130)
@@ -103,7 +106,7 @@ class StopSignals:
 
     def _slurm_asked(self) -> bool:
         """Whether the job is to go on later. A plain SIGTERM comes before a preemption, but from scancel too."""
-        if not in_slurm_job() or signal.SIGINT in self._received:
+        if not self.requeues or not in_slurm_job() or signal.SIGINT in self._received:
             return False
         return bool(self._received & WARNINGS) or job_state() == "RUNNING"
 
