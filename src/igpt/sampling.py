@@ -22,8 +22,8 @@ from igpt.model.transformer import Transformer
 
 Step = Callable[[Tensor], Tensor]  # one more token of each picture (B,) in, logits (B, V) of what comes after it out
 SMALL_STEP = 2**19  # products of numbers in one operation, for which a second thread is not worth waiting for
-LARGE_MODEL = 2**26  # bytes of weights
-FEW_THREADS = 4
+LARGE_MODEL = 2**26  # bytes of weights, more than caches are likely to hold
+FEW_THREADS = 4  # that can read the same weights at once
 
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
@@ -178,7 +178,8 @@ def finish_in_threads(drawing: Drawing, model: Transformer, cache: KVCache) -> N
 def is_for_threads(model: Transformer) -> bool:
     """Whether threads with pictures of their own are faster than threads with parts of every operation.
 
-    Each of them reads all weights, which is well while caches hold these, or few threads share the memory.
+    Each of them reads all weights, which is well while caches hold these, or few threads share the memory. On two cores
+    it was so for sizes up to s; where it ends on many cores has not been measured.
     """
     return sum(p.nbytes for p in model.parameters()) <= LARGE_MODEL or torch.get_num_threads() <= FEW_THREADS
 
