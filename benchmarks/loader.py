@@ -65,7 +65,7 @@ def memory_mapped(images: np.ndarray, folder: Path) -> PackedImages:
     packed = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (STORED, SIDE, SIDE, 3))
     packed[:] = np.resize(images, packed.shape)
     packed.flush()
-    return PackedImages(np.load(folder / "images.npy", mmap_mode="r"), np.zeros(STORED, np.int64))
+    return PackedImages(np.load(folder / "images.npy", mmap_mode="r"), *np.zeros((2, STORED), np.int64))
 
 
 def our_tokens(split: PackedImages, palette: Palette, augment: Augmentation, images: int) -> Iterator[Tensor]:

@@ -24,6 +24,7 @@ def test_packed_images_are_the_sources(tmp_path, source):
         chunk = source.read(split, 0, source.sizes()[split])
         np.testing.assert_array_equal(splits[split].images, chunk.images)
         np.testing.assert_array_equal(splits[split].labels, chunk.labels)
+        np.testing.assert_array_equal(splits[split].groups, chunk.groups)
     assert isinstance(splits["train"].images, np.memmap)
 
 
@@ -55,7 +56,7 @@ class Numbered:
         numbers = np.arange(start, stop)
         images = np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (len(numbers), 4, 4, 3))
         bad = {i - start: f"{i}.png: broken" for i in self.unreadable if split == "train" and start <= i < stop}
-        return Chunk(images, numbers % 2, bad)
+        return Chunk(images, numbers % 2, bad, np.where(numbers < 4, 7, -1))
 
 
 def test_packing_in_parallel_gives_every_image_its_place(tmp_path, monkeypatch):
@@ -63,6 +64,9 @@ def test_packing_in_parallel_gives_every_image_its_place(tmp_path, monkeypatch):
     train = open_packed(pack(Numbered(), tmp_path, processes=2))["train"]
     np.testing.assert_array_equal(train.images[:, 0, 0, 0], np.arange(10))
     np.testing.assert_array_equal(train.labels, np.arange(10) % 2)
+    assert train.groups[:4].tolist() == [7] * 4
+    assert len(set(train.groups[4:])) == 6  # each stands alone
+    assert train.groups[4:].max() < 0
 
 
 def test_a_killed_packing_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -84,7 +88,7 @@ def test_a_killed_packing_goes_on_where_it_was(tmp_path, monkeypatch):
     assert [a for a in asked if a[0] == "train"] == [("train", n) for n in (0, 2, 4, 6, 6, 8)]
     np.testing.assert_array_equal(train.images[:, 0, 0, 0], np.arange(10))
     assert {p.name for p in packed_folder(Numbered(), tmp_path).iterdir()} == {
-        "manifest.json", *(f"{s}.{what}.npy" for s in SPLITS for what in ("images", "labels"))
+        "manifest.json", *(f"{s}.{what}.npy" for s in SPLITS for what in ("images", "labels", "groups"))
     }  # fmt: skip
 
 
@@ -133,7 +137,7 @@ def test_an_empty_split_is_refused(tmp_path):
 def test_the_manifest_has_the_checksums(tmp_path):
     folder = pack(Numbered(), tmp_path)
     files = json.loads((folder / "manifest.json").read_text())["files"]
-    assert len(files) == 6
+    assert len(files) == 9
     assert all(hashlib.sha256((folder / f).read_bytes()).hexdigest() == about["sha256"] for f, about in files.items())
 
 

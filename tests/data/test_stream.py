@@ -14,7 +14,7 @@ from igpt.data.stream import EvaluationBatches, Share, TrainingStream, samples_a
 @pytest.fixture
 def split():
     images = np.arange(10, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
-    return PackedImages(images, np.arange(10) * 2)
+    return PackedImages(images, np.arange(10) * 2, np.arange(10))
 
 
 def first(stream, n):

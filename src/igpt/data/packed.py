@@ -14,16 +14,21 @@ from numpy.typing import NDArray
 from igpt.data.sources import SPLITS, ImageSource
 from igpt.errors import IgptError
 
-FORMAT = 2  # part of the key: raise it when the layout on disk changes
+FORMAT = 3  # part of the key: raise it when the layout on disk changes
 MANIFEST = "manifest.json"
+ARRAYS = ("images", "labels", "groups")  # the files of each split
 
 
 @dataclass(frozen=True)
 class PackedImages:
-    """One split: images (n, H, W, 3) uint8, read from disk as they are needed, and labels (n,) int64."""
+    """One split: images (n, H, W, 3) uint8, read from disk as they are needed, and labels (n,) int64.
+
+    Images that belong together (variants of one emoji) have equal `groups` (n,); other numbers occur once.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,7 +54,7 @@ def packed_folder(source: ImageSource, cache_dir: Path) -> Path:
 
 
 def array_file(folder: Path, split: str, what: str) -> Path:
-    """The file of a split's `images` or `labels`."""
+    """The file of a split's `images`, `labels` or `groups`."""
     return folder / f"{split}.{what}.npy"
 
 
@@ -68,7 +73,9 @@ def open_packed(folder: Path) -> dict[str, PackedImages]:
             raise IgptError(f"{path} has {path.stat().st_size} bytes instead of {about['bytes']}; {advice}")
     return {
         split: PackedImages(
-            np.load(array_file(folder, split, "images"), mmap_mode="r"), np.load(array_file(folder, split, "labels"))
+            np.load(array_file(folder, split, "images"), mmap_mode="r"),
+            np.load(array_file(folder, split, "labels")),
+            np.load(array_file(folder, split, "groups")),
         )
         for split in SPLITS
     }

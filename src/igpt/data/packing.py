@@ -21,8 +21,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from igpt.data.packed import FORMAT, MANIFEST, array_file, packed_folder
-from igpt.data.sources import SPLITS, ImageSource
+from igpt.data.packed import ARRAYS, FORMAT, MANIFEST, array_file, packed_folder
+from igpt.data.sources import SPLITS, Chunk, ImageSource
 from igpt.errors import IgptError
 from igpt.files import atomic_path, sha256
 
@@ -87,7 +87,8 @@ def _allocate(source: ImageSource, folder: Path) -> dict[str, int]:
         for split, n in sizes.items():
             shape = (n, source.resolution, source.resolution, 3)
             np.lib.format.open_memmap(array_file(folder, split, "images"), "w+", np.uint8, shape)
-            np.lib.format.open_memmap(array_file(folder, split, "labels"), "w+", np.int64, (n,))
+            for what in ("labels", "groups"):
+                np.lib.format.open_memmap(array_file(folder, split, what), "w+", np.int64, (n,))
         ready.touch()
     return sizes
 
@@ -151,9 +152,16 @@ def _read_shard(source: ImageSource, folder: Path, shard: Shard) -> int:
         )
     _write_rows(array_file(folder, shard.split, "images"), shard.start, chunk.images)
     _write_rows(array_file(folder, shard.split, "labels"), shard.start, chunk.labels)
+    _write_rows(array_file(folder, shard.split, "groups"), shard.start, _numbered_groups(chunk, shard))
     with atomic_path(shard.journal(folder)) as temporary:
         temporary.write_text(json.dumps({shard.start + place: why for place, why in chunk.unreadable.items()}))
     return expected
+
+
+def _numbered_groups(chunk: Chunk, shard: Shard) -> NDArray[np.int64]:
+    """Groups of a shard's images; one that stands alone gets a negative number that no other image has."""
+    alone = -1 - np.arange(shard.start, shard.stop)
+    return alone if chunk.groups is None else np.where(chunk.groups < 0, alone, chunk.groups)
 
 
 def _write_rows(path: Path, start: int, rows: NDArray[Any]) -> None:
@@ -193,7 +201,7 @@ def _leave_out_unreadable(folder: Path, sizes: dict[str, int], max_share: float)
         keep = np.delete(np.arange(sizes[split]), sorted(found[split]))
         if len(keep) == 0:
             raise IgptError(f"No {split} image can be read; see {folder / UNREADABLE}.")
-        for what in ("images", "labels"):
+        for what in ARRAYS:
             _keep_rows(array_file(folder, split, what), keep)
 
 
@@ -210,7 +218,7 @@ def _keep_rows(path: Path, rows: NDArray[np.int64]) -> None:
 
 def _write_manifest(source: ImageSource, folder: Path) -> None:
     """What is in the folder, and a checksum of each file (SHA-256)."""
-    arrays: Sequence[Path] = [array_file(folder, split, what) for split in SPLITS for what in ("images", "labels")]
+    arrays: Sequence[Path] = [array_file(folder, split, what) for split in SPLITS for what in ARRAYS]
     files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in arrays}
     shapes = {split: np.load(array_file(folder, split, "images"), mmap_mode="r").shape for split in SPLITS}
     manifest = {"format": FORMAT, "source": source.key(), "classes": source.classes, "shapes": shapes, "files": files}

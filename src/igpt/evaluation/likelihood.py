@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from igpt.data.datamodule import ImageDataModule
+from igpt.evaluation.standard_error import standard_error
 from igpt.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Mean over images of the nats per predicted token, and the standard error of that mean."""
+    """Mean over images of the nats per predicted token, and the standard error of that mean, by groups of images."""
 
     nats_per_token: float
     standard_error: float
@@ -31,5 +32,5 @@ def split_likelihood(pretrained: Pretrained, data: ImageDataModule, split: str) 
     gives the same number.
     """
     nats = torch.cat([pretrained.nats(batch).double().cpu() for batch in data.token_batches(split)])
-    error = nats.std().item() / math.sqrt(len(nats)) if len(nats) > 1 else math.nan
-    return Likelihood(nats.mean().item(), error, len(nats))
+    error = standard_error(nats.numpy(), data.splits[split].groups)
+    return Likelihood(nats.mean().item(), float(error), len(nats))

@@ -18,6 +18,7 @@ class Chunk:
     images: NDArray[np.uint8]  # (n, R, R, 3)
     labels: NDArray[np.int64]  # (n,)
     unreadable: dict[int, str] = field(default_factory=dict)  # place in the chunk -> which file, and why
+    groups: NDArray[np.int64] | None = None  # (n,), equal for images that belong together; -1 for one that stands alone
 
 
 class ImageSource(Protocol):

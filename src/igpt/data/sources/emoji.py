@@ -52,14 +52,20 @@ class EmojiSource:
 
     def read(self, split: str, start: int, stop: int) -> Chunk:
         chosen = [i for i, row in enumerate(self._rows) if row["split"] == split][start:stop]
-        groups = [self._rows[i]["group"] for i in chosen]
-        labels = np.array([self.classes.index(g) if self.classes else -1 for g in groups], np.int64)
-        return Chunk(area_average(self._sheet[chosen], self.resolution), labels)
+        rows = [self._rows[i] for i in chosen]
+        labels = np.array([self.classes.index(row["group"]) if self.classes else -1 for row in rows], np.int64)
+        variants = np.array([self._bases[row["base"]] for row in rows], np.int64)
+        return Chunk(area_average(self._sheet[chosen], self.resolution), labels, groups=variants)
 
     @functools.cached_property
     def _rows(self) -> list[dict[str, str]]:
         text = (resources.files("igpt.data.emoji") / "emoji.csv").read_text(encoding="utf-8")
         return list(csv.DictReader(text.splitlines()))
+
+    @functools.cached_property
+    def _bases(self) -> dict[str, int]:
+        """A number for each emoji, which its variants (skin tone, gender, direction) share."""
+        return {base: number for number, base in enumerate(sorted({row["base"] for row in self._rows}))}
 
     @functools.cached_property
     def _sheet(self) -> NDArray[np.uint8]:

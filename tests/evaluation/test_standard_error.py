@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+from scipy.stats import sem
+
+from igpt.evaluation.standard_error import standard_error
+
+
+def test_it_is_what_a_bootstrap_over_groups_finds():
+    """A bootstrap draws whole groups with replacement and looks how the mean over their images varies."""
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(np.repeat(np.arange(200), rng.integers(1, 12, 200)))
+    values = rng.normal(size=200)[groups] + 0.5 * rng.normal(size=len(groups))
+    sizes, sums = np.bincount(groups), np.bincount(groups, values)
+    drawn = rng.integers(200, size=(20_000, 200))
+    bootstrap = (sums[drawn].sum(1) / sizes[drawn].sum(1)).std()
+    assert standard_error(values, groups) == pytest.approx(bootstrap, rel=0.03)
+    assert sem(values) < 0.6 * bootstrap  # what it would be, were the images independent
+
+
+def test_groups_of_one_give_the_usual_standard_error():
+    values = np.random.default_rng(0).normal(size=(3, 50))
+    np.testing.assert_allclose(standard_error(values, -1 - np.arange(50)), sem(values, axis=1))
+
+
+def test_copies_of_images_add_no_certainty():
+    values, groups = np.random.default_rng(0).normal(size=50), np.arange(50)
+    assert standard_error(np.tile(values, 7), np.tile(groups, 7)) == pytest.approx(standard_error(values, groups))
+
+
+def test_one_group_says_nothing_of_how_far_the_mean_is_off():
+    assert np.isnan(standard_error(np.arange(5.0), np.zeros(5, np.int64)))
