@@ -1,3 +1,4 @@
+import matplotlib.axes
 import numpy as np
 import pytest
 from PIL import Image
@@ -37,6 +38,38 @@ def test_loss_curve_draws_both_curves(tmp_path):
     both = np.asarray(figures.loss_curve(tmp_path / "metrics.csv"))
     (tmp_path / "metrics.csv").write_text("step,train/nats_per_token\n0,3\n1,2\n")
     assert (both != np.asarray(figures.loss_curve(tmp_path / "metrics.csv"))).any()
+
+
+def contrast(a, b):
+    """The contrast ratio of two gray levels in [0, 1], by the definition of WCAG 2."""
+    light = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (a, b)]
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+@pytest.mark.parametrize("level", np.linspace(0, 1, 21))
+def test_text_stands_out_from_its_background(level):
+    text = {"black": 0.0, "white": 1.0}[figures.readable_on((level, level, level))]
+    assert contrast(text, level) == max(contrast(0, level), contrast(1, level))
+
+
+def texts(monkeypatch, n):
+    """What the figure of the confusion of n classes writes into its cells, and in which colour."""
+    written = []
+    monkeypatch.setattr(
+        matplotlib.axes.Axes, "text", lambda self, x, y, text, color, **_: written.append(((y, x), text, color))
+    )
+    matrix = np.diag(np.full(n, 5)) + np.eye(n, k=1, dtype=int)
+    picture = figures.confusion(matrix, [f"class {i}" for i in range(n)])
+    assert max(picture.size) <= 120 * 13.5
+    return {place: (text, color) for place, text, color in written}
+
+
+def test_counts_are_white_where_it_is_dark_and_left_out_where_they_would_not_fit(monkeypatch):
+    few = texts(monkeypatch, 3)
+    assert few[0, 0] == ("5", "white")
+    assert few[0, 2] == ("0", "black")
+    assert len(few) == 9
+    assert texts(monkeypatch, 100) == {}
 
 
 def test_a_failed_save_leaves_the_old_picture(tmp_path):

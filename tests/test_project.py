@@ -1,17 +1,21 @@
 """The project's own files agree with each other."""
 
 import configparser
+import runpy
+import sys
 from fnmatch import fnmatch
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_module
 
+from igpt.commands.train import main as train_command
 from igpt.model.config import PRESETS
 
 ROOT = Path(__file__).parents[1]
+DATA = {"cifar10", "cifar100", "emoji", "folder", "hub", "imagenet", "imagenet32", "imagenet64", "stl10"}
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 
 
@@ -20,6 +24,38 @@ def setup():
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg")
     return parser
+
+
+SCRIPTS = configparser.ConfigParser()
+SCRIPTS.read(ROOT / "setup.cfg")
+SCRIPTS = [line.split(" = ") for line in SCRIPTS["options.entry_points"]["console_scripts"].split("\n") if line]
+
+
+@pytest.mark.parametrize(("script", "entry"), SCRIPTS)
+def test_a_command_is_its_module_run_by_python(script, entry, monkeypatch, capsys):
+    module, function = entry.split(":")
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        getattr(import_module(module), function)()
+    page = capsys.readouterr().out
+    assert page.startswith(script)
+    monkeypatch.delitem(sys.modules, module)  # as in a fresh process
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module(module, run_name="__main__")
+    assert capsys.readouterr().out == page
+
+
+def test_what_all_data_share_is_no_choice(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["igpt-train", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        train_command()
+    (choices,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("data: ")]
+    assert set(choices.removeprefix("data: ").split(", ")) == DATA
+    monkeypatch.setattr(sys, "argv", ["igpt-train", "data=nonesuch"])
+    with pytest.raises(SystemExit) as caught:
+        train_command()
+    assert "base" not in str(caught.value)
+    assert "imagenet64" in str(caught.value)
 
 
 def test_conda_environment_asks_for_what_setup_cfg_asks_for(setup):

@@ -19,6 +19,7 @@ Images = NDArray[np.uint8]  # (N, H, W, 3)
 GAP = 2  # pixels between pictures, after enlarging
 SHORTEST_SIDE = 64  # small pictures are enlarged, without smoothing, at least to this
 HIDDEN = 200  # the gray of what a completion was not shown
+MOST_COUNTED, MOST_NAMED = 25, 120  # classes of a confusion matrix that shows counts, names
 
 
 def grid(images: Images, columns: int | None = None) -> Image.Image:
@@ -85,16 +86,32 @@ def loss_curve(metrics: Path) -> Image.Image:
 
 
 def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
-    """A confusion matrix (K, K): rows are what images are, columns what they were taken for."""
-    figure, axes = new_plot(1.5 + 0.6 * len(classes), 1.2 + 0.6 * len(classes))
-    axes.imshow(matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True)), cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(matrix):
-        axes.text(column, row, str(count), ha="center", va="center", fontsize=8)
-    ticks = range(len(classes))
-    axes.set_xticks(ticks, classes, rotation=45, ha="right")
-    axes.set_yticks(ticks, classes)
+    """A confusion matrix (K, K): rows are what images are, columns what they were taken for.
+
+    Colours are shares of a row. Of many classes there are no counts, of very many no names either.
+    """
+    side = min(0.6 * len(classes), 12)  # inches
+    figure, axes = new_plot(1.5 + side, 1.2 + side)
+    share = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if len(classes) <= MOST_COUNTED:
+        for (row, column), count in np.ndenumerate(matrix):
+            colour = readable_on(shown.cmap(share[row, column]))
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=colour)
+    if len(classes) <= MOST_NAMED:
+        ticks, points = range(len(classes)), min(10, 72 * side / len(classes) / 1.2)  # a name is as high as its row
+        slant = {"rotation": 45, "ha": "right"} if len(classes) <= MOST_COUNTED else {"rotation": 90}
+        axes.set_xticks(ticks, classes, fontsize=points, **slant)
+        axes.set_yticks(ticks, classes, fontsize=points)
     axes.set(xlabel="taken for", ylabel="is")
     return render(figure)
+
+
+def readable_on(background: Sequence[float]) -> str:
+    """Black or white, whichever has the higher contrast to a colour (red, green, blue, ... in [0, 1])."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"  # WCAG's contrast ratios
 
 
 def probe_curve(rows: Sequence[dict[str, Any]], majority: float) -> Image.Image:

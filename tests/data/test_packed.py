@@ -129,6 +129,21 @@ def test_a_source_that_breaks_its_promise_is_refused(tmp_path):
         pack(Short(), tmp_path)
 
 
+class Fails(Numbered):
+    def read(self, split, start, stop):
+        raise IgptError("An archive is damaged.")
+
+
+@pytest.mark.parametrize(
+    "refused", [Numbered(unreadable=(1, 7)), Numbered(n=2, unreadable=(0, 1)), Numbered(n=0), Fails()]
+)
+def test_a_refused_packing_leaves_nothing_but_the_report(refused, tmp_path):
+    with pytest.raises(IgptError):
+        pack(refused, tmp_path, max_unreadable=1 if refused.n == 2 else 0.1)
+    left = {path.name.removeprefix(packed_folder(refused, tmp_path).name) for path in (tmp_path / "packed").iterdir()}
+    assert left <= {".lock", ".unreadable.txt"}
+
+
 def test_an_empty_split_is_refused(tmp_path):
     with pytest.raises(IgptError, match="'numbered' has no train images"):
         pack(Numbered(n=0), tmp_path)

@@ -33,3 +33,7 @@ def evaluate(config: DictConfig) -> None:
     for name, picture in pictures.items():
         figures.save(picture, folder / f"{config.split}_{name}.png")
     print(f"Results are in {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -78,3 +78,7 @@ def slurm_states() -> dict[str, str]:
     found = (text.split("|") for text in answer.stdout.splitlines())
     # The reason is of interest while a job waits.
     return {job: f"{state} ({reason})" if state == "PENDING" else state for job, state, reason in found}
+
+
+if __name__ == "__main__":
+    main()

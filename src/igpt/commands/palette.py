@@ -41,3 +41,7 @@ def palette(config: DictConfig) -> None:
     for name, value in {"fingerprint": built.fingerprint, **built.info}.items():
         print(f"{name:18} {value}")
     print(f"Results are in {output}: palette.npz, palette.png, quantised.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -89,3 +89,7 @@ def tokens_and_vocabulary(tokenizer: DictConfig, resolution: int) -> tuple[int, 
 def is_causal(objective: DictConfig) -> bool:
     """Whether the objective trains a causal model. Its class knows, but importing it takes Lightning's seconds."""
     return not objective["_target_"].endswith(".MaskedObjective") and objective.get("task") != "mlm"
+
+
+if __name__ == "__main__":
+    main()

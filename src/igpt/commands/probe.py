@@ -147,3 +147,7 @@ def print_table(rows: list[Row]) -> None:
     lines = [names, *([cell(name, row.get(name)) if name in row else "" for name in names] for row in rows)]
     print(aligned(lines))
     print()
+
+
+if __name__ == "__main__":
+    main()

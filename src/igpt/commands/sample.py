@@ -76,3 +76,7 @@ def images_to_complete(config: DictConfig, pretrained: Pretrained) -> Images:
         return split.choose(config.n_images, config.image_class)
     paths = [config.images] if isinstance(config.images, str) else list(config.images)
     return np.stack([read_image(path, pretrained.resolution) for path in expand(paths)])
+
+
+if __name__ == "__main__":
+    main()

@@ -131,3 +131,7 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     if "test/accuracy" in values:
         log.info("Test: accuracy %.4f", values["test/accuracy"])
     log.info("Results are in %s", run.path)
+
+
+if __name__ == "__main__":
+    main()

@@ -60,10 +60,19 @@ def pack(source: ImageSource, cache_dir: Path, processes: int | None = None, max
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             unfinished = folder.with_name(f"{folder.name}.part")
-            sizes = _allocate(source, unfinished)
-            _read_shards(source, unfinished, sizes, processes)
-            _leave_out_unreadable(unfinished, sizes, max_unreadable)
-            _write_manifest(source, unfinished)
+            try:
+                sizes = _allocate(source, unfinished)
+                _read_shards(source, unfinished, sizes, processes)
+                _leave_out_unreadable(unfinished, sizes, max_unreadable)
+                _write_manifest(source, unfinished)
+            except BrokenProcessPool:
+                raise IgptError(
+                    f"A process that packs {source.name} was killed, by a lack of memory perhaps; run the command "
+                    "again, which resumes from here, or with a smaller data.processes."
+                ) from None
+            except IgptError:
+                shutil.rmtree(unfinished, ignore_errors=True)  # what is wrong with the data may be mended
+                raise
             unfinished.rename(folder)
             shutil.rmtree(folder / JOURNAL)
     return folder
@@ -109,11 +118,6 @@ def _read_shards(source: ImageSource, folder: Path, sizes: dict[str, int], proce
             try:
                 for n in pool.map(_read_shard_here, todo):
                     bar(n)
-            except BrokenProcessPool:
-                raise IgptError(
-                    f"A process that packs {source.name} was killed, by a lack of memory perhaps; run the command "
-                    "again, which goes on from here, or with a smaller data.processes."
-                ) from None
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -187,11 +191,9 @@ def _leave_out_unreadable(folder: Path, sizes: dict[str, int], max_share: float)
         return
     total = sum(sizes.values())
     (folder / UNREADABLE).write_text("\n".join(lines) + "\n")
-    report = folder.with_suffix("") / UNREADABLE
+    report, kept = folder.with_suffix("") / UNREADABLE, folder.with_suffix(f".{UNREADABLE}")
     if len(lines) > max_share * total:
-        kept = folder.with_suffix(f".{UNREADABLE}")
         shutil.copy(folder / UNREADABLE, kept)
-        shutil.rmtree(folder)  # the files may be mended by the next time
         raise IgptError(
             f"{len(lines)} of {total} images cannot be read, more than data.max_unreadable={max_share} allows; all are "
             f"listed in {kept}, the first is {lines[0]}."
@@ -200,7 +202,8 @@ def _leave_out_unreadable(folder: Path, sizes: dict[str, int], max_share: float)
     for split in SPLITS:
         keep = np.delete(np.arange(sizes[split]), sorted(found[split]))
         if len(keep) == 0:
-            raise IgptError(f"No {split} image can be read; see {folder / UNREADABLE}.")
+            shutil.copy(folder / UNREADABLE, kept)
+            raise IgptError(f"No {split} image can be read; see {kept}.")
         for what in ARRAYS:
             _keep_rows(array_file(folder, split, what), keep)
 

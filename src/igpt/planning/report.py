@@ -5,6 +5,7 @@ from __future__ import annotations
 from igpt.model.cache import cache_bytes
 from igpt.planning.compute import energy, price
 from igpt.planning.recipe import SPARE, Recipe
+from igpt.units import number_text, time_text
 
 Rows = list[tuple[str, ...]]  # a name, and what stands in the columns behind it
 
@@ -31,7 +32,7 @@ def model_rows(recipe: Recipe) -> Rows:
     tokens = images * recipe.model.n_positions
     return [
         ("parameters", f"{size.parameters:,}"),
-        ("tokens", f"{tokens:.3g} of {images:,} images, {tokens / size.parameters:,.3g} a parameter"),
+        ("tokens", f"{tokens:.3g} of {images:,} images, {number_text(tokens / size.parameters, 3)} a parameter"),
         ("FLOPs of an image", f"{size.flops:.3g}, {size.attention_flops / size.flops:.0%} of them in attention"),
         ("FLOPs of a step", f"{size.flops * recipe.images:.3g}"),
         ("FLOPs of all steps", f"{size.flops * images:.3g}"),
@@ -70,9 +71,9 @@ def cost_rows(recipe: Recipe, watts: float, price_per_hour: float) -> Rows:
     bound = f"arithmetic at {recipe.utilisation:.0%} of the peak" if once.arithmetic_bound else "memory traffic"
     return [
         ("a step", f"{time_text(step)}, bound by {bound}"),
-        ("images a second", f"{recipe.images / step:,.4g}"),
+        ("images a second", number_text(recipe.images / step, 4)),
         ("all steps", time_text(seconds)),
-        ("energy", f"{energy(seconds, devices, watts):,.3g} kWh at {watts:g} W a device"),
+        ("energy", f"{number_text(energy(seconds, devices, watts), 3)} kWh at {watts:g} W a device"),
         ("price", f"{price(seconds, devices, price_per_hour):,.2f} at {price_per_hour:g} an hour and device"),
         ("", "Assumptions until you give them: utilisation, price_per_hour (US dollars)."),
         ("", "Not counted: a third more for checkpointing, communication, data, validation, drawing, the host."),
@@ -89,14 +90,6 @@ def drawing_rows(recipe: Recipe, pictures: int) -> Rows:
         ("cache", f"{cache / 1e9:.3f} GB of keys and values for {pictures} pictures"),
         ("time", f"at least {time_text(seconds)}, to read the weights and half the cache for every token"),
     ]
-
-
-def time_text(seconds: float) -> str:
-    """In a unit that leaves a number one can picture."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{1000 * seconds:.3g} ms"
 
 
 def text(title: str, rows: Rows) -> str:
