@@ -1,10 +1,12 @@
-"""Files that are there whole or not at all, and what is in them."""
+"""Files that are there whole or not at all, where they lie, and what is in them."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,3 +33,27 @@ def sha256(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def expand_user(path: str | Path) -> Path:
+    """A path whose ~ is written out. A user without a home (containers have such) gets one below /tmp."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        _, *rest = Path(path).parts
+        return Path(tempfile.gettempdir(), f"igpt-home-{os.getuid()}", *rest)
+
+
+def home_cache() -> Path:
+    """The user's own cache, wherever the one in use lies."""
+    return expand_user("~/.cache/igpt")
+
+
+def write_names(path: Path, lines: Iterable[str]) -> None:
+    """A text file of lines that may hold names of files, which need not be UTF-8: their bytes are kept."""
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
+
+
+def printable(name: str | Path) -> str:
+    """A name for people and for files of UTF-8: bytes that are no UTF-8 become backslash escapes."""
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")

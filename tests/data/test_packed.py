@@ -1,16 +1,21 @@
+import dataclasses
 import hashlib
 import json
+import os
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from igpt.data import packing
+from igpt.data import packing, verified
 from igpt.data.packed import open_packed, packed_folder
 from igpt.data.packing import pack
 from igpt.data.sources import SPLITS, Chunk, EmojiSource
 from igpt.errors import IgptError
+from igpt.files import atomic_path, sha256
 
 
 @pytest.fixture
@@ -114,9 +119,9 @@ def test_too_many_unreadable_images_stop_the_packing(tmp_path):
 
 
 def test_a_split_without_a_readable_image_names_the_report(tmp_path):
-    with pytest.raises(IgptError, match="No train image can be read; see ") as caught:
+    with pytest.raises(IgptError, match=r"No train image is left without those that cannot be read \(see") as caught:
         pack(Numbered(n=2, unreadable=(0, 1)), tmp_path, max_unreadable=1)
-    report = str(caught.value).partition("see ")[2].rstrip(".")
+    report = str(caught.value).partition("see ")[2].partition(")")[0]
     assert Path(report).read_text().splitlines() == ["0.png: broken", "1.png: broken"]
 
 
@@ -174,6 +179,162 @@ def test_damaged_data_is_named(tmp_path, source, damage, message):
     damage(folder)
     with pytest.raises(IgptError, match=message + ".*delete the folder"):
         open_packed(folder)
+
+
+# Checksums
+
+
+def flip_a_byte(path, keep_time=False):
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-5, 2)
+        byte = file.read(1)
+        file.seek(-5, 2)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns if keep_time else before.st_mtime_ns + 10**6))
+
+
+@pytest.mark.parametrize("keep_time", [True, False])
+@pytest.mark.parametrize("name", ["train.images.npy", "test.labels.npy", "validation.groups.npy"])
+def test_one_flipped_byte_is_found_and_named(tmp_path, source, name, keep_time):
+    folder = pack(source, tmp_path)
+    flip_a_byte(folder / name, keep_time)
+    for _ in range(2):  # it is not forgiven the second time
+        with pytest.raises(IgptError, match=rf"{re.escape(name)} is not what was packed.*delete the folder"):
+            pack(source, tmp_path)
+
+
+def test_checksums_are_verified_once_per_machine_and_change(tmp_path, source, monkeypatch):
+    folder, read = pack(source, tmp_path), []
+    monkeypatch.setattr(verified, "sha256", lambda path: read.append(path.name) or sha256(path))
+    pack(source, tmp_path)
+    assert read == []  # packing has just made them
+    (folder / "test.images.npy").touch()
+    pack(source, tmp_path)
+    assert sorted(read) == sorted(path.name for path in folder.glob("*.npy"))
+    pack(source, tmp_path)
+    assert len(read) == 9
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    pack(source, tmp_path)
+    pack(source, tmp_path)
+    assert len(read) == 18
+
+
+def test_a_copied_cache_is_verified(tmp_path, source):
+    pack(source, tmp_path / "cache")
+    shutil.copytree(tmp_path / "cache", tmp_path / "copy")  # with all times as they were
+    flip_a_byte(packed_folder(source, tmp_path / "copy") / "train.images.npy", keep_time=True)
+    with pytest.raises(IgptError, match="train.images.npy is not what was packed"):
+        pack(source, tmp_path / "copy")
+
+
+def test_a_complete_cache_that_cannot_be_written_needs_no_lock(tmp_path, source, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = pack(source, tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache" / "packed" / "verified")
+    before = sorted(tmp_path.glob("cache/**/*"))
+
+    def refused(path):  # the tests may run as root, whom no permission holds back
+        if (tmp_path / "cache") in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return atomic_path(path)
+
+    monkeypatch.setattr(verified, "atomic_path", refused)
+    monkeypatch.setattr(packing, "FileLock", None)
+    read = []
+    monkeypatch.setattr(verified, "sha256", lambda path: read.append(path.name) or sha256(path))
+    for _ in range(2):
+        assert pack(source, tmp_path / "cache") == folder
+    assert len(read) == 9  # remembered in the user's own cache
+    assert sorted(tmp_path.glob("cache/**/*")) == before
+
+
+# Images in two splits
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Gray images by their levels; at a resolution of 2 those that differ by less than 10 are the same."""
+
+    train: tuple[int, ...] = (10, 20, 30, 41, 20, 50)
+    validation: tuple[int, ...] = (60, 20, 70)
+    test: tuple[int, ...] = (30, 40, 70, 80)
+    resolution: int = 4
+    name: str = "levels"
+    classes: tuple[str, ...] = ()
+    full_train: bool = False
+
+    def key(self):
+        return dataclasses.asdict(self)
+
+    def sizes(self):
+        return {split: len(getattr(self, split)) for split in SPLITS}
+
+    def read(self, split, start, stop):
+        levels = np.array(getattr(self, split)[start:stop], np.uint8)
+        if self.resolution == 2:
+            levels -= levels % 10
+        shape = (len(levels), self.resolution, self.resolution, 3)
+        unreadable = {i: "white.png: broken" for i, level in enumerate(levels) if level == 255}
+        images = np.broadcast_to(levels[:, None, None, None], shape)
+        return Chunk(images, np.full(len(levels), -1), unreadable)
+
+
+def packed_levels(source, tmp_path, **settings):
+    splits = open_packed(pack(source, tmp_path, max_unreadable=0.5, **settings))
+    return [splits[split].images[:, 0, 0, 0].tolist() for split in SPLITS]
+
+
+def test_images_in_two_splits_are_counted(tmp_path, caplog):
+    assert packed_levels(Levels(), tmp_path) == [list(Levels().train), list(Levels().validation), list(Levels().test)]
+    assert (
+        "levels: 3 training images equal a held-out image at 4x4, and 1 validation images a test image; "
+        "data.drop_duplicates=true leaves them out."
+    ) in caplog.text
+
+
+def test_images_in_two_splits_are_dropped_from_the_training_side(tmp_path, caplog):
+    assert packed_levels(Levels(), tmp_path, drop_equal_at=4) == [[10, 41, 50], [60, 20], [30, 40, 70, 80]]
+    assert "they are left out" in caplog.text
+    assert packed_folder(Levels(), tmp_path, 4) != packed_folder(Levels(), tmp_path)
+
+
+def test_blanks_for_unreadable_images_are_no_duplicates(tmp_path, caplog):
+    source = Levels(train=(1, 255, 2), validation=(255, 4), test=(255, 5))
+    assert packed_levels(source, tmp_path, drop_equal_at=4) == [[1, 2], [4], [5]]
+    assert "equal a held-out" not in caplog.text
+
+
+def test_validation_images_that_are_trained_on_are_no_duplicates(tmp_path):
+    source = Levels(train=(1, 2, 3), validation=(2,), test=(3,), full_train=True)
+    assert packed_levels(source, tmp_path, drop_equal_at=4) == [[1, 2], [2], [3]]
+
+
+def test_images_packed_larger_are_dropped_as_the_model_sees_them(tmp_path):
+    small = Levels(resolution=2)
+    assert packed_levels(small, tmp_path, drop_equal_at=2)[0] == [10, 50]
+    assert packed_levels(Levels(), tmp_path, drop_equal_at=2)[0] == [10, 50]  # 41 is 40 to the model
+
+
+def test_a_packing_that_is_killed_while_it_drops_images_drops_the_same(tmp_path, monkeypatch):
+    keep_rows, kept = packing._keep_rows, []
+
+    def killed_at_the_second(path, rows):
+        kept.append(path)
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+        keep_rows(path, rows)
+
+    source = Levels(train=(10, 255, 20, 30, 41, 20, 50))
+    monkeypatch.setattr(packing, "_keep_rows", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, tmp_path, max_unreadable=0.5, drop_equal_at=4)
+    assert packed_levels(source, tmp_path, drop_equal_at=4) == [[10, 41, 50], [60, 20], [30, 40, 70, 80]]
+
+
+def test_a_split_of_which_nothing_is_left_is_refused(tmp_path):
+    with pytest.raises(IgptError, match=r"No train image is left .*data\.drop_duplicates=true drops"):
+        pack(Levels(train=(30, 20)), tmp_path, drop_equal_at=4)
 
 
 def test_images_to_show_are_of_the_class_asked_for(tmp_path, source):

@@ -19,6 +19,7 @@ from igpt.data.packing import pack
 from igpt.data.sources import ImageSource
 from igpt.data.stream import EvaluationBatches, Share, TrainingStream, epoch_order
 from igpt.errors import IgptError
+from igpt.files import expand_user
 from igpt.tokenizers import Palette, Tokenizer, with_order
 from igpt.tokenizers.kmeans import PaletteRecipe
 
@@ -34,7 +35,8 @@ class ImageDataModule(pl.LightningDataModule):
     the global one: images an optimiser step, over all processes and accumulated micro-batches, of which a device takes
     at most `device_batch_size` at once. Images travel to the device as uint8, and are augmented (in training) and
     become tokens there. With `stored_resolution`, training images are packed at that size as well, for augmentation to
-    cut the model's resolution out of them.
+    cut the model's resolution out of them. With `drop_duplicates`, training images that equal a held-out one at the
+    model's resolution are left out, and so are validation images that equal a test image.
     """
 
     def __init__(
@@ -51,12 +53,13 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         processes: int | None = None,
         max_unreadable: float = 0.01,
+        drop_duplicates: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.source = source
         self.recipe = tokenizer
-        self.cache_dir = Path(cache_dir).expanduser()
+        self.cache_dir = expand_user(cache_dir)
         self.batch_size = batch_size
         self.device_batch_size = device_batch_size
         self.eval_batch_size = eval_batch_size
@@ -66,6 +69,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.processes = processes
         self.max_unreadable = max_unreadable
+        self.drop_equal_at = source.resolution if drop_duplicates else None
         self.seed = seed
         self.splits: dict[str, PackedImages] = {}
         self._tokenizer: Tokenizer | None = None
@@ -105,7 +109,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Pack the images and build the palette, unless both are in the cache already."""
         try:
             for source in (self.source, self.stored):
-                pack(source, self.cache_dir, self.processes, self.max_unreadable)
+                pack(source, self.cache_dir, self.processes, self.max_unreadable, self.drop_equal_at)
             if self._tokenizer is None and isinstance(self.recipe, PaletteRecipe) and self.recipe.path is None:
                 self._build_palette(self.recipe)
         except OSError as error:
@@ -115,10 +119,12 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _build_palette(self, recipe: PaletteRecipe) -> None:
         path = self._palette_path(recipe)
+        if path.exists():  # it may be in somebody else's cache, where no lock can be taken
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                train = open_packed(packed_folder(self.source, self.cache_dir))["train"].images
+                train = self._open(self.source)["train"].images
                 step = max(1, PIXELS_PER_CHUNK // train[0, ..., 0].size)
                 palette = recipe.build(
                     lambda: (train[i : i + step] for i in range(0, len(train), step)),
@@ -128,7 +134,7 @@ class ImageDataModule(pl.LightningDataModule):
                 log.info("Built a palette of %d colours, PSNR %.2f dB", palette.vocab_size, palette.info["psnr_db"])
 
     def _palette_path(self, recipe: PaletteRecipe) -> Path:
-        key = content_key(self.source.key(), recipe.key())
+        key = content_key({"drop_equal_at": self.drop_equal_at}, self.source.key(), recipe.key())
         return self.cache_dir / "palettes" / f"{self.source.name}-{recipe.size}-{key}.npz"
 
     # Opening: in every process
@@ -136,7 +142,7 @@ class ImageDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the packed splits and the palette."""
         if not self.splits:
-            self.splits = open_packed(packed_folder(self.source, self.cache_dir))
+            self.splits = self._open(self.source)
         if self._tokenizer is None:
             self._tokenizer = with_order(self._plain_tokenizer(), self.order)
 
@@ -144,11 +150,14 @@ class ImageDataModule(pl.LightningDataModule):
         """The tokenizer that the configuration names, in raster order."""
         if not isinstance(self.recipe, PaletteRecipe):
             return self.recipe
-        return Palette.load(Path(self.recipe.path or self._palette_path(self.recipe)).expanduser())
+        return Palette.load(expand_user(self.recipe.path or self._palette_path(self.recipe)))
+
+    def _open(self, source: ImageSource) -> dict[str, PackedImages]:
+        return open_packed(packed_folder(source, self.cache_dir, self.drop_equal_at))
 
     def train_dataloader(self) -> DataLoader[ImageBatch]:
         """Batches without end, starting where the trainer's step counter stands."""
-        train = open_packed(packed_folder(self.stored, self.cache_dir))["train"]
+        train = self._open(self.stored)["train"]
         if self.batch_size > len(train):
             raise IgptError(
                 f"data.batch_size is {self.batch_size}, but {self.source.name} has only {len(train)} training images; "

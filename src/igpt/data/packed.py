@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from igpt.data.sources import SPLITS, ImageSource
 from igpt.errors import IgptError
 
-FORMAT = 3  # part of the key: raise it when the layout on disk changes
+FORMAT = 4  # part of the key: raise it when the layout on disk changes
 MANIFEST = "manifest.json"
 ARRAYS = ("images", "labels", "groups")  # the files of each split
 
@@ -48,9 +48,12 @@ def content_key(*parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def packed_folder(source: ImageSource, cache_dir: Path) -> Path:
-    """Where the packed copy of a source lies, or will lie."""
-    return cache_dir / "packed" / f"{source.name}-{content_key({'format': FORMAT}, source.key())}"
+def packed_folder(source: ImageSource, cache_dir: Path, drop_equal_at: int | None = None) -> Path:
+    """Where the packed copy of a source lies, or will lie; with `drop_equal_at`, without images that equal a held-out
+    one at this resolution.
+    """
+    how = {"format": FORMAT, "drop_equal_at": drop_equal_at}
+    return cache_dir / "packed" / f"{source.name}-{content_key(how, source.key())}"
 
 
 def array_file(folder: Path, split: str, what: str) -> Path:
@@ -58,19 +61,34 @@ def array_file(folder: Path, split: str, what: str) -> Path:
     return folder / f"{split}.{what}.npy"
 
 
-def open_packed(folder: Path) -> dict[str, PackedImages]:
-    """The splits in `folder`, memory-mapped; a file that is missing or truncated is an error that names it."""
-    advice = f"delete the folder {folder} and run the command again, which packs the data anew."
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What packing wrote about the folder."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        return dict(json.loads((folder / MANIFEST).read_text()))
     except (OSError, ValueError):
-        raise IgptError(f"The packed data has no readable {folder / MANIFEST}; {advice}") from None
-    for name, about in manifest["files"].items():
+        raise IgptError(f"The packed data has no readable {folder / MANIFEST}; {pack_anew(folder)}") from None
+
+
+def pack_anew(folder: Path) -> str:
+    """What to do about damaged data."""
+    return f"delete the folder {folder} and run the command again, which packs the data anew."
+
+
+def packed_files(folder: Path) -> dict[str, str]:
+    """The files of packed data with their checksums; one that is missing or truncated is an error that names it."""
+    files = read_manifest(folder)["files"]
+    for name, about in files.items():
         path = folder / name
         if not path.exists():
-            raise IgptError(f"The packed data lacks {path}; {advice}")
+            raise IgptError(f"The packed data lacks {path}; {pack_anew(folder)}")
         if path.stat().st_size != about["bytes"]:
-            raise IgptError(f"{path} has {path.stat().st_size} bytes instead of {about['bytes']}; {advice}")
+            raise IgptError(f"{path} has {path.stat().st_size} bytes instead of {about['bytes']}; {pack_anew(folder)}")
+    return {name: about["sha256"] for name, about in files.items()}
+
+
+def open_packed(folder: Path) -> dict[str, PackedImages]:
+    """The splits in `folder`, memory-mapped."""
+    packed_files(folder)
     return {
         split: PackedImages(
             np.load(array_file(folder, split, "images"), mmap_mode="r"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,10 +22,12 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from igpt.data.packed import ARRAYS, FORMAT, MANIFEST, array_file, packed_folder
+from igpt.data.duplicates import shared_images
+from igpt.data.packed import ARRAYS, FORMAT, MANIFEST, array_file, packed_folder, read_manifest
 from igpt.data.sources import SPLITS, Chunk, ImageSource
+from igpt.data.verified import mark_verified, verify
 from igpt.errors import IgptError
-from igpt.files import atomic_path, sha256
+from igpt.files import atomic_path, sha256, write_names
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ SHARD = 2048  # images that a process reads and writes at once
 WORTH_A_PROCESS = 4  # shards; with fewer, starting it takes longer than it saves
 UNREADABLE = "unreadable.txt"
 JOURNAL = "journal"  # the folder that remembers what is done until all is
+
+Rows = Mapping[str, Sequence[int]]  # some rows of each split
 
 
 @dataclass(frozen=True)
@@ -47,35 +52,57 @@ class Shard:
         return folder / JOURNAL / f"{self.split}-{self.start}.json"
 
 
-def pack(source: ImageSource, cache_dir: Path, processes: int | None = None, max_unreadable: float = 0.01) -> Path:
-    """Write the source's splits below `cache_dir`, unless they are there; return their folder.
+def pack(
+    source: ImageSource,
+    cache_dir: Path,
+    processes: int | None = None,
+    max_unreadable: float = 0.01,
+    drop_equal_at: int | None = None,
+) -> Path:
+    """Write the source's splits below `cache_dir`, unless they are there; return their folder, its checksums verified.
 
-    The folder appears complete or not at all, and of several programs one does the work while the others wait.
-    `processes` is the number of processes that read images, by default one a CPU core. Images that cannot be read are
-    left out and listed in the folder's unreadable.txt; if their share exceeds `max_unreadable`, that is an
-    :class:`IgptError`.
+    The folder appears complete or not at all, and of several programs one does the work while the others wait. A
+    complete folder needs no lock: it may be somebody else's. `processes` is the number of processes that read images,
+    by default one per CPU core. Images that cannot be read are left out and listed in the folder's unreadable.txt; if
+    their share exceeds `max_unreadable`, that is an :class:`IgptError`.
+
+    Images that equal one of a split further from training (train, validation, test) are counted. With `drop_equal_at`,
+    those that are equal at this resolution are left out; if it is not the source's own, the same images have to be
+    packed at that resolution before.
     """
-    folder = packed_folder(source, cache_dir)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            unfinished = folder.with_name(f"{folder.name}.part")
-            try:
-                sizes = _allocate(source, unfinished)
-                _read_shards(source, unfinished, sizes, processes)
-                _leave_out_unreadable(unfinished, sizes, max_unreadable)
-                _write_manifest(source, unfinished)
-            except BrokenProcessPool:
-                raise IgptError(
-                    f"A process that packs {source.name} was killed, by a lack of memory perhaps; run the command "
-                    "again, which resumes from here, or with a smaller data.processes."
-                ) from None
-            except IgptError:
-                shutil.rmtree(unfinished, ignore_errors=True)  # what is wrong with the data may be mended
-                raise
-            unfinished.rename(folder)
-            shutil.rmtree(folder / JOURNAL)
+    folder = packed_folder(source, cache_dir, drop_equal_at)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                _make(source, folder, processes, max_unreadable, drop_equal_at)
+    verify(folder)
     return folder
+
+
+def _make(
+    source: ImageSource, folder: Path, processes: int | None, max_unreadable: float, drop_equal_at: int | None
+) -> None:
+    """What :func:`pack` does if the folder is not there."""
+    unfinished = folder.with_name(f"{folder.name}.part")
+    try:
+        sizes = _allocate(source, unfinished)
+        _read_shards(source, unfinished, sizes, processes)
+        unreadable = _unreadable(unfinished, sizes, max_unreadable)
+        shared = _shared(source, unfinished, unreadable, drop_equal_at)
+        _leave_out(unfinished, sizes, unreadable, shared if drop_equal_at else {})
+        _write_manifest(source, unfinished, shared)
+    except BrokenProcessPool:
+        raise IgptError(
+            f"A process that packs {source.name} was killed, by a lack of memory perhaps; run the command "
+            "again, which resumes from here, or with a smaller data.processes."
+        ) from None
+    except IgptError:
+        shutil.rmtree(unfinished, ignore_errors=True)  # what is wrong with the data may be mended
+        raise
+    unfinished.rename(folder)
+    shutil.rmtree(folder / JOURNAL)
+    mark_verified(folder)
 
 
 def available_cores() -> int:
@@ -180,30 +207,69 @@ def _write_rows(path: Path, start: int, rows: NDArray[Any]) -> None:
         os.fsync(file.fileno())
 
 
-def _leave_out_unreadable(folder: Path, sizes: dict[str, int], max_share: float) -> None:
-    """Close the gaps that unreadable images left in the arrays, and write the report about them."""
+def _unreadable(folder: Path, sizes: dict[str, int], max_share: float) -> Rows:
+    """The rows that could not be read, after a report about them."""
     found: dict[str, dict[int, str]] = {split: {} for split in SPLITS}
     for path in sorted((folder / JOURNAL).glob("*.json")):
         split = path.stem.rsplit("-", 1)[0]
         found[split].update({int(place): why for place, why in json.loads(path.read_text()).items()})
     lines = [why for split in SPLITS for _, why in sorted(found[split].items())]
-    if not lines:
+    if lines:
+        _report_unreadable(folder, lines, sum(sizes.values()), max_share)
+    return {split: sorted(rows) for split, rows in found.items()}
+
+
+def _report_unreadable(folder: Path, lines: Sequence[str], total: int, max_share: float) -> None:
+    """List the images that cannot be read; too many of them are an error, and the packing is then undone."""
+    write_names(folder / UNREADABLE, lines)
+    if len(lines) <= max_share * total:
+        report = folder.with_suffix("") / UNREADABLE
+        log.warning("%d of %d images cannot be read and are left out; they are listed in %s", len(lines), total, report)
         return
-    total = sum(sizes.values())
-    (folder / UNREADABLE).write_text("\n".join(lines) + "\n")
-    report, kept = folder.with_suffix("") / UNREADABLE, folder.with_suffix(f".{UNREADABLE}")
-    if len(lines) > max_share * total:
-        shutil.copy(folder / UNREADABLE, kept)
-        raise IgptError(
-            f"{len(lines)} of {total} images cannot be read, more than data.max_unreadable={max_share} allows; all are "
-            f"listed in {kept}, the first is {lines[0]}."
-        )
-    log.warning("%d of %d images cannot be read and are left out; they are listed in %s", len(lines), total, report)
+    raise IgptError(
+        f"{len(lines)} of {total} images cannot be read, more than data.max_unreadable={max_share} allows; all are "
+        f"listed in {_keep_report(folder)}, the first is {lines[0]}."
+    )
+
+
+def _keep_report(folder: Path) -> Path:
+    """A copy of the report about unreadable images that outlives a packing that is refused."""
+    return Path(shutil.copy(folder / UNREADABLE, folder.with_suffix(f".{UNREADABLE}")))
+
+
+def _shared(source: ImageSource, folder: Path, unreadable: Rows, drop_equal_at: int | None) -> Rows:
+    """The rows of images that equal one of a split further from training, after a line about them in the log."""
+    remembered = folder / JOURNAL / "shared"  # a packing that was killed may have dropped some of them already
+    if not remembered.exists():
+        with atomic_path(remembered) as temporary:
+            temporary.write_text(json.dumps(_find_shared(source, folder, unreadable, drop_equal_at)))
+    shared: Rows = json.loads(remembered.read_text())
+    if any(shared.values()):
+        advice = "they are left out" if drop_equal_at else "data.drop_duplicates=true leaves them out"
+        log.warning(
+            "%s: %d training images equal a held-out image at %dx%d, and %d validation images a test image; %s.",
+            source.name, len(shared["train"]), *2 * (drop_equal_at or source.resolution,), len(shared["validation"]),
+            advice,
+        )  # fmt: skip
+    return shared
+
+
+def _find_shared(source: ImageSource, folder: Path, unreadable: Rows, drop_equal_at: int | None) -> Rows:
+    if drop_equal_at not in (None, source.resolution):  # the same images are told apart where the model sees them
+        as_seen = dataclasses.replace(source, resolution=drop_equal_at)  # type: ignore[type-var]
+        return dict(read_manifest(packed_folder(as_seen, folder.parents[1], drop_equal_at))["shared"])
+    images = {split: np.load(array_file(folder, split, "images"), mmap_mode="r") for split in SPLITS}
+    return shared_images(images, unreadable, full_train=getattr(source, "full_train", False))
+
+
+def _leave_out(folder: Path, sizes: dict[str, int], unreadable: Rows, dropped: Rows) -> None:
+    """Close the gaps that these images leave in the arrays."""
     for split in SPLITS:
-        keep = np.delete(np.arange(sizes[split]), sorted(found[split]))
+        keep = np.delete(np.arange(sizes[split]), sorted({*unreadable.get(split, ()), *dropped.get(split, ())}))
         if len(keep) == 0:
-            shutil.copy(folder / UNREADABLE, kept)
-            raise IgptError(f"No {split} image can be read; see {kept}.")
+            reasons = [f"cannot be read (see {_keep_report(folder)})"] if unreadable[split] else []
+            reasons += ["data.drop_duplicates=true drops"] if dropped.get(split) else []
+            raise IgptError(f"No {split} image is left without those that {' or that '.join(reasons)}.")
         for what in ARRAYS:
             _keep_rows(array_file(folder, split, what), keep)
 
@@ -219,10 +285,11 @@ def _keep_rows(path: Path, rows: NDArray[np.int64]) -> None:
             _write_rows(temporary, start, array[rows[start : start + SHARD]])
 
 
-def _write_manifest(source: ImageSource, folder: Path) -> None:
-    """What is in the folder, and a checksum of each file (SHA-256)."""
+def _write_manifest(source: ImageSource, folder: Path, shared: Rows) -> None:
+    """What is in the folder, a checksum of each file (SHA-256), and which rows of the source stand in two splits."""
     arrays: Sequence[Path] = [array_file(folder, split, what) for split in SPLITS for what in ARRAYS]
     files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in arrays}
     shapes = {split: np.load(array_file(folder, split, "images"), mmap_mode="r").shape for split in SPLITS}
-    manifest = {"format": FORMAT, "source": source.key(), "classes": source.classes, "shapes": shapes, "files": files}
+    about = {"format": FORMAT, "source": source.key(), "classes": source.classes, "shapes": shapes}
+    manifest = {**about, "files": files, "shared": shared}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))
