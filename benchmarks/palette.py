@@ -1,5 +1,6 @@
 """Palettes of 50,000 images: weighted k-means over all distinct colours against faiss's sampled default and
-scikit-learn's mini-batches; pixels into tokens by table, by a distance matrix, and by Hugging Face's function.
+scikit-learn's mini-batches; tables of nearest colours; pixels into tokens by table, by a distance matrix, and by Hugging
+Face's function.
 
 python benchmarks/palette.py
 """
@@ -24,6 +25,7 @@ from transformers.models.imagegpt.image_processing_pil_imagegpt import color_qua
 from igpt.tokenizers import Palette
 from igpt.tokenizers.histogram import count_colours
 from igpt.tokenizers.kmeans import PaletteRecipe, weighted_psnr
+from igpt.tokenizers.nearest import nearest_table
 
 SIZE = 512
 SAMPLE = 1_000_000  # pixels for scikit-learn
@@ -108,11 +110,39 @@ def compare_tokens(images: np.ndarray) -> None:
     write_table("tokens", "Pixels into tokens, on one core", rows, f"{SIZE} colours, medians of 5 repetitions.")
 
 
+def time_tables(photos: Palette) -> None:
+    """Processor time, so that what else runs does not count. The last two palettes no k-means gives, since they are
+    finer than the colours there are.
+    """
+    rng = np.random.default_rng(0)
+    palettes = {
+        "photos": photos.centroids,
+        "random, 512": rng.uniform(0, 255, (512, 3)),
+        "random, 4096": rng.uniform(0, 255, (4096, 3)),
+        "dark (0 to 32), 512": rng.uniform(0, 32, (512, 3)),
+        "dark (0 to 32), 4096": rng.uniform(0, 32, (4096, 3)),
+        "grays, 512": np.linspace(0, 255, 512)[:, None].repeat(3, axis=1),
+        "near grays, 4096": (rng.uniform(0, 255, (4096, 1)) + rng.normal(0, 3, (4096, 3))).clip(0, 255),
+        "grays, 4096": np.linspace(0, 255, 4096)[:, None].repeat(3, axis=1),
+        "grays from 110 to 140, 4096": np.linspace(110, 140, 4096)[:, None].repeat(3, axis=1),
+    }
+    rows = []
+    with threadpool_limits(1):
+        for name, centroids in palettes.items():
+            start = time.process_time()
+            nearest_table(centroids)
+            rows.append({"palette": name, "seconds": round(time.process_time() - start, 2)})
+    write_table(
+        "nearest", "The nearest of a palette's colours for all 2^24 colours, on one core", rows, "Equal to brute force."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=50_000, help="how many crops to build palettes from")
     images = crops(parser.parse_args().images)
     compare_palettes(images)
+    time_tables(exact(images[:2000]))
     compare_tokens(images)
 
 

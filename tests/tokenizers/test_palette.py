@@ -11,8 +11,8 @@ from igpt.tokenizers.nearest import nearest_table
 
 def brute_force(centroids, colours):
     """Nearest centroid in float64, ties to the lower index: numpy's argmin takes the first."""
-    difference = colours.astype(np.float64)[:, None] - centroids.astype(np.float64)
-    return (difference**2).sum(-1).argmin(-1)
+    parts = np.array_split(colours.astype(np.float64)[:, None], 1 + len(colours) * len(centroids) // 10**6)
+    return np.concatenate([((part - centroids.astype(np.float64)) ** 2).sum(-1).argmin(-1) for part in parts])
 
 
 def code(colours):
@@ -28,6 +28,32 @@ def test_table_equals_brute_force(seed, k, whole):
         centroids = rng.integers(100, 110, (k, 3)).astype(np.float32)
     colours = rng.integers(0, 256, (4000, 3), dtype=np.uint8)
     colours[:2000] = rng.integers(95, 115, (2000, 3))
+    np.testing.assert_array_equal(nearest_table(centroids)[code(colours)], brute_force(centroids, colours))
+
+
+def gray_diagonal(k):
+    return np.linspace(0, 255, k)[:, None].repeat(3, axis=1)
+
+
+def dark(k):
+    return np.random.default_rng(0).integers(0, 32 * 256, (k, 3)) / 256
+
+
+def equal_and_whole(k):
+    """Whole numbers between 100 and 104, so that most centroids are equal to others and most colours as far from two."""
+    return np.random.default_rng(0).integers(100, 105, (k, 3))
+
+
+@pytest.mark.parametrize(
+    ("make", "k"), [(gray_diagonal, 512), (dark, 512), (dark, 4096), (equal_and_whole, 600)]
+)  # fmt: skip
+def test_table_of_concentrated_centroids_equals_brute_force(make, k):
+    """Everywhere in the cube, and on all colours near some of the centroids."""
+    centroids = make(k).astype(np.float32)
+    rng = np.random.default_rng(1)
+    around = np.stack(np.meshgrid(*3 * [np.arange(-2, 3)]), axis=-1).reshape(-1, 3)
+    near = (np.rint(centroids[rng.integers(k, size=20), None]) + around).clip(0, 255).reshape(-1, 3)
+    colours = np.concatenate([rng.integers(0, 256, (2000, 3)), near.astype(int)])
     np.testing.assert_array_equal(nearest_table(centroids)[code(colours)], brute_force(centroids, colours))
 
 

@@ -63,7 +63,7 @@ class Palette(Tokenizer):
 
     @functools.cached_property
     def table(self) -> NDArray[np.int16]:
-        """The token of every colour r * 65536 + g * 256 + b; 32 MiB, made once in about a second."""
+        """The token of every colour r * 65536 + g * 256 + b; 32 MiB, made once in one or two seconds."""
         return nearest_table(self.centroids)
 
     def encode(self, images: Tensor) -> Tensor:
