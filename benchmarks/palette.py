@@ -1,6 +1,6 @@
 """Palettes of 50,000 images: weighted k-means over all distinct colours against faiss's sampled default and
-scikit-learn's mini-batches; tables of nearest colours; pixels into tokens by table, by a distance matrix, and by Hugging
-Face's function.
+scikit-learn's mini-batches; tables of nearest colours; pixels into tokens by table, by a distance matrix, and by
+Hugging Face's function.
 
 python benchmarks/palette.py
 """

@@ -40,7 +40,7 @@ def dark(k):
 
 
 def equal_and_whole(k):
-    """Whole numbers between 100 and 104, so that most centroids are equal to others and most colours as far from two."""
+    """Whole numbers between 100 and 104: most centroids equal others, most colours are as far from two of them."""
     return np.random.default_rng(0).integers(100, 105, (k, 3))
 
 

@@ -1,4 +1,4 @@
-"""Nearest centroid for all 2^24 colours: exact, and quick because few centroids are nearest to anything in a small cube.
+"""Nearest centroid for all 2^24 colours: exact, and quick because few centroids can be nearest within a small cube.
 
 Shapes: B cubes of neighbouring colours, k centroids, m of them that may be nearest to something in a cube.
 """
