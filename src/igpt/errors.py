@@ -1,4 +1,8 @@
-"""The one exception that a person is meant to read."""
+"""The one exception that a person is meant to read, and how its sentences name many things."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class IgptError(Exception):
@@ -6,3 +10,9 @@ class IgptError(Exception):
 
     The commands print it without a traceback and exit with status 1.
     """
+
+
+def some_of(names: Sequence[str], n: int = 3) -> str:
+    """The first few of many names, for a sentence: "a, b, c, ... (120)"."""
+    shown = ", ".join(names[:n])
+    return shown if len(names) <= n else f"{shown}, ... ({len(names)})"

@@ -35,6 +35,12 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def file_state(path: Path) -> list[int]:
+    """Size, times of change (ns) and inode of a file; one that was written to, replaced or copied has others."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
 def expand_user(path: str | Path) -> Path:
     """A path whose ~ is written out. A user without a home (containers have such) gets one below /tmp."""
     try:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 from PIL import Image
 
 from conftest import train_two_steps
+from igpt.data import content
 from igpt.data.image_files import decode
 from igpt.data.sources import SPLITS, ImageFolderSource
 from igpt.errors import IgptError
+from igpt.files import sha256
 
 QUARTERS = np.array([[[250, 10, 20], [30, 240, 50]], [[60, 70, 230], [200, 190, 0]]], np.uint8)  # (2, 2, 3)
 
@@ -75,6 +78,21 @@ def gray_of_16_bits_tiff(file):
     return gray([[0, 100], [200, 255]]), 0
 
 
+def gray_of_32_bits_that_ends_at_255(file):
+    Image.fromarray(blocks(np.array([[0, 100], [200, 255]], np.int32))).save(file, "TIFF")
+    return gray([[0, 100], [200, 255]]), 0
+
+
+def gray_of_32_bits_beyond_255(file):
+    Image.fromarray(blocks(np.array([[0, 100 * 257], [200 * 257, 65535]], np.int32))).save(file, "TIFF")
+    return gray([[0, 100], [200, 255]]), 0
+
+
+def dark_gray_of_16_bits(file):
+    Image.fromarray(blocks(np.array([[0, 1 * 257], [2 * 257, 3 * 257]], np.uint16))).save(file, "PNG")
+    return gray([[0, 1], [2, 3]]), 0
+
+
 def gray_jpeg(file):
     Image.fromarray(blocks(np.array([[5, 100], [200, 250]], np.uint8), 64)).save(file, "JPEG", quality=100)
     return gray([[5, 100], [200, 250]]), 2
@@ -125,7 +143,8 @@ def ycbcr_tiff(file):
 
 
 READABLE = [
-    rgb_png, wide_image, turned_jpeg, cmyk_jpeg, cmyk_tiff_with_black, gray_of_16_bits, gray_of_16_bits_tiff, gray_jpeg,
+    rgb_png, wide_image, turned_jpeg, cmyk_jpeg, cmyk_tiff_with_black, gray_of_16_bits, gray_of_16_bits_tiff,
+    gray_of_32_bits_that_ends_at_255, gray_of_32_bits_beyond_255, dark_gray_of_16_bits, gray_jpeg,
     black_and_white, gray_with_alpha, rgb_with_alpha, palette_with_transparency, palette_with_levels_of_transparency,
     animated_gif, ycbcr_tiff,
 ]  # fmt: skip
@@ -288,21 +307,251 @@ def test_labels_can_be_ignored(split_folders):
     assert levels(source, "test") == [99, 83, 84, 85, 80, 81, 82]
 
 
-def test_the_key_follows_the_files(split_folders):
-    def key():
-        return ImageFolderSource(str(split_folders), resolution=2).key()
+def key_of(folder, **settings):
+    return ImageFolderSource(str(folder), resolution=2, **settings).key()
 
-    first, image = key(), split_folders / "train" / "ant" / "deeper" / "003.png"
-    assert key() == first
-    status = image.stat()
-    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    touched = key()
-    image.rename(image.with_name("renamed.png"))
-    renamed = key()
+
+def test_the_key_follows_what_is_in_the_files(split_folders):
+    first, image = key_of(split_folders), split_folders / "train" / "ant" / "deeper" / "003.png"
+    for path in split_folders.rglob("*"):
+        path.touch()  # times are none of it
     (split_folders / "train" / "notes.txt").write_text("still no image")
-    assert key() == renamed
-    assert len({first["files"], touched["files"], renamed["files"]}) == 3
-    assert ImageFolderSource(str(split_folders), resolution=4).key() != renamed
+    assert key_of(split_folders) == first
+    image.rename(image.with_name("renamed.png"))
+    renamed = key_of(split_folders)
+    status = image.with_name("renamed.png").stat()
+    Image.new("L", (3, 3), 77).save(image.with_name("renamed.png"))  # as large, and as old
+    os.utime(image.with_name("renamed.png"), ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert image.with_name("renamed.png").stat().st_size == status.st_size
+    changed = key_of(split_folders)
+    assert len({first["files"], renamed["files"], changed["files"]}) == 3
+    assert ImageFolderSource(str(split_folders), resolution=4).key() != changed
+
+
+def test_two_folders_that_look_alike_have_keys_of_their_own(tmp_path):
+    for folder, level in (("one", 10), ("two", 20)):
+        (tmp_path / folder / "a").mkdir(parents=True)
+        Image.new("L", (3, 3), level).save(tmp_path / folder / "a" / "0.png")
+        os.utime(tmp_path / folder / "a" / "0.png", ns=(0, 10**18))
+    one, two = (tmp_path / folder / "a" / "0.png" for folder in ("one", "two"))
+    assert one.stat().st_size == two.stat().st_size
+    cache = str(tmp_path / "cache")
+    assert key_of(tmp_path / "one", cache_dir=cache) != key_of(tmp_path / "two", cache_dir=cache)
+    before = key_of(tmp_path / "two", cache_dir=cache)
+    shutil.rmtree(tmp_path / "one")
+    (tmp_path / "two").rename(tmp_path / "one")  # the folder is exchanged for another that looks the same
+    assert key_of(tmp_path / "one", cache_dir=cache) == before
+    assert key_of(shutil.copytree(tmp_path / "one", tmp_path / "copy")) == before
+
+
+def test_files_that_stay_as_they_are_are_read_once(split_folders, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(content, "sha256", lambda path: read.append(path.name) or sha256(path))
+    cache = str(tmp_path / "cache")
+    first = key_of(split_folders, cache_dir=cache)
+    assert len(read) == 18
+    assert key_of(split_folders, cache_dir=cache) == first
+    assert len(read) == 18
+    (split_folders / "train" / "ant" / "deeper" / "004.png").touch()
+    assert key_of(split_folders, cache_dir=cache) == first
+    assert read[18:] == ["004.png"]
+    (note,) = (tmp_path / "cache" / "contents").iterdir()
+    note.write_bytes(b"damaged")
+    assert key_of(split_folders, cache_dir=cache) == first
+
+
+# Names of folders
+
+
+def test_split_folders_in_upper_case_are_splits(tmp_path):
+    for names in (("Train", "VAL", "Testing"), ("training", "Dev", "TEST")):
+        folder = tmp_path / names[0]
+        for k, name in enumerate(names):
+            fill(folder / name / "a", 2, 10 * k)
+        source = ImageFolderSource(str(folder), resolution=2)
+        assert [levels(source, split) for split in SPLITS] == [[0, 1], [10, 11], [20, 21]]
+        assert source.classes == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (
+            ["a", "b", "c", "d", "test"],
+            r"has test beside a, b, c, ... \(4\), but no train; move the images to train on",
+        ),
+        (["val", "Test"], "has val and Test, but no train"),
+        (["train", "boat", "plane"], "has train beside boat, plane; move the others into train if they are classes"),
+        (["val", "train", "Validation"], "has both .* and .* for validation images"),
+        (["train_images", "test_images"], "has the folders train_images, test_images; name them"),
+        (["photos/train", "photos/test"], "has splits inside of other folders .*; set data.source.path=.*photos if"),
+        (["a/train", "a/test", "b/train", "b/test"], "has splits inside of other folders"),
+    ],
+)
+def test_folders_that_may_be_splits_or_classes_are_refused(tmp_path, folders, message):
+    for k, folder in enumerate(folders):
+        fill(tmp_path / folder / "deeper", 4, 10 * k)
+    with pytest.raises(IgptError, match=message + r".*"):
+        ImageFolderSource(str(tmp_path), resolution=2).sizes()
+    source = ImageFolderSource(str(tmp_path), resolution=2, split_folders=False)  # what the message says
+    assert sum(source.sizes().values()) == 4 * len(folders)
+    assert source.classes == tuple(sorted({folder.split("/")[0] for folder in folders}))
+
+
+def test_other_folders_beside_splits_are_not_used(split_folders, caplog):
+    caplog.set_level("INFO")
+    fill(split_folders / "extra", 2, 200)
+    (split_folders / "annotations").mkdir()
+    assert sum(ImageFolderSource(str(split_folders), resolution=2).sizes().values()) == 18
+    assert "has train and val and test beside extra, whose images are not used" in caplog.text
+
+
+# Links
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """Three classes below tmp_path/here/pics, and one more image in tmp_path/elsewhere."""
+    for k, name in enumerate("abc"):
+        fill(tmp_path / "here" / "pics" / name, 4, 10 * k)
+    fill(tmp_path / "elsewhere", 1, 99)
+    return tmp_path / "here" / "pics"
+
+
+def all_levels(source):
+    return sorted(level for split in SPLITS for level in levels(source, split))
+
+
+TWELVE = [*range(4), *range(10, 14), *range(20, 24)]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../../..", "a", "b", "c/../b"])
+def test_a_link_to_a_folder_that_is_read_anyway_is_passed_over(linked, caplog, target):
+    (linked / "a" / "self").symlink_to(linked / target)
+    source = ImageFolderSource(str(linked), resolution=2)
+    assert all_levels(source) == TWELVE
+    assert [labels(source, s).count(1) for s in SPLITS] == [
+        sum(10 <= v < 20 for v in levels(source, s)) for s in SPLITS
+    ]
+    assert "1 links in" in caplog.text
+    assert "the first is a/self" in caplog.text
+
+
+def test_links_to_folders_elsewhere_are_followed_once(linked, caplog):
+    for name in ("d", "e"):
+        (linked / name).symlink_to("../../elsewhere")
+    (linked.parents[1] / "elsewhere" / "back").symlink_to(linked)
+    (linked.parents[1] / "elsewhere" / "up").symlink_to("..")
+    source = ImageFolderSource(str(linked), resolution=2)
+    assert all_levels(source) == [*TWELVE, 99]
+    assert source.classes == ("a", "b", "c", "d")
+    assert "3 links in" in caplog.text
+
+
+def test_no_link_carries_test_images_into_the_training_split(split_folders):
+    (split_folders / "train" / "more").symlink_to("../test")
+    source = ImageFolderSource(str(split_folders), resolution=2)
+    assert sorted(levels(source, "train")) == list(range(6))
+    assert sorted(levels(source, "test")) == list(range(80, 86))
+
+
+def test_a_split_that_is_a_link_to_another_is_refused(split_folders):
+    shutil.rmtree(split_folders / "test")
+    (split_folders / "test").symlink_to("train")
+    with pytest.raises(IgptError, match="test has no images of its own"):
+        ImageFolderSource(str(split_folders), resolution=2).sizes()
+
+
+def test_a_split_may_be_a_link_to_elsewhere_and_files_may_be_links(linked, tmp_path):
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "train").symlink_to(linked)
+    (tmp_path / "splits" / "test").mkdir()
+    (tmp_path / "splits" / "test" / "z.png").symlink_to(tmp_path / "elsewhere" / "099.png")
+    source = ImageFolderSource(str(tmp_path / "splits"), resolution=2, labels=False)
+    assert all_levels(source) == [*TWELVE, 99]
+    assert levels(source, "test") == [99]
+
+
+# Groups
+
+
+@pytest.fixture
+def patients(tmp_path):
+    """Sixty images of twenty patients, three of each."""
+    for patient in range(20):
+        for i in range(3):
+            fill_one = tmp_path / "scans" / "ab"[patient % 2]
+            fill_one.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (3, 3), 10 * patient + i).save(fill_one / f"patient{patient}_{i}.png")
+    return tmp_path / "scans"
+
+
+def patients_of(source):
+    return [{level // 10 for level in levels(source, split)} for split in SPLITS]
+
+
+def test_images_of_a_group_stay_on_one_side(patients, tmp_path):
+    table = tmp_path / "groups.csv"
+    files = sorted(path.relative_to(patients) for path in patients.rglob("*.png"))
+    table.write_text("path,age,group\n" + "".join(f"{f},40,{f.name.split('_')[0]}\n" for f in files))
+    found = []
+    for group in (r"(patient\d+)_", str(table)):
+        source = ImageFolderSource(str(patients), resolution=2, group=group, test_share=0.2)
+        train, validation, test = patients_of(source)
+        assert (len(train), len(validation), len(test)) == (14, 2, 4)  # tenths and fifths of twenty patients
+        assert not train & test
+        assert not train & validation
+        assert not validation & test
+        assert source.sizes() == {"train": 42, "validation": 6, "test": 12}
+        groups = source.read("test", 0, 12).groups
+        assert len(set(groups)) == 4
+        assert [level // 10 for level in levels(source, "test")] == [
+            {g: level // 10 for g, level in zip(groups, levels(source, "test"), strict=True)}[g] for g in groups
+        ]
+        found.append((train, validation, test))
+    assert found[0] == found[1]
+    alone = ImageFolderSource(str(patients), resolution=2, test_share=0.2)
+    assert patients_of(alone)[0] & patients_of(alone)[2]  # which is why
+    table.write_text(table.read_text().replace("patient9\n", "patient8\n"))
+    assert key_of(patients, group=str(table)) != ImageFolderSource(str(patients), resolution=2, group=r"(p\d+)_").key()
+
+
+def test_images_each_in_a_group_of_its_own_are_split_as_without(patients):
+    alone = ImageFolderSource(str(patients), resolution=2)
+    single = ImageFolderSource(str(patients), resolution=2, group="(.*)")
+    assert [levels(alone, split) for split in SPLITS] == [levels(single, split) for split in SPLITS]
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ("(p", "is no regular expression"),
+        ("patient", "needs parentheses"),
+        ("(patient1[0-9])", r"does not match a/patient0_0\.png; each image needs a group"),
+        ("nowhere.csv", "There is no table of groups at nowhere.csv"),
+        ("(patient)", r"Holding out 60 of 60 images, in groups \(1\) that stay together, leaves none"),
+    ],
+)
+def test_groups_that_do_not_fit(patients, group, message):
+    with pytest.raises(IgptError, match=message):
+        ImageFolderSource(str(patients), group=group).sizes()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [("a,b\n1,2\n", "needs a first line"), ("path,group\na/patient0_0.png,1\n", r"no group for a/patient0_1\.png")],
+)
+def test_tables_of_groups_that_do_not_fit(patients, tmp_path, table, message):
+    (tmp_path / "groups.csv").write_text(table)
+    with pytest.raises(IgptError, match=message):
+        ImageFolderSource(str(patients), group=str(tmp_path / "groups.csv")).sizes()
+
+
+def test_a_group_in_the_folders_of_two_splits_is_refused(tmp_path):
+    fill(tmp_path / "train", 3)
+    fill(tmp_path / "test", 3, 2)
+    with pytest.raises(IgptError, match="train/002.png and test/002.png are of one group .* two splits"):
+        ImageFolderSource(str(tmp_path), group=r"(\d+)").sizes()
 
 
 def test_another_process_sees_the_listing_of_the_first(split_folders):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from igpt.data import packing, verified
+from igpt.data import notes, packing, verified
 from igpt.data.packed import open_packed, packed_folder
 from igpt.data.packing import pack
 from igpt.data.sources import SPLITS, Chunk, EmojiSource
@@ -239,7 +239,7 @@ def test_a_complete_cache_that_cannot_be_written_needs_no_lock(tmp_path, source,
             raise PermissionError(13, "Permission denied", str(path))
         return atomic_path(path)
 
-    monkeypatch.setattr(verified, "atomic_path", refused)
+    monkeypatch.setattr(notes, "atomic_path", refused)
     monkeypatch.setattr(packing, "FileLock", None)
     read = []
     monkeypatch.setattr(verified, "sha256", lambda path: read.append(path.name) or sha256(path))

@@ -84,4 +84,13 @@ def test_image_files_that_are_none(tmp_path):
         read_image(tmp_path / "text.png", 4)
     with pytest.raises(IgptError, match="There is no image at"):
         expand([str(tmp_path / "absent.png")])
-    assert expand([str(tmp_path)]) == [tmp_path / "text.png"]
+
+
+def test_a_folder_of_images_to_complete_is_read_as_in_training(tmp_path):
+    with pytest.raises(IgptError, match="has no images"):
+        expand([str(tmp_path)])
+    for name in (".DS_Store", "._cat.png", "notes.txt", "b.PNG", "a.jpeg", "Thumbs.db"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert expand([str(tmp_path)]) == [tmp_path / "a.jpeg", tmp_path / "b.PNG"]
+    assert expand([str(tmp_path / "notes.txt")]) == [tmp_path / "notes.txt"]  # who names a file means it

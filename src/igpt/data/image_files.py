@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from igpt.errors import IgptError
+from igpt.files import expand_user
 
 SUFFIXES = frozenset((
     ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga",
@@ -25,13 +26,21 @@ class UnreadableImageError(Exception):
     """An image that cannot be used; the message says why, as a clause."""
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file in a folder is taken for an image: by its suffix, and not with a dot in front (.DS_Store)."""
+    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+
+
 def expand(paths: Sequence[str]) -> list[Path]:
-    """The files that `paths` name; a folder stands for its files, by name."""
+    """The files that `paths` name; a folder stands for its image files, by name."""
     files: list[Path] = []
-    for path in (Path(p).expanduser() for p in paths):
+    for path in map(expand_user, paths):
         if not path.exists():
             raise IgptError(f"There is no image at {path}.")
-        files += sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]
+        found = sorted(f for f in path.iterdir() if is_image_name(f.name) and f.is_file()) if path.is_dir() else [path]
+        if not found:
+            raise IgptError(f"{path} has no images ({', '.join(sorted(SUFFIXES))}).")
+        files += found
     return files
 
 
@@ -79,7 +88,10 @@ def decode(file: Path | IO[bytes] | None, resolution: int) -> NDArray[np.uint8]:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Gray of 16 bits as gray of 8; Pillow itself would cut off all values above 255."""
+    """Gray of 16 or 32 bits as gray of 8; Pillow itself would cut off all values above 255.
+
+    TIFF of 32 bits does not say what white is: 255 if no value is larger (an array saved as it was), or else 65535.
+    """
     if image.mode == "F":
         raise ValueError("it holds floating-point numbers, whose range is not known")
     if not image.mode.startswith("I"):
@@ -87,6 +99,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("its values do not fit into 16 bits")
+    if image.mode == "I" and image.format == "TIFF" and values.max() <= 255:
+        return Image.fromarray(values.astype(np.uint8))
     return Image.fromarray(np.rint(values / 257).astype(np.uint8))
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from igpt.errors import IgptError
+from igpt.files import expand_user
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ TIMEOUT = 30  # seconds without a byte after which a connection counts as dead
 
 def data_root(root: str | None = None) -> Path:
     """The folder of downloaded data: `root`, or IGPT_DATA, or ~/.cache/igpt/data."""
-    return Path(root or os.environ.get("IGPT_DATA") or "~/.cache/igpt/data").expanduser()
+    return expand_user(root or os.environ.get("IGPT_DATA") or "~/.cache/igpt/data")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,14 @@ class Chunk:
     labels: NDArray[np.int64]  # (n,)
     unreadable: dict[int, str] = field(default_factory=dict)  # place in the chunk -> which file, and why
     groups: NDArray[np.int64] | None = None  # (n,), equal for images that belong together; -1 for one that stands alone
+
+
+class ImageFile(NamedTuple):
+    """A file of a source: its path in the source, its class ("" if it has none), a hash of what is in it."""
+
+    path: str
+    label: str
+    content: str
 
 
 class ImageSource(Protocol):
@@ -40,8 +48,15 @@ class ImageSource(Protocol):
     def classes(self) -> tuple[str, ...]:
         """Names of the classes; the label of an image is an index into them."""
 
+    @property
+    def origin(self) -> str:
+        """Where the images come from, for people."""
+
     def key(self) -> dict[str, Any]:
         """Everything the images depend on; a packed copy is used again only while this stays the same."""
+
+    def files(self) -> dict[str, list[ImageFile]]:
+        """The files of each split, in its order; nothing where there are no files that a person could change."""
 
     def sizes(self) -> dict[str, int]:
         """Number of images in each split, unreadable ones included."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from igpt.data.sources.base import SPLITS, Chunk
+from igpt.data.sources.base import SPLITS, Chunk, ImageFile
 from igpt.data.sources.resize import area_average
 from igpt.errors import IgptError
 
@@ -45,6 +45,13 @@ class EmojiSource:
     def key(self) -> dict[str, Any]:
         labels = {} if self.classes else {"labels": False}
         return {"source": "emoji-datasource-google 16.0.0", "resolution": self.resolution, **labels}
+
+    @property
+    def origin(self) -> str:
+        return "bundled"
+
+    def files(self) -> dict[str, list[ImageFile]]:
+        return {}
 
     def sizes(self) -> dict[str, int]:
         splits = [row["split"] for row in self._rows]

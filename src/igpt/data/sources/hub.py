@@ -50,6 +50,10 @@ class HubSource(SplitSource):
     def classes(self) -> tuple[str, ...]:
         return tuple(str(value) for value in self._class_values)
 
+    @property
+    def origin(self) -> str:
+        return self.path
+
     def key(self) -> dict[str, Any]:
         prints = {split: data._fingerprint for split, data in self._data.items()}  # changes with the files
         return {"source": "hub", **self._key(), "label_column": self._label_column, "fingerprints": prints}

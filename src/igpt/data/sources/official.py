@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from igpt.data.sources.archives import data_root
 from igpt.data.sources.base import Chunk
 from igpt.data.sources.resize import area_average
 from igpt.data.sources.splits import Numbers, SplitSource, by_part, end_to_end
@@ -36,6 +37,10 @@ class OfficialSource(SplitSource):
                 f"data.source.resolution is {self.resolution}; {self.name} has images of {self.side}x{self.side} and "
                 "comes at any resolution of at least 4 that divides this."
             )
+
+    @property
+    def origin(self) -> str:
+        return str(data_root(self.root))
 
     def key(self) -> dict[str, Any]:
         return {"source": self.name, **self._key()}
