@@ -33,26 +33,6 @@ def copy(trained, tmp_path):
     return Path(shutil.copytree(trained, tmp_path / "copy"))
 
 
-def test_unknown_choice_shows_the_choices(command):
-    message = message_of(command, "train", "model=huge")
-    assert "Could not find 'model/huge'" in message
-    assert all(name in message for name in ("nano", "xs", "xl"))
-
-
-@pytest.mark.parametrize("key", ["modl=nano", "model.n_layr=3", "trainer.max_step=3"])
-def test_unknown_key_is_named(command, key):
-    assert key.split("=")[0].split(".")[-1] in message_of(command, "train", key)
-
-
-def test_missing_value_is_named(command):
-    assert "run" in message_of(command, "evaluate")
-
-
-def test_palette_larger_than_the_number_of_colours(command, tmp_path):
-    message = message_of(command, "palette", "tokenizer.size=5000")
-    assert "1 to 4096" in message
-
-
 @pytest.mark.parametrize("name", ["train", "evaluate", "sample"])
 def test_run_that_is_not_there(command, name):
     assert "There is no run at nowhere" in message_of(command, name, "run=nowhere")
@@ -104,11 +84,6 @@ def test_cache_that_cannot_be_written(command, tmp_path):
     message = message_of(command, "train", *SMALL, f"data.cache_dir={tmp_path}/file/cache")
     assert "cannot be written" in message
     assert "IGPT_CACHE" in message
-
-
-def test_resolution_that_the_positions_do_not_fit(command):
-    message = message_of(command, "train", *SMALL, "model.n_positions=100")
-    assert "model.n_positions is 100, but images of 8x8 have 64 tokens" in message
 
 
 def test_images_of_another_size_than_the_models(trained):
@@ -197,21 +172,6 @@ def test_probing_a_run_whose_palette_changed(command, copy):
 )
 def test_starting_from_a_model_of_another_shape(command, trained, change, message):
     assert message in message_of(command, "train", *SMALL, f"init_from={trained}", change)
-
-
-def test_classifying_from_scratch_needs_a_task(command):
-    assert "ar or mlm" in message_of(command, "train", *SMALL, "objective=classify")
-
-
-def test_a_mask_ratio_that_is_none(command):
-    assert "objective.ratio=0" in message_of(command, "train", *SMALL, "objective=mlm", "objective.ratio=0")
-
-
-def test_impossible_sampling_settings(command, trained):
-    assert "top_p in (0, 1]" in message_of(command, "sample", f"run={trained}", "sampling.top_p=0")
-    assert "choose high" in message_of(command, "sample", f"run={trained}", "matmul_precision=fast")
-    assert "choose bfloat16" in message_of(command, "sample", f"run={trained}", "sampling.cache_dtype=int4")
-    assert "given is 2" in message_of(command, "sample", f"run={trained}", "n=0", "given=2")
 
 
 def test_status_and_traceback_in_a_shell(tmp_path):

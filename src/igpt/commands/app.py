@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -34,12 +37,19 @@ def run_app(task: Task, config_name: str) -> None:
         if asked_for is not None:
             os.environ[FULL_ERROR] = asked_for
 
+    def checked_task(config: DictConfig) -> Any:
+        from igpt.commands.schema.check import check  # pydantic takes time that --help has not
+
+        with nothing_left():
+            check(config, config_name)
+        return task(config)
+
     def job(config: DictConfig) -> Any:
         restore()
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return task(config)  # Hydra takes note of an error, and the other jobs of the sweep go on
+            return checked_task(config)  # Hydra takes note of an error, and the other jobs of the sweep go on
         with one_sentence():
-            return task(config)
+            return checked_task(config)
 
     try:
         with one_sentence():
@@ -47,6 +57,34 @@ def run_app(task: Task, config_name: str) -> None:
             hydra.main(version_base="1.3", config_path="pkg://igpt.conf", config_name=config_name)(job)()
     finally:
         restore()
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """If this block refuses the configuration, what Hydra wrote for the run is removed again. A sweep keeps it: its
+    table shows the jobs that failed.
+    """
+    try:
+        yield
+    except IgptError:
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode == RunMode.RUN and hydra_config.output_subdir is not None:
+            remove_new_run(Path(hydra_config.runtime.output_dir), hydra_config.output_subdir, hydra_config.job.name)
+        raise
+
+
+def remove_new_run(folder: Path, hydras: str, job: str) -> None:
+    """Remove a run directory that has nothing but what Hydra writes into it, and the folders above that are empty then,
+    up to the working directory.
+    """
+    if {path.name for path in folder.iterdir()} - {hydras, f"{job}.log"}:
+        return
+    logging.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in folder.parents:
+        if Path.cwd() not in parent.parents or any(parent.iterdir()):
+            break
+        parent.rmdir()
 
 
 @contextmanager

@@ -1,0 +1,134 @@
+"""Values that no command can use end in one sentence with the key's name, before anything is done or left behind."""
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from igpt.commands.schema.check import check
+from igpt.errors import IgptError
+
+# The command, its arguments, and what its sentence must have in it: the key, and where there is one, the way out.
+# The first half was written from what people get wrong, before the schema was.
+RUN = "run=nowhere"
+CASES = [
+    ("train", "optim.lr=-1", "optim.lr is -1; it must be a number above 0"),
+    ("train", "optim.lr=abc", "optim.lr is abc; it must be a number above 0"),
+    ("train", "optim.lr=null", "optim.lr is null"),
+    ("train", "optim.betas=0.9", "optim.betas is 0.9; it must be two numbers"),
+    ("train", "optim.betas=[0.9,1]", "optim.betas"),
+    ("train", "optim.warmup_steps=-5", "optim.warmup_steps is -5"),
+    ("train", "optim.schedule=linear", "optim.schedule is linear; it must be cosine or constant"),
+    ("train", "optim.name=sgd", "optim.name is sgd; it must be adam or muon"),
+    ("train", "seed=1.5", "seed is 1.5; it must be a whole number"),
+    ("train", "seed=x", "seed is x"),
+    ("train", "seed=-1", "seed is -1"),
+    ("train", "seed=null", "seed is null"),
+    ("train", "compile=maybe", "compile is maybe; it must be true or false"),
+    ("train", "order=zigzag", "order is zigzag; it must be raster, column, serpentine"),
+    ("train", "monitor=val/loss", "monitor is val/loss; a validation of this run measures val/nats_per_token"),
+    ("train", "monitor=val/accuracy", "monitor is val/accuracy"),
+    ("train", "monitor_mode=minimum", "monitor_mode is minimum; it must be min or max"),
+    ("train", "matmul_precision=medium", "matmul_precision is medium; it must be high or highest"),
+    ("train", "save_every=0", "save_every is 0"),
+    ("train", "draw_every=0", "draw_every is 0"),
+    ("train", "showcase_class=-1", "showcase_class is -1; it must be a class by its name"),
+    ("train", "sampling.top_p=2", "sampling.top_p is 2; it must be a number above 0 and at most 1"),
+    ("train", "sampling.temperature=-1", "sampling.temperature is -1"),
+    ("train", "model.n_positions=100", "model.n_positions is 100; images of 32x32 have 1024 tokens"),
+    ("train", "model.n_embd=130", "model.n_embd is 130; it must be a multiple of model.n_head=4"),
+    ("train", "model.n_layer=0", "model.n_layer is 0"),
+    ("train", "tokenizer.size=1", "tokenizer.size is 1"),
+    ("train", "tokenizer.size=5000", "tokenizer.size is 5000; it must be a whole number of colours from 2 to 4096"),
+    ("train", "data.batch_size=0", "data.batch_size is 0"),
+    ("train", "data.batch_size=32.0", "data.batch_size is 32.0"),
+    ("train", "data.num_workers=-1", "data.num_workers is -1"),
+    ("train", "data.device_batch_size=0", "data.device_batch_size is 0"),
+    ("train", "data.max_unreadable=5", "data.max_unreadable is 5; it must be a number from 0 to 1"),
+    ("train", "data.source.resolution=24", "data.source.resolution is 24; it must be 8, 16 or 32"),
+    ("train", "data.augment=flip", "data/augment=flip"),
+    ("train", "trainer.max_steps=0", "trainer.max_steps is 0"),
+    ("train", "trainer.max_steps=1e4", "trainer.max_steps is 10000.0; it must be a whole number"),
+    ("train", "trainer.val_check_interval=0", "trainer.val_check_interval is 0"),
+    ("train", "trainer.log_every_n_steps=0", "trainer.log_every_n_steps is 0"),
+    ("train", "trainer.precision=fp16", "trainer.precision is fp16; it must be 32-true"),
+    ("train", "trainer.devices=0", "trainer.devices is 0"),
+    ("train", "trainer.accelerator=gpus", "trainer.accelerator is gpus; it must be auto, cpu, gpu"),
+    ("train", "trainer.gradient_clip_val=-1", "trainer.gradient_clip_val is -1"),
+    ("train", "trainer=ddp trainer.strategy=dpp", "trainer.strategy is dpp; it must be auto or ddp"),
+    ("train", "objective=mlm objective.ratio=0", "objective.ratio is 0"),
+    ("train", "objective=mlm objective.max_ratio=0.1", "objective.max_ratio is 0.1; it must not be below"),
+    ("train", "objective=classify", "objective.task is null; without init_from it must say"),
+    ("train", "objective=classify objective.task=gpt", "objective.task is gpt; it must be ar, mlm or null"),
+    ("train", "callbacks=early_stop callbacks.early_stop.patience=-1", "callbacks.early_stop.patience is -1"),
+    ("train", "callbacks=online_probe callbacks.online_probe.layers=[99]", "callbacks.online_probe.layers"),
+    ("train", "logger=wandb logger.wandb.offline=yes", "logger.wandb.offline is yes; it must be true, false or null"),
+    ("train", "data=cifar10 data.source.resolution=20", "data.source.resolution is 20"),
+    ("train", "data=folder data.source.path=2024", "data.source.path is 2024; it must be text"),
+    ("train", "data=folder data.source.path=x data.source.test_share=10", "data.source.test_share is 10"),
+    ("train", "data/augment=cifar data.augment.padding=-1", "data.augment.padding is -1"),
+    ("train", "+optm.lr=0.1", "optm.lr is a key that nothing uses; did you mean optim.lr"),
+    ("train", "+lr=0.01", "lr is a key that nothing uses; did you mean optim.lr"),
+    ("train", "+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches is 2; set data.device_batch_size"),
+    ("train", "+trainer.max_epochs=2", "trainer.max_epochs is 2; training counts steps, so set trainer.max_steps"),
+    ("train", "+trainer.determinstic=true", "trainer.determinstic"),
+    ("train", "+data.source.path=pics", "data.source.path is a key that nothing uses"),
+    ("train", "~optim.lr", "optim.lr is missing"),
+    ("evaluate", f"{RUN} split=dev", "split is dev; it must be train, validation or test"),
+    ("evaluate", f"{RUN} checkpoint=newest", "checkpoint is newest; it must be best or last"),
+    ("evaluate", f"{RUN} device=gpu0", "device is gpu0; it must be cpu, cuda"),
+    ("sample", f"{RUN} n=two", "n is two; it must be a whole number of at least 0"),
+    ("sample", f"{RUN} n=-1", "n is -1"),
+    ("sample", f"{RUN} n=0 completions=0", "n is 0"),
+    ("sample", f"{RUN} images=[]", "images is []; it must be a file or folder"),
+    ("sample", f"{RUN} n_images=0", "n_images is 0"),
+    ("sample", f"{RUN} given=50", "given is 50; it must be a number from 0 to 1"),
+    ("sample", f"{RUN} sampling.top_k=0", "sampling.top_k is 0"),
+    ("sample", f"{RUN} sampling.top_p=0", "sampling.top_p is 0"),
+    ("sample", f"{RUN} sampling.passes=0", "sampling.passes is 0"),
+    ("sample", f"{RUN} sampling.cache_dtype=int4", "sampling.cache_dtype is int4; it must be float32, bfloat16"),
+    ("sample", f"{RUN} matmul_precision=fast", "matmul_precision is fast; it must be high or highest"),
+    ("probe", f"{RUN} labels_per_class=25", "labels_per_class is 25; it must be a list of whole numbers"),
+    ("probe", f"{RUN} labels_per_class=[0]", "labels_per_class"),
+    ("probe", f"{RUN} subsets=0", "subsets is 0"),
+    ("probe", f"{RUN} probe.solver=newton", "probe.solver is newton; it must be lbfgs or sgd"),
+    ("probe", f"{RUN} probe.penalties=[]", "probe.penalties is []"),
+    ("probe", f"{RUN} probe.neighbours=0", "probe.neighbours is 0"),
+    ("probe", f"{RUN} attentive_epochs=-1", "attentive_epochs is -1"),
+    ("probe", f"{RUN} untrained=no", "untrained is no; it must be true or false"),
+    ("plan", "device=h1000", "device is h1000; it must be h100, h200"),
+    ("plan", "devices=0", "devices is 0"),
+    ("plan", "utilisation=40", "utilisation is 40; it must be a number above 0 and at most 1"),
+    ("plan", "price_per_hour=free", "price_per_hour is free"),
+    ("palette", "tokenizer.iterations=0", "tokenizer.iterations is 0"),
+    ("palette", "tokenizer=rgb +tokenizer.size=4", "tokenizer.size is a key that nothing uses"),
+    ("jobs", "sweep=2024", "sweep is 2024; it must be text"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "sentence"), CASES, ids=[f"{case[0]} {case[1]}" for case in CASES])
+def test_a_bad_value_is_named_in_one_sentence(name, arguments, sentence):
+    with initialize_config_module("igpt.conf", version_base="1.3"):
+        config = compose(name, overrides=arguments.split())
+    if "run_dir" in config:
+        config.run_dir = "outputs/run"  # of Hydra, which does not run here
+    with pytest.raises(IgptError) as caught:
+        check(config, name)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "arguments", "sentence"), CASES[::9], ids=[case[1] for case in CASES[::9]])
+def test_a_command_refuses_a_bad_value_and_leaves_nothing(command, tmp_path, name, arguments, sentence):
+    with pytest.raises(SystemExit) as caught:
+        command(name, *arguments.split())
+    message = caught.value.code
+    assert message.startswith("Error: ")
+    assert sentence in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_value_leaves_a_used_folder_alone(command, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        command("train", "optim.lr=-1", "hydra.run.dir=run")
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
