@@ -11,6 +11,7 @@ from igpt.commands.schema import data, training
 from igpt.commands.schema.check import check
 from igpt.commands.schema.commands import COMMANDS, ProbeSettings
 from igpt.commands.schema.components import Component, OpenComponent
+from igpt.errors import IgptError
 from igpt.tokenizers.orders import ORDERS, RANDOM
 from igpt.tokenizers.palette import MAX_SIZE
 
@@ -81,3 +82,37 @@ def test_limits_are_those_of_the_code():
     assert size["maximum"] == MAX_SIZE
     for order in [*ORDERS, RANDOM]:
         check(composed("train", f"order={order}"), "train")
+
+
+OWN = {"_target_": "fractions.Fraction", "numerator": 1, "denominator": 2}
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({}, None),
+    ({"divisor": 3}, "callbacks.own.divisor is 3; fractions.Fraction takes no such argument."),
+    ({"_target_": "fractions.Fractoin"}, "callbacks.own._target_ is fractions.Fractoin; it cannot be imported"),
+    ({"_target_": "shutil.move", "numerator": 1}, "takes no such argument"),
+])  # fmt: skip
+def test_a_component_of_the_users_own_is_checked_against_its_signature(changes, sentence):
+    config = composed("train")
+    config.callbacks = {"own": {**OWN, **changes}}
+    if sentence is None:
+        return check(config, "train")
+    with pytest.raises(IgptError) as caught:
+        check(config, "train")
+    assert sentence in str(caught.value)
+
+
+def test_a_missing_argument_of_the_users_own_component_is_named():
+    config = composed("train")
+    config.data.source = {"_target_": "shutil.move", "src": "a"}
+    with pytest.raises(IgptError, match="shutil.move needs the argument dst"):
+        check(config, "train")
+
+
+def test_a_wrong_value_that_others_take_over_is_named_once():
+    with pytest.raises(IgptError) as caught:
+        check(composed("train", "objective=mlm", "seed=-1", "trainer.max_steps=0"), "train")
+    assert str(caught.value).count("is -1") == 1
+    assert "objective.seed" not in str(caught.value)
+    assert "optim.total_steps" not in str(caught.value)

@@ -151,6 +151,7 @@ class ImageDataModule(Component):
     num_workers: Natural = UNSET
     processes: MaybeCount = UNSET
     max_unreadable: AnyShare = UNSET
+    drop_duplicates: Flag = UNSET
 
 
 Data = Annotated[Any, OneOf("data", (ImageDataModule,), ImageDataModule.given)]
