@@ -49,6 +49,9 @@ class ImageFolderSource(SplitSource):
     name: Text = UNSET
     labels: Flag = UNSET
     val_is_test: Flag = UNSET
+    split_folders: Flag = UNSET
+    group: MaybeText = UNSET
+    cache_dir: MaybeText = UNSET
 
 
 class HubSource(SplitSource):
