@@ -48,6 +48,11 @@ class RunDirectory:
         return self.path / "palette.npz"
 
     @property
+    def data(self) -> Path:
+        """What it is trained on; see :mod:`igpt.data.record`."""
+        return self.path / "data.jsonl.gz"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
 

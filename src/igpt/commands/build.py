@@ -36,7 +36,11 @@ def starting_point(config: DictConfig, run: RunDirectory) -> Pretrained | None:
 
 
 def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) -> ImageDataModule:
-    """The data, packed, and its tokenizer: the one of the model to start from, or the run's own if it has one."""
+    """The data, packed, and its tokenizer: the one of the model to start from, or the run's own if it has one.
+
+    A new run keeps a record of its data; one that is resumed refuses data that have changed.
+    """
+    from igpt.data.record import check_record, record_of
     from igpt.tokenizers import Palette, palette_of, with_order
 
     data: ImageDataModule = instantiate(
@@ -46,8 +50,13 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
         data.use_tokenizer(start.tokenizer)
     elif run.palette.exists() and "path" in config.tokenizer and config.tokenizer.path is None:
         data.use_tokenizer(with_order(Palette.load(run.palette), config.order))
+    begun = run.last.exists()
+    if begun:
+        check_record(data.source, run.data)
     data.prepare_data()
     data.setup()
+    if not begun:
+        record_of(data.source).save(run.data)
     palette = palette_of(data.tokenizer)
     if palette is not None and not run.palette.exists():
         palette.save(run.palette)

@@ -107,7 +107,7 @@ def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataMod
     for name, model in models.items():
         features = {}
         for split in SPLITS:
-            key = {"checkpoint": checkpoint, "data": data.source.key(), "split": split, "masks": config.masks}
+            key = {"checkpoint": checkpoint, "data": data.key(), "split": split, "masks": config.masks}
             print(f"Features of the {name} model, {split} split")
             features[split] = cached(
                 find_run(config.run).path / "features",

@@ -13,6 +13,8 @@ from igpt.errors import IgptError
 from igpt.run import find_run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from igpt.data.datamodule import ImageDataModule
     from igpt.pretrained import Pretrained
 
@@ -38,12 +40,18 @@ def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
     directory = find_run(run)
     if not directory.config.exists():
         raise IgptError(f"{directory.config} is missing, so the run's data is not known; give a whole run directory.")
-    return open_data(OmegaConf.load(directory.config), pretrained)
+    return open_data(OmegaConf.load(directory.config), pretrained, directory.data)
 
 
-def open_data(config: Any, pretrained: Pretrained) -> ImageDataModule:
-    """The data that a configuration names, packed if need be, under the tokenizer of a trained model."""
+def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -> ImageDataModule:
+    """The data that a configuration names, packed if need be, under the tokenizer of a trained model; with the record
+    that a run keeps of its data, only if they have not changed.
+    """
+    from igpt.data.record import check_record
+
     data: ImageDataModule = instantiate(config.data, tokenizer=config.tokenizer, seed=config.seed, _convert_="all")
+    if record is not None:
+        check_record(data.source, record)
     data.use_tokenizer(pretrained.tokenizer)
     data.prepare_data()
     data.setup()

@@ -87,6 +87,10 @@ class ImageDataModule(pl.LightningDataModule):
             return self.source
         return dataclasses.replace(self.source, resolution=stored)  # type: ignore[type-var]
 
+    def key(self) -> dict[str, Any]:
+        """Everything that the images of the splits depend on."""
+        return {**self.source.key(), "drop_equal_at": self.drop_equal_at}
+
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, known after :meth:`setup`."""
@@ -134,7 +138,7 @@ class ImageDataModule(pl.LightningDataModule):
                 log.info("Built a palette of %d colours, PSNR %.2f dB", palette.vocab_size, palette.info["psnr_db"])
 
     def _palette_path(self, recipe: PaletteRecipe) -> Path:
-        key = content_key({"drop_equal_at": self.drop_equal_at}, self.source.key(), recipe.key())
+        key = content_key(self.key(), recipe.key())
         return self.cache_dir / "palettes" / f"{self.source.name}-{recipe.size}-{key}.npz"
 
     # Opening: in every process

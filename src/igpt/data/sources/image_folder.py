@@ -91,7 +91,10 @@ class ImageFolderSource(SplitSource):
     def _folders(self) -> dict[str, str]:
         """The folder of each split that has one; "." is all."""
         if not self._root.is_dir():
-            raise IgptError(f"There is no folder {self._root} to take images from; set data.source.path.")
+            raise IgptError(
+                f"There is no folder {self._root} to take images from; put it or a link to it there, or set "
+                "data.source.path."
+            )
         return find_splits(self._root, self.val_is_test) if self.split_folders else {"train": "."}
 
     @functools.cached_property
