@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from igpt.progress import Progress
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -29,9 +31,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def sha256(path: Path) -> str:
     """The hash of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with path.open("rb") as file, Progress(f"Checksum of {path.name}", path.stat().st_size) as progress:
         while block := file.read(2**20):
             digest.update(block)
+            progress.advance(len(block))
     return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from igpt.sampling import check_choice, choose, exponential_noise
 # MaskGIT's own 4.5 settles the likeliest colour first, which is the background, until little else is left of a picture;
 # benchmarks/masked_drawing.py measures what this one gives.
 CHOICE_TEMPERATURE = 20.0
+PASSES = 16
 
 
 def still_unknown(unknown: Tensor, done: int, passes: int) -> Tensor:
@@ -35,18 +37,20 @@ def decode_parallel(
     tokens: Tensor,
     unknown: Tensor,
     generator: torch.Generator | None = None,
-    passes: int = 16,
+    passes: int = PASSES,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 1.0,
     choice_temperature: float = CHOICE_TEMPERATURE,
+    on_pass: Callable[[], object] | None = None,
 ) -> Tensor:
     """Pictures (B, T) with the `tokens` (B, T) where they are known, and drawn ones where `unknown` (B, T) is True.
 
     Iterative parallel decoding, "MaskGIT" (Chang et al. 2022). Each pass draws all unknown tokens and keeps the most
     confident: those with the largest log p plus Gumbel noise times `choice_temperature`, which falls linearly to 0 at
     the last pass. Works best with a model that was trained with mask ratios up to 1 (objective.max_ratio=1), since
-    nearly everything is masked in the first passes. `generator` must live on the model's device.
+    nearly everything is masked in the first passes. `generator` must live on the model's device. `on_pass` is called
+    after each pass, to show progress.
     """
     check(model, passes, choice_temperature)
     check_choice(temperature, top_k, top_p)
@@ -59,6 +63,8 @@ def decode_parallel(
         noise = choice_temperature * (1 - done / passes) * gumbel(log_p, generator)
         tokens = tokens.masked_scatter(unknown, drawn)
         unknown = least_confident(log_p + noise, unknown, still_unknown(counts, done, passes))
+        if on_pass is not None:
+            on_pass()
     return tokens
 
 

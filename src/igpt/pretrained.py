@@ -17,7 +17,8 @@ from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Masked, Task, predict_classes, task_from_state
-from igpt.parallel_decoding import CHOICE_TEMPERATURE, decode_parallel
+from igpt.parallel_decoding import CHOICE_TEMPERATURE, PASSES, decode_parallel
+from igpt.progress import Progress, track
 from igpt.run import RunDirectory, find_checkpoint, find_run
 from igpt.sampling import bytes_a_picture, generate
 from igpt.tokenizers import Ordered, Palette, Tokenizer, from_state, palette_of
@@ -227,7 +228,7 @@ class Pretrained:
 
     def _batches(self, images: Images) -> Iterator[TokenBatch]:
         tokens = self.tokenize(images)
-        for indices in torch.arange(len(tokens)).split(self.batch_size):
+        for indices in track(torch.arange(len(tokens)).split(self.batch_size), "Running the model"):
             nothing = torch.zeros_like(indices)
             yield self._here(TokenBatch(tokens[indices], labels=nothing, indices=indices, epochs=nothing))
 
@@ -240,11 +241,14 @@ class Pretrained:
             raise IgptError("No picture is asked for; give at least one image, and n of 1 or more.")
         generator = torch.Generator(self.device).manual_seed(seed)
         at_once = self._pictures_at_once(how.get("cache_dtype"))
-        parts = [
-            self._continue(prompt, min(at_once, n - first), generator, **how)
+        batches = [
+            (prompt, min(at_once, n - first))
             for prompt in prompts.to(self.device).split(max(1, at_once // n))
             for first in range(0, n, at_once)
         ]
+        steps = self.model.config.n_positions - prompts.shape[1] if self.task.causal else how.get("passes", PASSES)
+        with Progress("Sampling", total=steps * len(batches)) as progress:
+            parts = [self._continue(*batch, generator, progress.advance, **how) for batch in batches]
         return self.tokenizer.decode(torch.cat(parts).cpu()).numpy()
 
     def _continue(
@@ -252,7 +256,8 @@ class Pretrained:
         prompt: Tensor,
         n: int,
         generator: torch.Generator,
-        passes: int = 16,
+        on_step: Callable[[], object],
+        passes: int = PASSES,
         choice_temperature: float = CHOICE_TEMPERATURE,
         cache_dtype: torch.dtype | None = None,
         compile: bool = False,
@@ -260,13 +265,13 @@ class Pretrained:
     ) -> Tensor:
         """Tokens (B * n, T) of n pictures that begin with each prompt (B, t)."""
         if self.task.causal:
-            return generate(self.model, prompt, generator, n=n, cache_dtype=cache_dtype, compile=compile, **how)
+            how |= {"cache_dtype": cache_dtype, "compile": compile, "on_position": on_step}
+            return generate(self.model, prompt, generator, n=n, **how)
         given, total = prompt.shape[1], self.model.config.n_positions
         tokens = F.pad(prompt, (0, total - given)).repeat_interleave(n, dim=0)
         unknown = (torch.arange(total, device=self.device) >= given).expand_as(tokens)
-        return decode_parallel(
-            self.model, tokens, unknown, generator, passes, choice_temperature=choice_temperature, **how
-        )
+        how |= {"choice_temperature": choice_temperature, "on_pass": on_step}
+        return decode_parallel(self.model, tokens, unknown, generator, passes, **how)
 
     def _pictures_at_once(self, cache_dtype: torch.dtype | None) -> int:
         """As many as a batch has, or fewer, so that drawing fits: into half of what a GPU has free, or into

@@ -89,6 +89,7 @@ def generate(
     n: int = 1,
     cache_dtype: torch.dtype | None = None,
     compile: bool = False,
+    on_position: Callable[[], object] | None = None,
 ) -> Tensor:
     """Continue each prompt of the tokens (B, t), 0 <= t <= T, to n whole pictures: (B * n, T), those of one prompt next
     to each other.
@@ -97,7 +98,7 @@ def generate(
     likeliest token each time. `generator` must live on the model's device. `cache_dtype` is the precision of the keys
     and values; None is that of the weights. `compile` makes one graph of a step; it is meant for GPUs, where launching
     a step's many kernels may take longer than running them. On a CPU, :mod:`~igpt.model.native` takes the steps where
-    it can, and torch's threads share the pictures.
+    it can, and torch's threads share the pictures. `on_position` is called after each position, to show progress.
     """
     if not model.config.causal:
         raise IgptError("This model was trained with the masked objective; only an autoregressive model generates.")
@@ -112,7 +113,7 @@ def generate(
         cache = cache.repeat(n)
     # All of it beforehand, so that no picture depends on how the others are shared out.
     noise = exponential_noise(torch.Size([total - given, *logits.shape]), logits.device, generator, temperature)
-    drawing = Drawing(tokens, given, noise, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
+    drawing = Drawing(tokens, given, noise, {"temperature": temperature, "top_k": top_k, "top_p": top_p}, on_position)
     drawing.add(logits)
     if drawing.known == total or len(tokens) == 0:
         return tokens
@@ -129,19 +130,22 @@ def generate(
 @dataclass
 class Drawing:
     """Pictures that are begun: tokens (B, T), of which the first `known` are there, the noise (N, B, V) of the last N
-    positions, and the options of :func:`choose`.
+    positions, the options of :func:`choose`, and what to call after each position.
     """
 
     tokens: Tensor
     known: int
     noise: Tensor | None
     options: dict[str, Any]
+    on_position: Callable[[], object] | None = None
 
     def add(self, logits: Tensor) -> None:
         """Choose the next token of each picture, by logits (B, V)."""
         noise = None if self.noise is None else self.noise[self.known - self.tokens.shape[1]]
         self.tokens[:, self.known] = choose(logits, noise, **self.options)
         self.known += 1
+        if self.on_position is not None:
+            self.on_position()
 
     @torch.inference_mode()
     def finish(self, step: Step, stop: threading.Event | None = None) -> None:
@@ -150,10 +154,12 @@ class Drawing:
             self.add(step(self.tokens[:, self.known - 1]))
 
     def split(self, n: int) -> list[Drawing]:
-        """The same as n drawings of some pictures each."""
+        """The same as n drawings of some pictures each; the first one tells of its positions."""
         noise = [None] * n if self.noise is None else self.noise.tensor_split(n, dim=1)
         shares = zip(self.tokens.tensor_split(n), noise, strict=True)
-        return [Drawing(tokens, self.known, its_noise, self.options) for tokens, its_noise in shares]
+        drawings = [Drawing(tokens, self.known, its_noise, self.options) for tokens, its_noise in shares]
+        drawings[0].on_position = self.on_position
+        return drawings
 
 
 def finish_in_threads(drawing: Drawing, model: Transformer, cache: KVCache) -> None:

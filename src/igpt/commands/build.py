@@ -158,7 +158,7 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
 
     # The guard comes first, so that what it refuses is not saved.
     guard, keep = StopOnNaN(run.last), KeepLast(run.last, config.save_every)
-    always = [guard, Throughput(data.batch_size), keep, TrainingProgress(), Timer()]
+    always = [guard, Throughput(data.batch_size), keep, TrainingProgress(config.monitor), Timer()]
     chosen = [instantiate(c, _convert_="all") for c in config.callbacks.values()]
     loggers = [instantiate(c, _convert_="all") for c in config.logger.values()]
     steps = min(config.trainer.val_check_interval, config.trainer.max_steps)

@@ -20,6 +20,7 @@ from igpt.data.sources import ImageSource
 from igpt.data.stream import EvaluationBatches, Share, TrainingStream, epoch_order
 from igpt.errors import IgptError
 from igpt.files import expand_user
+from igpt.progress import track
 from igpt.tokenizers import Palette, Tokenizer, with_order
 from igpt.tokenizers.kmeans import PaletteRecipe
 
@@ -131,7 +132,7 @@ class ImageDataModule(pl.LightningDataModule):
                 train = self._open(self.source)["train"].images
                 step = max(1, PIXELS_PER_CHUNK // train[0, ..., 0].size)
                 palette = recipe.build(
-                    lambda: (train[i : i + step] for i in range(0, len(train), step)),
+                    lambda: (train[i : i + step] for i in track(range(0, len(train), step), "Counting colours")),
                     source=f"{self.source.name} at {self.source.resolution}x{self.source.resolution}",
                 )
                 palette.save(path)
@@ -191,11 +192,14 @@ class ImageDataModule(pl.LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return self._loader(EvaluationBatches(self.splits["validation"], self.eval_batch_size, rank, world_size))
 
-    def token_batches(self, split: str, epoch: int | None = None) -> Iterator[TokenBatch]:
-        """One pass over a whole split as tokens, on the CPU: in its own order, or in that of an `epoch`."""
+    def token_batches(self, split: str, epoch: int | None = None, doing: str = "Reading") -> Iterator[TokenBatch]:
+        """One pass over a whole split as tokens, on the CPU: in its own order, or in that of an `epoch`; `doing` says
+        what for, where progress is shown.
+        """
         images = self.splits[split]
         order = None if epoch is None else epoch_order(len(images), self.seed, epoch)
-        return map(self.tokenize, self._loader(EvaluationBatches(images, self.eval_batch_size, order=order)))
+        loader = self._loader(EvaluationBatches(images, self.eval_batch_size, order=order))
+        return map(self.tokenize, track(loader, f"{doing} the {split} split"))
 
     def _loader(self, dataset: Any) -> DataLoader[ImageBatch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

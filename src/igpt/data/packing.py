@@ -9,10 +9,9 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from rich.progress import Progress
 
 from igpt.data.duplicates import shared_images
 from igpt.data.packed import ARRAYS, FORMAT, MANIFEST, array_file, packed_folder, read_manifest
@@ -28,6 +26,7 @@ from igpt.data.sources import SPLITS, Chunk, ImageSource
 from igpt.data.verified import mark_verified, verify
 from igpt.errors import IgptError
 from igpt.files import atomic_path, sha256, write_names
+from igpt.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -134,28 +133,20 @@ def _read_shards(source: ImageSource, folder: Path, sizes: dict[str, int], proce
     shards = [Shard(s, start, min(start + SHARD, sizes[s])) for s in SPLITS for start in range(0, sizes[s], SHARD)]
     todo = [shard for shard in shards if not shard.journal(folder).exists()]
     processes = min(processes or available_cores(), len(todo) // WORTH_A_PROCESS)
-    with _progress(source.name, sum(sizes.values())) as bar:
-        bar(sum(shard.stop - shard.start for shard in shards if shard not in set(todo)))
+    found = sum(sizes.values()) - sum(shard.stop - shard.start for shard in todo)
+    with Progress(f"Packing {source.name}", sum(sizes.values()), found) as progress:
         if processes <= 1:
             for shard in todo:
-                bar(_read_shard(source, folder, shard))
+                progress.advance(_read_shard(source, folder, shard))
             return
         spawn = multiprocessing.get_context("spawn")  # a fork of a program with threads can hang
         with ProcessPoolExecutor(processes, spawn, _start_process, (source, folder)) as pool:
             try:
                 for n in pool.map(_read_shard_here, todo):
-                    bar(n)
+                    progress.advance(n)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-
-
-@contextmanager
-def _progress(name: str, total: int) -> Iterator[Any]:
-    """A progress bar for sources that take a while; small ones are packed before anybody could read it."""
-    with Progress(disable=total < 4 * SHARD, transient=True) as progress:
-        task = progress.add_task(f"Packing {name}", total=total)
-        yield lambda n: progress.advance(task, n)
 
 
 # What a packing process works on, sent once: a source may carry a list of all its files.

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from igpt.data.datamodule import ImageDataModule
 from igpt.pretrained import Pretrained
+from igpt.progress import track
 
 
 class AttentiveHeads(nn.Module):
@@ -56,7 +57,7 @@ def attentive_accuracy(
         torch.manual_seed(0)
         heads = AttentiveHeads(config.n_layer + 1, config.n_embd, config.n_head, n_classes).to(pretrained.device)
     optimizer = torch.optim.Adam(heads.parameters(), lr=lr)
-    for epoch in range(epochs):
+    for epoch in track(range(epochs), "Training attentive probes"):
         for batch in data.token_batches("train", epoch):
             with torch.no_grad():
                 sequences = sequences_of_layers(pretrained, batch.tokens.to(pretrained.device))

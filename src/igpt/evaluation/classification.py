@@ -12,7 +12,7 @@ from igpt.pretrained import Pretrained
 def confusion_matrix(pretrained: Pretrained, data: ImageDataModule, split: str) -> NDArray[np.int64]:
     """Images of class i that were taken for class j, (K, K), over a whole split."""
     matrix = np.zeros((len(pretrained.classes), len(pretrained.classes)), np.int64)
-    for batch in data.token_batches(split):
+    for batch in data.token_batches(split, doing="Classifying"):
         np.add.at(matrix, (batch.labels.numpy(), pretrained.predict(batch).cpu().numpy()), 1)
     return matrix
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from igpt.errors import IgptError
+from igpt.progress import track
 
 Objective = Callable[[Tensor], Tensor]  # (B, D) -> (B,), row by row
 Map = Callable[[Tensor], Tensor]  # (B, D) -> (B, D), row by row
@@ -47,7 +48,7 @@ def minimise(
     pairs = _Pairs(x, history, precondition or torch.clone)
     step = 1 / pairs.direction(gradient).norm(dim=1).clamp(min=1)  # the first one is cautious
     active = gradient.abs().amax(dim=1) > tolerance
-    for _ in range(max_iterations):
+    for _ in track(range(max_iterations), "Fitting probes, at most"):
         if not active.any():
             break
         direction = pairs.direction(gradient)

@@ -31,6 +31,7 @@ def split_likelihood(pretrained: Pretrained, data: ImageDataModule, split: str) 
     For a masked model: of the masked tokens given the others, under one fixed mask an image, so that evaluating twice
     gives the same number.
     """
-    nats = torch.cat([pretrained.nats(batch).double().cpu() for batch in data.token_batches(split)])
+    batches = data.token_batches(split, doing="Evaluating")
+    nats = torch.cat([pretrained.nats(batch).double().cpu() for batch in batches])
     error = standard_error(nats.numpy(), data.splits[split].groups)
     return Likelihood(nats.mean().item(), float(error), len(nats))

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from igpt.errors import IgptError
 from igpt.evaluation.lbfgs import Map, minimise, value_and_gradient
+from igpt.progress import track
 
 Candidates = Tensor | Sequence[float]
 
@@ -114,7 +115,8 @@ def fit_sgd(
     features, labels = _ordinary(features), _ordinary(labels)
     rate = torch.as_tensor(learning_rates, dtype=x.dtype, device=x.device)[:, None, None]
     velocity = torch.zeros_like(x)
-    for step, index in enumerate(islice(_batches(len(labels), batch_size, seed), steps)):
+    batches = islice(_batches(len(labels), batch_size, seed), steps)
+    for step, index in enumerate(track(batches, "Fitting probes", steps)):
         index = index.to(features.device)
         loss = partial(_cross_entropy, features=features[:, index], labels=labels[index])
         _, gradient = value_and_gradient(loss, x)

@@ -15,6 +15,7 @@ from torch import Tensor
 from igpt.evaluation.features import Features
 from igpt.evaluation.knn import knn_accuracy
 from igpt.evaluation.linear_probe import LinearProbe, fit_lbfgs, fit_sgd, low_label_subset, select, standardise
+from igpt.progress import track
 
 Row = dict[str, Any]
 
@@ -91,7 +92,8 @@ def neighbour_accuracies(data: Labelled, settings: ProbeSettings) -> list[float]
     cpu = torch.device("cpu")
     (train, labels), (test, test_labels) = data.tensors("train", cpu), data.tensors("test", cpu)
     k = settings.neighbours
-    return [knn_accuracy(t, labels, q, test_labels, k) for t, q in zip(train, test, strict=True)]
+    layers = track(zip(train, test, strict=True), "Searching neighbours", len(train))
+    return [knn_accuracy(t, labels, q, test_labels, k) for t, q in layers]
 
 
 def best_row(rows: Sequence[Row]) -> Row:
@@ -107,7 +109,7 @@ def low_label_rows(
     with the standard error of that average.
     """
     rows = []
-    for n in per_class:
+    for n in track(per_class, "Fitting probes with few labels"):
         labels = torch.from_numpy(kinds[0].labels["train"])
         draws = [low_label_subset(labels, n, seed, kinds[0].classes).numpy() for seed in range(subsets)]
         best = {k.name: [best_row(linear_rows(k.subset(draw), settings, device)) for draw in draws] for k in kinds}

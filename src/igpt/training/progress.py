@@ -1,29 +1,38 @@
-"""The progress bar: step, loss, nats per token, images a second, time left."""
+"""How far training is: step, loss, what is monitored, images a second, time left."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-import rich
 from pytorch_lightning.callbacks import ProgressBar
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+
+from igpt.progress import Progress
+from igpt.units import time_text
 
 log = logging.getLogger(__name__)
 
+LINE_EVERY = 60.0  # seconds, where there is no terminal
+LOSS, VALIDATION, SPEED = "train/nats_per_token", "val/nats_per_token", "train/images_per_second"
+
 
 class TrainingProgress(ProgressBar):
-    """A rich bar on a terminal; elsewhere a line in the log at each validation.
+    """A bar for training and another for each validation; without a terminal a line in the log now and then. At each
+    validation a line on both.
 
-    Images a second are those that :class:`~igpt.training.throughput.Throughput` logs.
+    `monitor` is what the best checkpoint is the best at. Images a second are those that
+    :class:`~igpt.training.throughput.Throughput` logs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monitor: str) -> None:
         super().__init__()
-        self._bar: Progress | None = None
+        self.monitor = monitor
+        self._training: Progress | None = None
+        self._validating: Progress | None = None
         self._enabled = True
 
     def disable(self) -> None:
@@ -33,39 +42,46 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._enabled and trainer.is_global_zero and rich.get_console().is_terminal:
-            columns = ("[bold]{task.description}", "{task.completed}/{task.total}", "{task.fields[text]}")
-            texts = [TextColumn(column) for column in columns]
-            self._bar = Progress(texts[0], BarColumn(20), *texts[1:], TimeRemainingColumn(), console=rich.get_console())
-            self._bar.add_task("train", total=trainer.max_steps, completed=trainer.global_step, text="")
-            self._bar.start()
+        def text() -> str:
+            return ", ".join((f"step {trainer.global_step}/{trainer.max_steps}", *self._values(trainer)))
+
+        if self._enabled and trainer.is_global_zero:
+            self._training = Progress("Training", trainer.max_steps, trainer.global_step, text, LINE_EVERY)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._bar is None:
-            return
-        task, step = self._bar.task_ids[0], trainer.global_step
-        if step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # other steps would wait for the device
-            self._bar.update(task, text=self._text(trainer.callback_metrics))
-        self._bar.update(task, completed=step)
+        if self._training is not None:
+            self._training.update(trainer.global_step)
 
-    def _text(self, metrics: Mapping[str, Tensor]) -> str:
-        if "train/nats_per_token" not in metrics:
-            return ""
-        nats = float(metrics["train/nats_per_token"])
-        return f"loss {nats:.3f}  {nats:.3f} nats/token  {metrics.get('train/images_per_second', 0):.0f} images/s"
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._training is not None:
+            (batches,) = trainer.num_val_batches
+            self._validating = Progress("Validating", batches if math.isfinite(batches) else None)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._validating is not None:
+            self._validating.advance()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking:
+        if self._validating is None or self._training is None:
             return
-        metrics = trainer.callback_metrics
-        if "val/nats_per_token" in metrics:
-            log.info(
-                "step %d of %d: validation %.4f nats per token, %.0f images a second",
-                trainer.global_step, trainer.max_steps,
-                metrics["val/nats_per_token"], metrics.get("train/images_per_second", 0),
-            )  # fmt: skip
+        self._validating.close()
+        left = self._training.time_left()
+        parts = (*self._values(trainer), *(() if left is None else (f"{time_text(left)} left",)))
+        log.info("step %d/%d: %s", trainer.global_step, trainer.max_steps, ", ".join(parts))
+
+    def _values(self, trainer: pl.Trainer) -> list[str]:
+        """What is worth knowing of what was logged last; reading it waits for the device."""
+        return described(trainer.callback_metrics, self.monitor)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
@@ -74,6 +90,14 @@ class TrainingProgress(ProgressBar):
         self._close()
 
     def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        for progress in (self._validating, self._training):
+            if progress is not None:
+                progress.close()
+        self._training = self._validating = None
+
+
+def described(metrics: Mapping[str, Tensor], monitor: str) -> list[str]:
+    """Loss, validation, what is monitored, and speed, as far as they are among the metrics."""
+    parts = [f"loss {metrics[LOSS]:.4f}"] if LOSS in metrics else []
+    parts += [f"{name} {metrics[name]:.4f}" for name in dict.fromkeys((VALIDATION, monitor)) if name in metrics]
+    return parts + ([f"{metrics[SPEED]:.0f} images/s"] if SPEED in metrics else [])

@@ -1,0 +1,143 @@
+"""How far something is that takes a while: a bar on a terminal, elsewhere a line in the log now and then."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import suppress
+from types import TracebackType
+from typing import TypeVar
+
+import rich
+import rich.progress
+from rich.progress import BarColumn, ProgressColumn, TextColumn
+from rich.text import Text
+
+from igpt.units import time_text
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BAR_AFTER, BAR_EVERY = 1.0, 0.5  # seconds; what takes less needs no bar
+LINE_AFTER, LINE_EVERY = 7.0, 30.0
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # what launchers tell their processes
+
+
+class Progress:
+    """The progress of one piece of work, `done` of `total` (None: nobody knows), from the first moment worth showing
+    until it is closed; a context manager.
+
+    `text` adds to what is shown, and is called only then. Of several processes the first one shows anything. Pieces of
+    work may lie inside of each other; on a terminal they share one display. A console that goes away stops nothing.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        total: float | None = None,
+        done: float = 0,
+        text: Callable[[], str] | None = None,
+        line_every: float = LINE_EVERY,
+    ) -> None:
+        self.description, self.total, self.done, self.text = description, total, done, text
+        self._first, self._begin = done, time.monotonic()
+        self._row: _Row | None = None
+        self._on_terminal = rich.get_console().is_terminal
+        self._every = BAR_EVERY if self._on_terminal else line_every
+        self._due = self._begin + (BAR_AFTER if self._on_terminal else LINE_AFTER)
+        if any(os.environ.get(name, "0") != "0" for name in RANKS):
+            self._due = float("inf")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def advance(self, n: float = 1) -> None:
+        """`n` more is done."""
+        self.update(self.done + n)
+
+    def update(self, done: float) -> None:
+        """So much is done by now."""
+        self.done = done
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + self._every
+            try:
+                self._show()
+            except OSError:  # the terminal is gone
+                self._due = float("inf")
+
+    def close(self) -> None:
+        """The work is over, or given up."""
+        if self._row is not None:
+            with suppress(OSError):
+                self._row.remove()
+            self._row = None
+
+    def how_far(self) -> str:
+        """The share that is done and the time left, as far as they are known."""
+        if not self.total:
+            return f"{self.done:,.0f} so far"
+        left = self.time_left()
+        return f"{self.done / self.total:.0%}" + ("" if left is None else f", {time_text(left)} left")
+
+    def time_left(self) -> float | None:
+        """Seconds, at the mean speed so far."""
+        if not self.total or self.done <= self._first:
+            return None
+        return (time.monotonic() - self._begin) / (self.done - self._first) * max(0.0, self.total - self.done)
+
+    def _show(self) -> None:
+        text = self.text() if self.text else ""
+        if not self._on_terminal:
+            log.info("%s: %s%s", self.description, self.how_far(), text and f"; {text}")
+            return
+        if self._row is None:
+            self._row = _Row(self.description, self.total, self._first)
+        self._row.update(self.done, f"{self.how_far()}  {text}")
+
+
+def track(items: Iterable[T], description: str, total: float | None = None) -> Iterator[T]:
+    """The same items, while their progress is shown; their number is known if they have a length."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with Progress(description, total) as progress:
+        for item in items:
+            yield item
+            progress.advance()
+
+
+class _Row:
+    """A line of the display that all bars share: rich has one at a time."""
+
+    display: rich.progress.Progress | None = None
+
+    def __init__(self, description: str, total: float | None, done: float) -> None:
+        if _Row.display is None:
+            columns = (TextColumn("[bold]{task.description}"), BarColumn(10), _Rest())
+            display = rich.progress.Progress(*columns, console=rich.get_console(), transient=True)
+            display.start()
+            _Row.display = display
+        self._rows = _Row.display
+        self._row = self._rows.add_task(description, total=total, completed=int(done), text="")
+
+    def update(self, done: float, text: str) -> None:
+        self._rows.update(self._row, completed=done, text=text)
+
+    def remove(self) -> None:
+        self._rows.remove_task(self._row)
+        if not self._rows.task_ids:
+            _Row.display = None
+            self._rows.stop()
+
+
+class _Rest(ProgressColumn):
+    """The text behind a bar, as much of it as there is room for."""
+
+    def render(self, task: rich.progress.Task) -> Text:
+        return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
