@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
@@ -116,24 +117,27 @@ class _Row:
     """A line of the display that all bars share: rich has one at a time."""
 
     display: rich.progress.Progress | None = None
+    lock = threading.Lock()
 
     def __init__(self, description: str, total: float | None, done: float) -> None:
-        if _Row.display is None:
-            columns = (TextColumn("[bold]{task.description}"), BarColumn(10), _Rest())
-            display = rich.progress.Progress(*columns, console=rich.get_console(), transient=True)
-            display.start()
-            _Row.display = display
-        self._rows = _Row.display
-        self._row = self._rows.add_task(description, total=total, completed=int(done), text="")
+        with _Row.lock:
+            if _Row.display is None:
+                columns = (TextColumn("[bold]{task.description}"), BarColumn(10), _Rest())
+                display = rich.progress.Progress(*columns, console=rich.get_console(), transient=True)
+                display.start()
+                _Row.display = display
+            self._rows = _Row.display
+            self._row = self._rows.add_task(description, total=total, completed=int(done), text="")
 
     def update(self, done: float, text: str) -> None:
         self._rows.update(self._row, completed=done, text=text)
 
     def remove(self) -> None:
-        self._rows.remove_task(self._row)
-        if not self._rows.task_ids:
-            _Row.display = None
-            self._rows.stop()
+        with _Row.lock:
+            self._rows.remove_task(self._row)
+            if not self._rows.task_ids:
+                _Row.display = None
+                self._rows.stop()
 
 
 class _Rest(ProgressColumn):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from igpt.data.notes import read_notes, write_note
 from igpt.files import file_state, sha256
+from igpt.progress import Progress, track
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +31,16 @@ def content_hashes(root: Path, files: Sequence[str], cache_dir: Path | None = No
     With `cache_dir`, a file is read again only if its size, times or inode have changed since the last call.
     """
     known = _remembered(root, cache_dir)
-    states = {file: _state(root / file) for file in files}
+    states = {file: _state(root / file) for file in track(files, "Looking for changed files")}
     todo = [file for file in files if file not in known or known[file][0] != states[file]]
     if len(todo) >= BATCH:
         log.info("Reading %d files of %s, to know them by their content", len(todo), root)
     try:
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(THREADS) as pool, Progress("Reading files", len(todo)) as progress:
             for batch in (todo[i : i + BATCH] for i in range(0, len(todo), BATCH)):
-                hashes = pool.map(lambda file: _hash(root / file), batch)
-                known.update({file: (states[file], found) for file, found in zip(batch, hashes, strict=True)})
+                for file, found in zip(batch, pool.map(lambda file: _hash(root / file), batch), strict=True):
+                    known[file] = (states[file], found)
+                    progress.advance()
     finally:  # what was read before somebody stopped us need not be read again
         if cache_dir is not None and todo:
             content = json.dumps({file: known[file] for file in files if file in known}).encode()

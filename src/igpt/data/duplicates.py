@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from igpt.progress import track
+
 TOWARDS_TRAINING = ("test", "validation", "train")
 
 
@@ -24,7 +26,11 @@ def shared_images(
     found: dict[str, list[int]] = {}
     for split in TOWARDS_TRAINING:
         skip = set(without.get(split, ()))
-        hashes = {row: _hash(image) for row, image in enumerate(splits[split]) if row not in skip}
+        hashes = {
+            row: _hash(image)
+            for row, image in enumerate(track(splits[split], f"Comparing the {split} split"))
+            if row not in skip
+        }
         found[split] = [row for row, digest in hashes.items() if digest in held_out]
         if split == "test" or not full_train:
             held_out.update(hashes.values())

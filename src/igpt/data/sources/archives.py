@@ -16,16 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-import rich
 from filelock import FileLock
 from numpy.typing import NDArray
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from igpt.errors import IgptError
 from igpt.files import expand_user
+from igpt.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -105,21 +104,12 @@ def _fetch_rest(url: str, part: Path) -> None:
         if response.status != 206:  # the server sends the whole file again
             done = 0
         total = done + int(response.headers["Content-Length"]) if "Content-Length" in response.headers else None
-        with open(part, "ab" if done else "wb") as file, _progress(part.stem, done, total) as advance:
+        with open(part, "ab" if done else "wb") as file, Progress(f"Downloading {part.stem}", total, done) as progress:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
-                advance(len(chunk))
+                progress.advance(len(chunk))
         if total is not None and _size(part) < total:
             raise ConnectionError(f"the connection broke after {_size(part)} of {total} bytes")
-
-
-@contextmanager
-def _progress(name: str, done: int, total: int | None) -> Iterator[Any]:
-    console = rich.get_console()
-    columns = ("{task.description}", BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(name, total=total, completed=done)
-        yield lambda n: progress.advance(task, n)
 
 
 def _size(path: Path) -> int:
@@ -129,9 +119,10 @@ def _size(path: Path) -> int:
 def _verify(part: Path, checksum: str, url: str) -> None:
     """Delete a download whose MD5 or SHA-256 is not `checksum`, and say so."""
     digest = hashlib.md5(usedforsecurity=False) if len(checksum) == 32 else hashlib.sha256()
-    with open(part, "rb") as file:
+    with open(part, "rb") as file, Progress(f"Checksum of {part.stem}", _size(part)) as progress:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
+            progress.advance(len(chunk))
     if digest.hexdigest() != checksum:
         part.unlink()
         raise IgptError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from igpt.data.image_files import is_image_name
 from igpt.errors import IgptError
+from igpt.progress import track
 
 
 class FolderWalk:
@@ -51,7 +52,9 @@ class FolderWalk:
     def _walk(self, start: str, found: list[str]) -> list[str]:
         """Add the images below a folder to `found`; the links to folders that it has."""
         links = []
-        for parent, folders, files in os.walk(start, onerror=_refuse):  # which does not follow links
+        for parent, folders, files in track(
+            os.walk(start, onerror=_refuse), "Listing folders"
+        ):  # links are not followed
             status = Path(parent).stat()
             if (status.st_dev, status.st_ino) in self._entered:
                 self.passed_over.append(os.path.relpath(parent, self.root))
