@@ -12,6 +12,10 @@ class IgptError(Exception):
     """
 
 
+class RunTakenError(IgptError):
+    """The run directory holds a run with other settings, or another process trains in it; nothing there was changed."""
+
+
 def some_of(names: Sequence[str], n: int = 3) -> str:
     """The first few of many names, for a sentence: "a, b, c, ... (120)"."""
     shown = ", ".join(names[:n])

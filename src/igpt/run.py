@@ -1,4 +1,4 @@
-"""The run directory: where everything of one training run lies, which run that is, and how to go on with it."""
+"""The run directory: where everything of one training run lies, which run that is, and how it is resumed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import uuid
 import zipfile
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,26 @@ class RunDirectory:
     @property
     def config(self) -> Path:
         return self.path / ".hydra" / "config.yaml"
+
+    @property
+    def resumed_config(self) -> Path:
+        """The configuration with what later resumes changed, if they did; `config` stays what the run began with."""
+        return self.path / ".hydra" / "resumed.yaml"
+
+    @property
+    def changes(self) -> Path:
+        """Each change of the configuration, with the step from which on it holds."""
+        return self.path / ".hydra" / "changes.yaml"
+
+    @property
+    def lock(self) -> Path:
+        """There while a process trains the run; says which."""
+        return self.path / "train.lock"
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is a checkpoint: something to lose."""
+        return any(path.exists() for path in (self.last, self.previous, self.best))
 
     @property
     def last(self) -> Path:
@@ -148,35 +167,24 @@ def find_checkpoint(run: str | Path, prefer: str = "best") -> Path:
     )
 
 
-def resume_arguments(argv: Sequence[str]) -> list[str]:
-    """Arguments that go on with a run, from ones that hold `run=<dir>`: Hydra reads the configuration the run began
-    with and writes into the same directory. Other arguments override values, as ever. Without `run=`, no change.
+def find_run_to_resume(run: str) -> RunDirectory:
+    """The run directory to resume, with every link in its path resolved.
+
+    A checkpoint other than the last one is refused: metrics.csv and last.ckpt would contradict what follows it.
     """
-    chosen = [a.removeprefix("run=") for a in argv if a.startswith("run=") and a != "run=null"]
-    if not chosen:
-        return list(argv)
-    directory = find_run(chosen[-1]).path.resolve()
-    find_checkpoint(directory, "last")
-    if not RunDirectory(directory).config.exists():
+    directory = RunDirectory(find_run(run).path.resolve())
+    file = Path(run).expanduser()
+    if file.is_file() and file.resolve() != directory.last.resolve():
         raise IgptError(
-            f"{directory} has no .hydra/config.yaml, so it cannot be gone on with; it is not a run directory."
+            f"{run} is not the last checkpoint of its run; resume the run with run={directory.path}, or begin a new "
+            f"one from these weights with init_from={run}."
         )
-    return stored_arguments(directory, [a for a in argv if not a.startswith("run=")])
-
-
-def stored_arguments(directory: Path, changes: Sequence[str] = ()) -> list[str]:
-    """Arguments that run what is stored in a run directory, in it, with other values for what `changes` name."""
-    where = ["--config-path", str(directory / ".hydra"), "--config-name", "config"]
-    # What Hydra itself does is not part of the stored configuration, so it is said again.
-    logging = ["hydra.searchpath=[pkg://igpt.conf]", "hydra/job_logging=igpt", "hydra.job.name=train"]
-    return [*where, *changes, *logging, f"hydra.run.dir={_quoted(directory)}"]
+    if not directory.config.exists():
+        find_checkpoint(directory.path, "last")
+        raise IgptError(f"{directory.path} has no .hydra/config.yaml, so it cannot be resumed; it is no run directory.")
+    return directory
 
 
 def resume_command(run: RunDirectory) -> str:
-    """What a person types to go on with a run."""
+    """What a person types to resume a run."""
     return f"igpt-train run={run.path}"
-
-
-def _quoted(path: Path) -> str:
-    """A path as a Hydra override's value, whatever characters it has."""
-    return "'" + str(path).replace("'", r"\'") + "'"

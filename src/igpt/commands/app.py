@@ -68,12 +68,13 @@ def nothing_left() -> Iterator[None]:
         yield
     except IgptError:
         hydra_config = HydraConfig.get()
-        if hydra_config.mode == RunMode.RUN and hydra_config.output_subdir is not None:
-            remove_new_run(Path(hydra_config.runtime.output_dir), hydra_config.output_subdir, hydra_config.job.name)
+        folder = Path(hydra_config.runtime.output_dir)
+        if hydra_config.mode == RunMode.RUN and folder != Path.cwd():
+            remove_new_run(folder, hydra_config.output_subdir, hydra_config.job.name)
         raise
 
 
-def remove_new_run(folder: Path, hydras: str, job: str) -> None:
+def remove_new_run(folder: Path, hydras: str | None, job: str) -> None:
     """Remove a run directory that has nothing but what Hydra writes into it, and the folders above that are empty then,
     up to the working directory.
     """

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from igpt.objectives.base import Objective
     from igpt.objectives.tasks import Task
     from igpt.pretrained import Pretrained
+    from igpt.tokenizers import Tokenizer
 
 
 def starting_point(config: DictConfig, run: RunDirectory) -> Pretrained | None:
@@ -30,9 +31,33 @@ def starting_point(config: DictConfig, run: RunDirectory) -> Pretrained | None:
         return None
     if config.tokenizer.get("path") is not None:
         raise IgptError("init_from and tokenizer.path both name a palette; leave tokenizer.path=null.")
-    if config.order != "raster":
-        raise IgptError("init_from brings the order of its own model along; leave order=raster.")
-    return load(run.last if run.last.exists() else config.init_from, device="cpu")
+    start = load(run.last if run.last.exists() else config.init_from, device="cpu")
+    check_tokenizer(config, start.tokenizer)
+    return start
+
+
+def check_tokenizer(config: DictConfig, tokenizer: Tokenizer) -> None:
+    """Refuse a configuration that asks for another tokenizer than a model to start from brings: that would be recorded,
+    and not used.
+    """
+    from igpt.tokenizers import Ordered, palette_of
+    from igpt.tokenizers.kmeans import PaletteRecipe
+    from igpt.tokenizers.orders import RASTER
+
+    inner, order = (
+        (tokenizer.tokenizer, tokenizer.order_name) if isinstance(tokenizer, Ordered) else (tokenizer, RASTER)
+    )
+    asked, palette = instantiate(config.tokenizer), palette_of(tokenizer)
+    if isinstance(asked, PaletteRecipe):
+        same = palette is not None and palette.vocab_size == asked.size
+    else:
+        same = asked.fingerprint == inner.fingerprint
+    if not same or config.order != order:
+        name = f"palette tokenizer.size={palette.vocab_size}" if palette else inner.fingerprint
+        raise IgptError(
+            f"The model in init_from={config.init_from} brings its own tokenizer, which is another one than this "
+            f"configuration asks for; say tokenizer={name} order={order}."
+        )
 
 
 def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) -> ImageDataModule:
@@ -42,13 +67,14 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
     """
     from igpt.data.record import check_record, record_of
     from igpt.tokenizers import Palette, palette_of, with_order
+    from igpt.training.preemption import is_main_process
 
     data: ImageDataModule = instantiate(
         config.data, tokenizer=config.tokenizer, order=config.order, seed=config.seed, _convert_="all"
     )
     if start is not None:
         data.use_tokenizer(start.tokenizer)
-    elif run.palette.exists() and "path" in config.tokenizer and config.tokenizer.path is None:
+    elif run.trained and run.palette.exists() and "path" in config.tokenizer and config.tokenizer.path is None:
         data.use_tokenizer(with_order(Palette.load(run.palette), config.order))
     begun = run.last.exists()
     if begun:
@@ -58,7 +84,7 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
     if not begun:
         record_of(data.source).save(run.data)
     palette = palette_of(data.tokenizer)
-    if palette is not None and not run.palette.exists():
+    if palette is not None and is_main_process() and not (run.trained and run.palette.exists()):
         palette.save(run.palette)
     return data
 

@@ -6,9 +6,10 @@ import getpass
 import subprocess
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from igpt.commands.app import run_app
+from igpt.commands.stored import configuration_of
 from igpt.commands.sweep_jobs import LOSS, Row, best_value, number, progress, sweep_rows
 from igpt.commands.table import aligned
 from igpt.errors import IgptError
@@ -45,7 +46,7 @@ def line(row: Row, monitor: tuple[str, str], states: dict[str, str]) -> tuple[st
     run = RunDirectory(Path(row["run"]))
     reached = progress(run)
     best = best_value(run.metrics, *monitor)
-    step = f"{reached.get('step', 0)}/{OmegaConf.load(run.config).trainer.max_steps}"
+    step = f"{reached.get('step', 0)}/{configuration_of(run).trainer.max_steps}"
     restarts = str(row.get("starts", 1) - 1)
     numbers = (step, number(reached.get(LOSS)), number(best), restarts)
     return (row["job"], row["status"], state, *numbers, " ".join(row["changed"]), row["run"])
@@ -53,7 +54,7 @@ def line(row: Row, monitor: tuple[str, str], states: dict[str, str]) -> tuple[st
 
 def newest_sweep() -> Path:
     """The sweep below outputs/ that began last; its folder's name is the time."""
-    folders = sorted(Path("outputs").glob("*/*_sweep"), key=lambda folder: folder.name)
+    folders = sorted(Path("outputs").glob("*/*_sweep*"), key=lambda folder: folder.name)
     if not folders:
         raise IgptError("There is no sweep below outputs/ here; give the folder of one, sweep=FOLDER.")
     return folders[-1]
@@ -64,7 +65,7 @@ def monitored(rows: list[Row]) -> tuple[str, str]:
     runs = [row["run"] for row in rows if row["run"]]
     if not runs:
         return "val/nats_per_token", "min"
-    config = OmegaConf.load(RunDirectory(Path(runs[0])).config)
+    config = configuration_of(RunDirectory(Path(runs[0])))
     return config.monitor, config.monitor_mode
 
 

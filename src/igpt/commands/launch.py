@@ -17,8 +17,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from igpt.commands.resume import stored_arguments
 from igpt.errors import IgptError
-from igpt.run import RunDirectory, stored_arguments
+from igpt.run import RunDirectory
 from igpt.training.preemption import SIGNALS
 
 
@@ -42,7 +43,7 @@ def run_apart(run: RunDirectory) -> None:
     job = HydraConfig.get().job
     script = str(Path(sys.argv[0]).resolve())
     number = [f"hydra.job.num={job.num}", f"hydra.job.id={job.id}"]
-    command = [sys.executable, script, *stored_arguments(run.path), *number, "hydra.output_subdir=null"]
+    command = [sys.executable, script, *stored_arguments(run), *number]
     # In a session of its own, so that Ctrl-C does not reach it twice: from the terminal and from us.
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True)
     said: deque[str] = deque(maxlen=100)

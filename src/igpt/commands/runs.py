@@ -7,8 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from igpt.commands.stored import configuration_of
 from igpt.errors import IgptError
 from igpt.run import find_run
 
@@ -38,9 +39,7 @@ def load_model(config: DictConfig) -> Pretrained:
 def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
     """The data a run was trained on, with the tokenizer that its checkpoint carries."""
     directory = find_run(run)
-    if not directory.config.exists():
-        raise IgptError(f"{directory.config} is missing, so the run's data is not known; give a whole run directory.")
-    return open_data(OmegaConf.load(directory.config), pretrained, directory.data)
+    return open_data(configuration_of(directory), pretrained, directory.data)
 
 
 def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -> ImageDataModule:

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from igpt.run import RunDirectory, read_job
+from igpt.run_lock import is_alive
 
 Row = dict[str, Any]
 
@@ -49,7 +50,7 @@ def run_row(folder: Path, run: Path) -> Row:
         ended = read_job(folder / "slurm" / record.get("slurm", "none"))
         if ended.get("status") == "failed":
             record |= ended  # it could not say so itself
-        elif "slurm" not in record and host == socket.gethostname() and not _is_alive(process):
+        elif "slurm" not in record and host == socket.gethostname() and not _another_works(process):
             record["status"] = "stopped"
     overrides = list(OmegaConf.load(run / ".hydra" / "overrides.yaml"))
     return {"job": str(run.relative_to(folder)), "status": "running", "overrides": overrides, **record, "run": str(run)}
@@ -92,17 +93,9 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _is_alive(process: int | None) -> bool:
-    """Whether another process of this machine is there."""
-    if process is None:
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's
-    return process != os.getpid()
+def _another_works(process: int | None) -> bool:
+    """Whether this is another process of this machine, and still there."""
+    return process is not None and process != os.getpid() and is_alive(process)
 
 
 def _in_number_order(text: str) -> list[tuple[int, str]]:

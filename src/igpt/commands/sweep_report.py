@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from igpt.commands.sweep_jobs import Row, number, reached, sweep_rows
 from igpt.commands.table import aligned
-from igpt.errors import IgptError
+from igpt.errors import IgptError, RunTakenError
 from igpt.files import atomic_path
 from igpt.run import RunDirectory, read_job, write_job
 
@@ -61,13 +61,17 @@ class SweepReport(Callback):
         if config.hydra.mode != RunMode.MULTIRUN:
             return
         run = RunDirectory(Path(config.hydra.runtime.output_dir))
-        ended: Row = reached(run, config.monitor, config.monitor_mode)
-        failed = job_return.status == JobStatus.FAILED
+        failed, error = job_return.status == JobStatus.FAILED, job_return._return_value
+        refused = failed and isinstance(error, RunTakenError)
+        # Of a refused job, what lies in its folder is another run's.
+        ended: Row = {} if refused else reached(run, config.monitor, config.monitor_mode)
         if failed:
-            error = job_return._return_value
             foreseen = isinstance(error, IgptError)
             log.error("This job failed: %s", error or repr(error), exc_info=None if foreseen else error)
-            ended |= {"status": "failed", "error": " ".join((str(error) or repr(error)).split())}
+            ended |= {
+                "status": "refused" if refused else "failed",
+                "error": " ".join((str(error) or repr(error)).split()),
+            }
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
         elif run.job().get("status") == "running":
             ended["status"] = "finished"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from igpt.errors import IgptError
-from igpt.run import RunDirectory, find_checkpoint, resume_arguments, resume_command
-from igpt.training.preemption import Interrupted, stop_signals
+from igpt.run import RunDirectory, find_checkpoint, resume_command
+from igpt.run_lock import locked
+from igpt.training.preemption import Interrupted, is_main_process, stop_signals
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from omegaconf import DictConfig
 
+    from igpt.commands.stored import Changes
     from igpt.data.datamodule import ImageDataModule
 
 
@@ -21,6 +24,7 @@ def main() -> None:
     """The console script."""
     with stop_signals.listen():  # before Hydra and torch are imported, which takes long enough for a signal to come
         from igpt.commands.app import run_app
+        from igpt.commands.resume import resume_arguments
 
         try:
             sys.argv[1:] = resume_arguments(sys.argv[1:])
@@ -41,23 +45,45 @@ def train(config: DictConfig) -> float | None:
 
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
     if runs_apart(config):
+        with locked(run.lock):
+            begin(run, config)
         run_apart(run)
-        return best_value(run.metrics, config.monitor, config.monitor_mode)
-    with stop_signals.listen():
-        train_and_report(config)
+    else:
+        with stop_signals.listen(), locked(run.lock) if is_main_process() else nullcontext():
+            train_and_report(config, begin(run, config))
     return best_value(run.metrics, config.monitor, config.monitor_mode)
 
 
-def train_and_report(config: DictConfig) -> None:
-    """What :func:`train` does, but for signals."""
+def begin(run: RunDirectory, config: DictConfig) -> Changes:
+    """What the command changes of a run that was trained before; a new one's configuration is stored.
+
+    Raises :class:`~igpt.errors.RunTakenError`, and has written nothing then.
+    """
+    from igpt.commands.log_file import open_log_files
+    from igpt.commands.resume import changes_of, resumes
+    from igpt.commands.stored import store
+
+    changes = changes_of(config, run)
+    if not run.trained and not resumes():
+        if is_main_process():
+            store(run, config)
+        open_log_files()
+    return changes
+
+
+def train_and_report(config: DictConfig, changes: Changes) -> None:
+    """What :func:`train` does, but for signals; `changes` are those of a resumed run."""
     import logging
     import warnings
 
     import pytorch_lightning as pl
     from hydra.core.hydra_config import HydraConfig
 
-    from igpt.commands.build import build_data, build_objective, build_trainer, starting_point
+    from igpt.commands.build import build_data, build_objective, build_trainer, first_step, starting_point
+    from igpt.commands.log_file import open_log_files
+    from igpt.commands.resume import stored_arguments
     from igpt.commands.runs import finish_tracking
+    from igpt.commands.stored import store_changes
 
     log = logging.getLogger(__name__)
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
@@ -73,6 +99,11 @@ def train_and_report(config: DictConfig) -> None:
     trainer = build_trainer(config, run, data)
     parameters = sum(p.numel() for p in objective.parameters())
     log.info("%s parameters, %d tokens an image", f"{parameters:,}", data.n_tokens)
+    # What can be refused has been, so from here on the run directory is written to.
+    if changes and is_main_process():
+        store_changes(run, config, changes, first_step(run))
+        sys.argv[1:] = stored_arguments(run)  # with which Lightning starts other processes
+    open_log_files()
     try:
         resume_from = str(run.last) if run.last.exists() else None
         log.info("%s in %s", "Going on" if resume_from else "Training", run.path)

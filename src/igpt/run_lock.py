@@ -1,0 +1,117 @@
+"""One process at a time trains a run: a file in the run directory says which."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from igpt.errors import RunTakenError
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, so that another one, perhaps on another host, can tell whether it is still there."""
+
+    host: str
+    process: int
+    started: str | None  # in the kernel's words, since the number of a process is given again
+    since: str
+    job: str | None = None  # SLURM's, which comes back under the same number when it is requeued
+    restarts: int = 0
+
+    @classmethod
+    def here(cls) -> Owner:
+        """The process that asks."""
+        return cls(
+            host=socket.gethostname(),
+            process=os.getpid(),
+            started=start_of(os.getpid()),
+            since=time.strftime("%Y-%m-%d %H:%M:%S"),
+            job=os.environ.get("SLURM_JOB_ID"),
+            restarts=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+        )
+
+    def is_gone(self, seen_from: Owner) -> bool:
+        """Whether the process is known to have ended. On another host it is, if it was an earlier start of this job."""
+        if self.host == seen_from.host:
+            return not is_alive(self.process) or start_of(self.process) != self.started
+        return self.job is not None and self.job == seen_from.job and self.restarts < seen_from.restarts
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the lock `file` inside of this block; one that a process left behind when it died is taken over.
+
+    Raises :class:`RunTakenError` if another process holds it, or may hold it.
+    """
+    me = Owner.here()
+    while not _create(file, me):
+        owner = _read(file)
+        if owner is None and not file.exists():
+            continue  # it has ended meanwhile
+        if owner is None or not owner.is_gone(seen_from=me):
+            who = f"process {owner.process} on {owner.host}, since {owner.since}" if owner else "another process"
+            raise RunTakenError(
+                f"{file.parent} is being trained by {who}; wait for its end, or delete {file} if that process is gone."
+            )
+        _take_away(file, owner)
+    try:
+        yield
+    finally:
+        if _read(file) == me:
+            file.unlink(missing_ok=True)
+
+
+def _create(file: Path, owner: Owner) -> bool:
+    """Create the lock; False if there is one. Creating exclusively holds on network file systems, too."""
+    try:
+        with open(file, "x") as new:
+            new.write(json.dumps(asdict(owner), indent=2) + "\n")
+    except FileExistsError:
+        return False
+    return True
+
+
+def _read(file: Path) -> Owner | None:
+    """Who holds a lock; None if that cannot be told, for example since it is just being written."""
+    try:
+        return Owner(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _take_away(file: Path, owner: Owner) -> None:
+    """Remove the lock of a process that is gone. Of several that want to, one succeeds: what it moved aside may be the
+    lock of one that was quicker, which then goes back.
+    """
+    aside = file.with_name(f".{file.name}-{uuid.uuid4().hex[:8]}")
+    with suppress(FileNotFoundError):
+        file.rename(aside)
+        aside.rename(file) if _read(aside) != owner else aside.unlink()
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
+def start_of(process: int) -> str | None:
+    """When a process of this machine started, in ticks of the kernel; None if it has ended, or there is no /proc."""
+    try:
+        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else fields[18]  # field 22 of proc(5)
