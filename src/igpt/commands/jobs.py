@@ -41,8 +41,9 @@ def line(row: Row, monitor: tuple[str, str], states: dict[str, str]) -> tuple[st
     """The texts of a job's line."""
     job = row.get("slurm", "")
     state = f"{job} {states.get(job, '')}".strip()
-    if not row["run"]:  # it waits
-        return ("", row["status"], state, "", "", "", "", " ".join(row["changed"]), "")
+    begun = row["run"] and RunDirectory(Path(row["run"])).config.exists()
+    if not begun or row["status"] == "refused":  # what lies in the folder of a refused one is another run's
+        return (row["job"], row["status"], state, "", "", "", "", " ".join(row["changed"]), row["run"])
     run = RunDirectory(Path(row["run"]))
     reached = progress(run)
     best = best_value(run.metrics, *monitor)
@@ -62,10 +63,10 @@ def newest_sweep() -> Path:
 
 def monitored(rows: list[Row]) -> tuple[str, str]:
     """What the jobs are compared by, and whether more of it is better (max) or less (min)."""
-    runs = [row["run"] for row in rows if row["run"]]
+    runs = [run for run in (RunDirectory(Path(row["run"])) for row in rows if row["run"]) if run.config.exists()]
     if not runs:
         return "val/nats_per_token", "min"
-    config = configuration_of(RunDirectory(Path(runs[0])))
+    config = configuration_of(runs[0])
     return config.monitor, config.monitor_mode
 
 

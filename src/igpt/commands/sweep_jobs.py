@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from igpt.run import RunDirectory, read_job
 from igpt.run_lock import is_alive
 
@@ -27,10 +25,11 @@ def sweep_rows(folder: Path) -> list[Row]:
     A job that waits in SLURM's queue, or that ended there, has no run directory yet, but is known by SLURM's name of
     it. `changed` are the overrides in which the jobs differ.
     """
-    runs = [file.parent.parent for file in folder.rglob(".hydra/overrides.yaml")]
+    submitted = folder / "slurm"
+    runs = [file.parent for file in folder.rglob("job.json") if submitted not in file.parents]
     rows = [run_row(folder, run) for run in sorted(runs, key=lambda run: _in_number_order(str(run)))]
     begun = {row.get("slurm") for row in rows}
-    waiting = sorted((folder / "slurm").glob("*/job.json"), key=lambda file: _in_number_order(str(file)))
+    waiting = sorted(submitted.glob("*/job.json"), key=lambda file: _in_number_order(str(file)))
     rows += [
         {"job": "", "overrides": [], **read_job(file.parent), "slurm": file.parent.name, "run": ""}
         for file in waiting
@@ -52,8 +51,7 @@ def run_row(folder: Path, run: Path) -> Row:
             record |= ended  # it could not say so itself
         elif "slurm" not in record and host == socket.gethostname() and not _another_works(process):
             record["status"] = "stopped"
-    overrides = list(OmegaConf.load(run / ".hydra" / "overrides.yaml"))
-    return {"job": str(run.relative_to(folder)), "status": "running", "overrides": overrides, **record, "run": str(run)}
+    return {"job": str(run.relative_to(folder)), "status": "running", "overrides": [], **record, "run": str(run)}
 
 
 def best_value(metrics: Path, name: str, mode: str) -> float | None:
