@@ -45,6 +45,8 @@ MAY_CHANGE = (
     "data.num_workers",
     "data.processes",
     "data.cache_dir",
+    "data.source.path",  # where the data lie; that they are the same is checked by content
+    "data.source.root",
     "compile",
     "activation_checkpointing",
     "matmul_precision",
