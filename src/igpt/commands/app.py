@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from igpt.commands.wording import is_rewordable, reworded, with_null_groups
 from igpt.errors import IgptError
 
 Task = Callable[[DictConfig], Any]
@@ -51,12 +53,30 @@ def run_app(task: Task, config_name: str) -> None:
         with one_sentence():
             return checked_task(config)
 
+    if "--config-path" not in sys.argv:  # a stored configuration has values where this one has groups
+        sys.argv[1:] = with_null_groups(sys.argv[1:])
     try:
-        with one_sentence():
+        with one_sentence(), in_our_words(config_name):
             os.environ[FULL_ERROR] = "1"  # so that Hydra lets errors of composition through to us
             hydra.main(version_base="1.3", config_path="pkg://igpt.conf", config_name=config_name)(job)()
     finally:
         restore()
+
+
+@contextmanager
+def in_our_words(command: str) -> Iterator[None]:
+    """What Hydra and OmegaConf say of the arguments of a command becomes one sentence with what to do here."""
+    unknown = [word for word in get_args_parser().parse_known_args()[1] if word.startswith("-")]
+    if unknown:
+        raise IgptError(
+            f"{unknown[0]} is no option; values are KEY=VALUE, without hyphens, and --hydra-help lists the options."
+        )
+    try:
+        yield
+    except Exception as error:
+        if not is_rewordable(error):
+            raise
+        raise IgptError(reworded(error, command, sys.argv[1:])) from error
 
 
 @contextmanager
@@ -99,7 +119,8 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except (IgptError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"Error: {str(error) or error.__cause__}")  # Hydra puts some of its messages into the cause
+        foreseen = error.__cause__ if isinstance(error.__cause__, IgptError) else error  # where Hydra made a component
+        sys.exit(f"Error: {' '.join(str(foreseen).split())}")
     except RuntimeError as error:
         if type(error).__module__ != "submitit.core.utils":  # which need not be installed
             raise

@@ -185,8 +185,7 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
     # The guard comes first, so that what it refuses is not saved.
     guard, keep = StopOnNaN(run.last), KeepLast(run.last, config.save_every)
     always = [guard, Throughput(data.batch_size), keep, TrainingProgress(config.monitor), Timer()]
-    chosen = [instantiate(c, _convert_="all") for c in config.callbacks.values()]
-    loggers = [instantiate(c, _convert_="all") for c in config.logger.values()]
+    chosen, loggers = made(config.callbacks), made(config.logger)
     steps = min(config.trainer.val_check_interval, config.trainer.max_steps)
     trainer: pl.Trainer = instantiate(
         config.trainer,
@@ -205,6 +204,11 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
     trainer.accumulate_grad_batches = accumulate
     trainer.val_check_interval *= accumulate  # type: ignore[has-type]  # Lightning counts batches, we steps
     return trainer
+
+
+def made(parts: DictConfig | None) -> list[Any]:
+    """What a group of named parts makes; null, for one or all of them, makes nothing."""
+    return [instantiate(part, _convert_="all") for part in (parts or {}).values() if part is not None]
 
 
 def slurm_plugins() -> list[Any]:

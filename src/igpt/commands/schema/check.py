@@ -6,19 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from igpt.commands.schema.commands import COMMANDS
 from igpt.commands.schema.values import PROBLEM, shown
 from igpt.commands.suggestions import did_you_mean
+from igpt.commands.wording import about_value
 from igpt.errors import IgptError
 
 
 def check(config: DictConfig, command: str) -> None:
     """Refuse a configuration of a command with a value of the wrong type or range, or a key that nothing uses."""
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         COMMANDS[command].model_validate(plain)
+    except OmegaConfBaseException as error:
+        raise IgptError(about_value(error)) from None
     except ValidationError as error:
         found = dict(problems(error, plain))
         typed = {path: text for path, text in found.items() if not is_interpolated(config, path)}
