@@ -153,8 +153,7 @@ def test_probing_a_run_whose_data_changed(command, copy):
     config = (copy / ".hydra" / "config.yaml").read_text()
     (copy / ".hydra" / "config.yaml").write_text(config.replace("resolution: 8", "resolution: 16"))
     message = message_of(command, "probe", f"run={copy}", "logger=none")
-    assert "'resolution': 16" in message
-    assert "'resolution': 8" in message
+    assert "data.source.resolution was 8 and is 16" in message
 
 
 def test_probing_a_run_whose_palette_changed(command, copy):
