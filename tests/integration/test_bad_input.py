@@ -99,7 +99,7 @@ def test_no_faiss(command, monkeypatch):
 
 def test_batch_larger_than_the_data_set(command):
     message = message_of(command, "train", *SMALL, "data.batch_size=4000", "trainer.max_steps=1")
-    assert "data.batch_size is 4000, but emoji has only 3054 training images" in message
+    assert "data.batch_size is 4000, but emoji has only 3047 training images" in message
 
 
 def test_batch_that_cannot_be_shared_out(command):

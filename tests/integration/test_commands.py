@@ -16,9 +16,10 @@ from PIL import Image
 
 import igpt
 from conftest import SMALL
+from igpt.commands.runs import data_of_run
 from igpt.data.packed import open_packed
 from igpt.data.packing import pack
-from igpt.data.sources import EmojiSource
+from igpt.data.sources import SPLITS, EmojiSource
 
 
 @pytest.fixture
@@ -65,6 +66,13 @@ def test_likelihood_in_python_is_the_one_evaluated(trained, test_images):
     sums, n = np.bincount(groups, nats - nats.mean()), groups.max() + 1
     error = (n / (n - 1) * (sums**2).sum()) ** 0.5 / len(nats)
     assert error == pytest.approx(summary["test/standard_error"], rel=1e-4)
+
+
+def test_no_emoji_to_train_on_equals_a_held_out_one(trained):
+    splits = data_of_run(str(trained), igpt.load(trained, device="cpu")).splits
+    train, validation, test = ({image.tobytes() for image in splits[split].images} for split in SPLITS)
+    assert not train & (validation | test)
+    assert not validation & test
 
 
 def test_sample_writes_pictures_and_arrays(trained, command, tmp_path, test_images):
