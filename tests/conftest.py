@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
+from igpt.child_processes import SIGNALS
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 
@@ -22,6 +24,17 @@ def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
     monkeypatch.setenv("IGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Signals do what they do in a terminal, even if the tests run in the background, where some are ignored."""
+    found = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in found.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -198,7 +198,7 @@ def test_threads_share_the_pictures_and_do_not_change_them(tiny, monkeypatch, te
     assert pictures_at_once == shares
 
 
-def test_ctrl_c_stops_all_threads(tiny, monkeypatch):
+def test_ctrl_c_stops_all_threads(tiny, monkeypatch, terminal):
     if native.library() is None:
         pytest.skip("this machine has no C compiler")
     steps = []

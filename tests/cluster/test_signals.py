@@ -7,12 +7,16 @@ import sys
 import pytest
 
 from conftest import SMALL
+from igpt.child_processes import SIGNALS
 from igpt.training.preemption import Interrupted, StopSignals
 
 SCONTROL = """#!/bin/sh
 echo "$@" >> {calls}
 [ "$1" = show ] && echo "JobId=7 JobName=igpt JobState={state} Reason=None" || exit {status}
 """
+
+
+pytestmark = pytest.mark.usefixtures("terminal")
 
 
 @pytest.fixture(autouse=True)
@@ -50,13 +54,14 @@ def stopped_by(*numbers):
     return stop.value.code
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_before_training_a_signal_ends_the_command_once(number):
     signals = StopSignals()
     with signals.listen():
         with pytest.raises(Interrupted):
             signal.raise_signal(number)
-        signal.raise_signal(number)  # SLURM repeats itself while the command winds up
+        if number != signal.SIGINT:
+            signal.raise_signal(number)  # SLURM repeats itself while the command winds up
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -114,22 +119,36 @@ def test_in_training_a_signal_is_noted_and_obeyed_afterwards():
             signals.obey()
 
 
-def test_a_second_ctrl_c_stops_at_once():
+def test_a_second_ctrl_c_stops_at_once(monkeypatch):
+    left = []
+    monkeypatch.setattr("os._exit", left.append)
     signals = StopSignals()
     with signals.listen():
         signals.defer()
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            assert left == []
+            signal.raise_signal(number)
+    assert left == [130]
 
 
 def test_handlers_from_before_are_back_afterwards():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     with StopSignals().listen():
-        pass
-    assert before == [
-        signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    ]
+        assert before != [signal.getsignal(number) for number in SIGNALS]
+    assert before == [signal.getsignal(number) for number in SIGNALS]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(number):
+    signals = StopSignals()
+    signal.signal(number, signal.SIG_IGN)
+    with signals.listen(), signals.listen():
+        signal.raise_signal(number)
+        signals.defer()
+        signal.raise_signal(number)
+        assert not signals.requested
+        assert signal.getsignal(number) == signal.SIG_IGN  # so that processes that are started ignore it as well
+    assert signal.getsignal(number) == signal.SIG_IGN
 
 
 def test_only_the_process_of_rank_0_leaves_the_others_waiting(job):
@@ -141,15 +160,12 @@ def test_only_the_process_of_rank_0_leaves_the_others_waiting(job):
 
 
 def test_without_a_cluster_every_signal_ends_like_ctrl_c():
-    assert [stopped_by(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)] == [130, 130, 130]
+    assert [stopped_by(number) for number in SIGNALS] == [130] * len(SIGNALS)
 
 
-@pytest.fixture(autouse=True)
-def _sigterm_as_it_was():
-    """Leaving a job gives SIGTERM its default back, which the tests should not keep."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+def test_without_a_cluster_other_ranks_leave_the_status_to_the_main_process(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert stopped_by(signal.SIGINT) == 0
 
 
 def test_the_warning_of_a_cluster_requeues(job):

@@ -17,6 +17,9 @@ from igpt.run import find_checkpoint
 STEPS = ("trainer.val_check_interval=50", "save_every=5", "draw_every=999", "callbacks=none")
 
 
+pytestmark = pytest.mark.usefixtures("terminal")
+
+
 def losses(run):
     with open(run / "metrics.csv") as file:
         return {int(row["step"]): row["train/nats_per_token"] for row in csv.DictReader(file)}

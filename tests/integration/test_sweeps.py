@@ -201,7 +201,7 @@ def test_job_whose_processes_die_is_an_error(job):
         job("os.kill(os.getpid(), signal.SIGKILL)")
 
 
-def test_ctrl_c_reaches_the_processes_of_a_job_once_and_is_waited_for(job, tmp_path):
+def test_ctrl_c_reaches_the_processes_of_a_job_once_and_is_waited_for(job, tmp_path, terminal):
     log = tmp_path / "signals"
     threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(SystemExit) as caught:

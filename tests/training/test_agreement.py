@@ -6,38 +6,39 @@ import sys
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from igpt.training.agreement import AnyOf
+from igpt.training.agreement import Highest
 
-# In which steps each of two processes says yes, and what both hear.
+# What each of two processes answers in which step, and what both hear.
 CASES = [
-    (([], []), [False] * 6),
-    (([2], []), [False, False, False, True]),
-    (([], [0]), [False, True]),
-    (([4, 5], [1]), [False, False, True]),
-    (([], [5]), [False] * 6),  # too late for a step to hear of it
+    (({}, {}), [0] * 6),
+    (({2: 1}, {}), [0, 0, 0, 1]),
+    (({}, {0: 2}), [0, 2]),
+    (({1: 1}, {1: 2}), [0, 0, 2]),
+    (({4: 1, 5: 1}, {1: 1}), [0, 0, 1]),
+    (({}, {5: 1}), [0] * 6),  # too late for a step to hear of it
 ]
 
 PROCESS = """
 import json, sys, time
 import torch.distributed as dist
-from igpt.training.agreement import AnyOf
+from igpt.training.agreement import Highest
 rank, cases, file = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-for says_yes in cases:
-    anybody, heard = AnyOf(), []
-    anybody.open()
+for answers in cases:
+    highest, heard = Highest(), []
+    highest.open()
     for step in range(6):
         time.sleep(0.02 * rank)
-        heard.append(anybody.ask(step in says_yes[rank]))
+        heard.append(highest.ask(answers[rank].get(str(step), 0)))
         if heard[-1]:
             break
-    anybody.hear()
+    highest.hear()
     print(json.dumps(heard))
 """
 
 
 def test_two_processes_hear_the_same_one_step_later(tmp_path):
-    cases = json.dumps([says_yes for says_yes, _ in CASES])
+    cases = json.dumps([answers for answers, _ in CASES])
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESS, str(rank), cases, str(tmp_path / "store")],
@@ -57,8 +58,8 @@ class NoTensorWork(TorchDispatchMode):
 
 
 def test_one_process_hears_itself_at_once_and_without_any_work():
-    alone = AnyOf()
+    alone = Highest()
     with NoTensorWork():
         alone.open()
-        assert [alone.ask(yes) for yes in (False, True, False)] == [False, True, False]
+        assert [alone.ask(own) for own in (0, 2, 1)] == [0, 2, 1]
         assert not alone.hear()

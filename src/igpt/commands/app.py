@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from igpt.commands.console import lasting_console
 from igpt.commands.wording import is_rewordable, reworded, with_null_groups
 from igpt.errors import IgptError
 
@@ -56,7 +57,7 @@ def run_app(task: Task, config_name: str) -> None:
     if "--config-path" not in sys.argv:  # a stored configuration has values where this one has groups
         sys.argv[1:] = with_null_groups(sys.argv[1:])
     try:
-        with one_sentence(), in_our_words(config_name):
+        with lasting_console(), one_sentence(), in_our_words(config_name):
             os.environ[FULL_ERROR] = "1"  # so that Hydra lets errors of composition through to us
             hydra.main(version_base="1.3", config_path="pkg://igpt.conf", config_name=config_name)(job)()
     finally:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from igpt.commands.resume import stored_arguments
 from igpt.errors import IgptError
 from igpt.run import RunDirectory
-from igpt.training.preemption import SIGNALS
+from igpt.training.preemption import STARTED_BY, not_ignored
 
 
 def runs_apart(config: DictConfig) -> bool:
@@ -45,7 +45,10 @@ def run_apart(run: RunDirectory) -> None:
     number = [f"hydra.job.num={job.num}", f"hydra.job.id={job.id}"]
     command = [sys.executable, script, *stored_arguments(run), *number]
     # In a session of its own, so that Ctrl-C does not reach it twice: from the terminal and from us.
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True)
+    process = subprocess.Popen(
+        command, env={**os.environ, STARTED_BY: str(os.getpid())}, stderr=subprocess.PIPE, text=True, errors="replace",
+        start_new_session=True,
+    )  # fmt: skip
     said: deque[str] = deque(maxlen=100)
     reader = threading.Thread(target=show_and_keep, args=(process.stderr, said), daemon=True)
     reader.start()
@@ -79,7 +82,7 @@ def handing_on_signals(process: subprocess.Popen[str]) -> Iterator[list[int]]:
         handed_on.append(number)
         process.send_signal(number)
 
-    found = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    found = {number: signal.signal(number, hand_on) for number in not_ignored()}
     try:
         yield handed_on
     finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from igpt.errors import IgptError
 from igpt.run import RunDirectory, find_checkpoint, resume_command
 from igpt.run_lock import locked
-from igpt.training.preemption import Interrupted, is_main_process, stop_signals
+from igpt.training.preemption import Interrupted, end_with_starter, is_main_process, stop_signals
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """The console script."""
+    end_with_starter()
     with stop_signals.listen():  # before Hydra and torch are imported, which takes long enough for a signal to come
         from igpt.commands.app import run_app
         from igpt.commands.resume import resume_arguments
@@ -107,6 +108,8 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     try:
         resume_from = str(run.last) if run.last.exists() else None
         log.info("%s in %s", "Going on" if resume_from else "Training", run.path)
+        if trainer.world_size > 1:
+            stop_signals.defer()  # no process leaves while another one waits for it
         trainer.fit(objective, data, ckpt_path=resume_from, weights_only=True)
         stop_signals.obey()
         if trainer.is_global_zero:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 from filelock import FileLock
-from torch.utils.data import DataLoader
 
 from igpt.batch import ImageBatch, TokenBatch
 from igpt.data.augment import Augmentation, Identity
+from igpt.data.loader import BatchLoader
 from igpt.data.packed import PackedImages, content_key, open_packed, packed_folder
 from igpt.data.packing import pack
 from igpt.data.sources import ImageSource
@@ -160,7 +160,7 @@ class ImageDataModule(pl.LightningDataModule):
     def _open(self, source: ImageSource) -> dict[str, PackedImages]:
         return open_packed(packed_folder(source, self.cache_dir, self.drop_equal_at))
 
-    def train_dataloader(self) -> DataLoader[ImageBatch]:
+    def train_dataloader(self) -> BatchLoader:
         """Batches without end, starting where the trainer's step counter stands."""
         train = self._open(self.stored)["train"]
         if self.batch_size > len(train):
@@ -188,7 +188,7 @@ class ImageDataModule(pl.LightningDataModule):
             )
         return next(n for n in range(1, each + 1) if each % n == 0 and each // n <= (self.device_batch_size or each))
 
-    def val_dataloader(self) -> DataLoader[ImageBatch]:
+    def val_dataloader(self) -> BatchLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return self._loader(EvaluationBatches(self.splits["validation"], self.eval_batch_size, rank, world_size))
 
@@ -201,15 +201,9 @@ class ImageDataModule(pl.LightningDataModule):
         loader = self._loader(EvaluationBatches(images, self.eval_batch_size, order=order))
         return map(self.tokenize, track(loader, f"{doing} the {split} split"))
 
-    def _loader(self, dataset: Any) -> DataLoader[ImageBatch]:
+    def _loader(self, dataset: TrainingStream | EvaluationBatches) -> BatchLoader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
-            dataset,
-            batch_size=None,  # the data set yields whole batches
-            num_workers=self.num_workers,
-            pin_memory=on_gpu,
-            persistent_workers=self.num_workers > 0,
-        )
+        return BatchLoader(dataset, self.num_workers, pin_memory=on_gpu)
 
     # On the device
 

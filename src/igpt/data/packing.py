@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +18,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from igpt.child_processes import Spawn
 from igpt.data.duplicates import shared_images
 from igpt.data.packed import ARRAYS, FORMAT, MANIFEST, array_file, packed_folder, read_manifest
 from igpt.data.sources import SPLITS, Chunk, ImageSource
@@ -139,8 +138,7 @@ def _read_shards(source: ImageSource, folder: Path, sizes: dict[str, int], proce
             for shard in todo:
                 progress.advance(_read_shard(source, folder, shard))
             return
-        spawn = multiprocessing.get_context("spawn")  # a fork of a program with threads can hang
-        with ProcessPoolExecutor(processes, spawn, _start_process, (source, folder)) as pool:
+        with ProcessPoolExecutor(processes, Spawn(), _start_process, (source, folder)) as pool:
             try:
                 for n in pool.map(_read_shard_here, todo):
                     progress.advance(n)
@@ -156,7 +154,6 @@ _here: tuple[ImageSource, Path]
 def _start_process(source: ImageSource, folder: Path) -> None:
     global _here
     _here = source, folder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its processes
 
 
 def _read_shard_here(shard: Shard) -> int:

@@ -68,6 +68,10 @@ class TrainingStream(IterableDataset[ImageBatch]):
             yield fetch(self.split, index, epoch)
             micro_step += stride
 
+    def after(self, n: int) -> Iterator[ImageBatch]:
+        """The batches that follow the first n."""
+        return iter(TrainingStream(self.split, self.share, self.seed, self.start + n))
+
 
 class EvaluationBatches(Dataset[ImageBatch]):
     """A split once through, in its own order or in `order`; each process takes every `world_size`-th sample."""
@@ -91,6 +95,10 @@ class EvaluationBatches(Dataset[ImageBatch]):
             raise IndexError(batch)
         index = self.mine[batch * self.batch_size : (batch + 1) * self.batch_size]
         return fetch(self.split, index, np.zeros_like(index))
+
+    def after(self, n: int) -> Iterator[ImageBatch]:
+        """The batches that follow the first n."""
+        return (self[batch] for batch in range(n, len(self)))
 
 
 def fetch(split: PackedImages, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> ImageBatch:

@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 
 
-class AnyOf:
-    """Whether any process said yes. Every process asks once a step, and all hear the same in the same step.
+class Highest:
+    """The highest answer of all processes. Every process asks once a step, and all hear the same in the same step.
 
     One process has its answer at once. Several hear that of the step before: it travels between the hosts (by gloo)
     while the next step is computed, so that neither a device nor a slow network is waited for.
@@ -25,21 +25,21 @@ class AnyOf:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._group = dist.new_group(backend="gloo")
 
-    def ask(self, yes: bool) -> bool:
-        """Say yes or no, and hear whether anybody said yes; after a yes no question is under way."""
+    def ask(self, own: int) -> int:
+        """Say one's own answer, 0 or more, and hear the highest; after one above 0 no question is under way."""
         if self._group is None:
-            return yes
-        if self.hear():
-            return True
-        answer = torch.tensor([yes], dtype=torch.int32, device="cpu")
+            return own
+        if heard := self.hear():
+            return heard
+        answer = torch.tensor([own], dtype=torch.int32, device="cpu")
         self._asked = answer, dist.all_reduce(answer, dist.ReduceOp.MAX, self._group, async_op=True)
-        return False
+        return 0
 
-    def hear(self) -> bool:
-        """The answer to the last question, if there is one under way."""
+    def hear(self) -> int:
+        """The answer to the last question, if there is one under way; else 0."""
         if self._asked is None:
-            return False
+            return 0
         answer, work = self._asked
         work.wait()
         self._asked = None
-        return bool(answer.item())
+        return int(answer.item())

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
+from igpt.errors import IgptError
 from igpt.run import RunDirectory
-from igpt.training.agreement import AnyOf
+from igpt.training.agreement import Highest
 from igpt.training.preemption import Interrupted, stop_signals
 from igpt.training.tracking import MetricsCSV
+
+
+class Stop(IntEnum):
+    """Why training stops; of several reasons, the highest one counts."""
+
+    NO = 0
+    ASKED = 1
+    WORKER_LOST = 2
 
 
 class KeepLast(pl.Callback):
     """Saves to `path` every `every_n_steps` steps and at the end. When somebody asks to stop (Ctrl-C, SIGTERM, SLURM's
     SIGUSR2), saves at the end of the running step and raises :class:`Interrupted`; several processes do so after the
-    step that follows, since they have to hear of each other first.
+    step that follows, since they have to hear of each other first. If a data worker died, it does the same, and that
+    is an error.
 
     The checkpoint before the newest stays beside it as previous.ckpt.
     """
@@ -25,17 +36,26 @@ class KeepLast(pl.Callback):
         self.path = path
         self.every_n_steps = every_n_steps
         self._saving_is_due = False
-        self._stopping = False
-        self._stop_requested = AnyOf()
+        self._stop = Stop.NO
+        self._agreement = Highest()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning would put handlers of its own over ours: one talks to the other processes amid whatever they do.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stop_signals.defer()
-        self._stop_requested.open()
+        self._agreement.open()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._stopping:
+        if self._stop == Stop.WORKER_LOST and trainer.is_global_zero:
+            raise IgptError(
+                f"A data worker died, perhaps for lack of memory; step {trainer.global_step} is saved in {self.path}. "
+                "Resume with a smaller data.num_workers (0: none), or with more memory."
+            )
+        if self._stop:
             raise Interrupted
 
     def on_train_batch_end(
@@ -47,15 +67,15 @@ class KeepLast(pl.Callback):
         if _validation_is_due(trainer):
             return  # a run that goes on from here would miss that validation; save after the next step
         # A signal reaches the processes at different moments, so they agree on it after every step.
-        if self._stop_requested.ask(stop_signals.requested):
-            self._save(trainer)
-            self._stopping = True  # before the next step, when this one's metrics are written too
+        self._stop = Stop(self._agreement.ask(_own_reason(trainer)))
+        if self._stop:
+            self._save(trainer)  # and stop before the next step, when this one's metrics are written too
         elif self._saving_is_due:
             self._save(trainer)
             self._saving_is_due = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop_requested.hear()
+        self._agreement.hear()
         self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -81,6 +101,14 @@ def _write_metrics(trainer: pl.Trainer) -> None:
         if isinstance(logger, MetricsCSV):
             logger.log_metrics(values, trainer.global_step - 1)
             logger.save()
+
+
+def _own_reason(trainer: pl.Trainer) -> Stop:
+    """Why this process would stop."""
+    loaders = (trainer.train_dataloader, trainer.val_dataloaders)
+    if any(getattr(loader, "lost", None) for loader in loaders):
+        return Stop.WORKER_LOST
+    return Stop.ASKED if stop_signals.requested else Stop.NO
 
 
 def _validation_is_due(trainer: pl.Trainer) -> bool:

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
+from igpt.child_processes import SIGNALS, end_with
+
 log = logging.getLogger(__name__)
 
 WARNINGS = {signal.SIGUSR1, signal.SIGUSR2}  # what SLURM is told to send before it ends a job
-SIGNALS = (signal.SIGINT, signal.SIGTERM, *sorted(WARNINGS))
+STARTED_BY = "IGPT_STARTED_BY"  # of a command that we started: the process that it must not outlive
 
 
 class Interrupted(BaseException):
@@ -24,11 +26,12 @@ class Interrupted(BaseException):
 
 
 class StopSignals:
-    """What to do about Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2, from the first line of a command to its last.
+    """What to do about Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2, from the first line of a command to its last.
 
     Where nothing would be lost, a signal ends the command at once, by :class:`Interrupted`. During training, between
     :meth:`defer` and :meth:`obey`, it is only noted in `requested`: it may come in the middle of an update, or at
-    different moments in different processes, which have to agree on it and save.
+    different moments in different processes, which have to agree on it and save. A second Ctrl-C ends the process
+    whatever it does. A signal that was ignored when the command began, as nohup does to SIGHUP, stays ignored.
     """
 
     def __init__(self) -> None:
@@ -50,8 +53,8 @@ class StopSignals:
             return
         self._received, self._deferred = set(), False
         try:
-            for heard in SIGNALS:
-                self._found[heard] = signal.signal(heard, self._note)
+            for number in not_ignored():
+                self._found[number] = signal.signal(number, self._note)
             yield
         except Interrupted:
             self.leave()
@@ -66,13 +69,8 @@ class StopSignals:
         return bool(self._received)
 
     def defer(self) -> None:
-        """From here on only note signals. Lightning has put handlers of its own over ours by now: one of them talks to
-        the other processes in the middle of whatever they are doing.
-        """
+        """From here on only note signals."""
         self._deferred = True
-        if self._found:
-            for number in SIGNALS:
-                signal.signal(number, self._note)
 
     def obey(self) -> None:
         """From here on signals end the command at once again; one that was noted does so now."""
@@ -83,8 +81,8 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         again = self.requested
         self._received.add(number)
-        if number == signal.SIGINT and (again or not self._deferred):
-            raise KeyboardInterrupt
+        if again and number == signal.SIGINT:
+            os._exit(130)  # an exception might be caught, or wait for whatever has to be closed
         if again:
             return  # SLURM says it more than once
         if self._deferred:
@@ -98,7 +96,7 @@ class StopSignals:
         All processes call it, when what has to be saved is saved.
         """
         if not self._slurm_asked():
-            sys.exit(130)
+            sys.exit(130 if is_main_process() else 0)  # Lightning kills the main process when another one fails
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # with which SLURM ends a job that it requeues
         if is_main_process():
             self._requeue()
@@ -124,6 +122,19 @@ class StopSignals:
 
 
 stop_signals = StopSignals()  # signals belong to a process, and so does what handles them
+
+
+def not_ignored() -> list[int]:
+    """The signals that stop a command: those that were not ignored when it began."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def end_with_starter() -> None:
+    """Let a process that one of ours started, as a job or as another rank, end when that one does, even if killed."""
+    if not is_main_process():
+        end_with(os.getppid())
+    elif STARTED_BY in os.environ:
+        end_with(int(os.environ[STARTED_BY]))
 
 
 def in_slurm_job() -> bool:

@@ -1,0 +1,58 @@
+"""Batches that processes read ahead, and what becomes of them when one of these processes dies."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+from torch.utils.data import DataLoader
+
+from igpt.batch import ImageBatch
+from igpt.child_processes import Fork, Spawn, lost_child
+from igpt.data.stream import EvaluationBatches, TrainingStream
+
+log = logging.getLogger(__name__)
+
+
+class BatchLoader(DataLoader[ImageBatch]):
+    """The batches of a data set that yields whole batches, and that can say what follows the first n of them.
+
+    If a worker dies, the main process reads the rest itself, so that training can end its step, and save. `lost` then
+    says how the worker died.
+    """
+
+    dataset: TrainingStream | EvaluationBatches
+    lost: str | None = None
+
+    def __init__(self, dataset: TrainingStream | EvaluationBatches, num_workers: int, pin_memory: bool) -> None:
+        context = (Fork() if sys.platform == "linux" else Spawn()) if num_workers else None
+        super().__init__(
+            dataset, batch_size=None, num_workers=num_workers, pin_memory=pin_memory,
+            multiprocessing_context=context, persistent_workers=num_workers > 0,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[ImageBatch]:  # type: ignore[override]
+        n = 0
+        try:
+            for batch in self._from_workers():
+                yield batch
+                n += 1
+        except Exception:
+            self.lost = lost_child()
+            if self.lost is None:
+                raise
+            log.warning("A data worker %s; the main process reads its batches from here on.", self.lost)
+            yield from self.dataset.after(n)
+
+    def _from_workers(self) -> Iterator[ImageBatch]:
+        """Torch's iterator. When a worker dies, it would raise an error wherever the main process is, even amid a save;
+        instead, we hear of it where we wait for a batch.
+        """
+        found = signal.getsignal(signal.SIGCHLD)
+        batches = super().__iter__()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, found or signal.SIG_DFL)
+        return batches
