@@ -1,0 +1,296 @@
+"""The run directory: who may write there, what a resume may change, and that a refusal changes nothing at all."""
+
+import csv
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from conftest import SMALL, run_command
+from igpt.commands.resume import MAY_CHANGE, may_change
+from igpt.commands.stored import configuration_of
+from igpt.run import RunDirectory
+from igpt.run_lock import Owner, start_of
+
+FEW = (*SMALL, "trainer.val_check_interval=4", "trainer.max_steps=8", "draw_every=99")
+STOP = ("+callbacks.stop._target_=stopper.StopAt", "+callbacks.stop.step=5")
+
+
+def refused(command, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        command("train", *arguments)
+    message = caught.value.code
+    assert isinstance(message, str), arguments
+    assert message.startswith("Error: "), arguments
+    return message
+
+
+def everything(folder):
+    """The bytes of all files below a folder, and its folders."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+def metrics(run):
+    with open(run / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [(row["step"], row["train/nats_per_token"], row["val/nats_per_token"]) for row in rows]
+
+
+def weights(run, name="last"):
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The run directory of a run that somebody stopped after 5 of 8 steps, and that of the same run in one go."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        with pytest.raises(SystemExit) as caught:
+            run_command("train", *FEW, *STOP, "hydra.run.dir=cut", cwd=folder)
+        assert caught.value.code == 130
+        run_command("train", *FEW, "hydra.run.dir=whole", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def cut(stopped, tmp_path):
+    """A copy of the run that was stopped, which tests may change."""
+    return Path(shutil.copytree(stopped / "cut", tmp_path / "cut"))
+
+
+REFUSED = [
+    ("model.n_layer=2", "trainer.max_steps=20"),
+    ("model.n_embd=64",),
+    ("model.n_head=2",),
+    ("tokenizer.size=8",),
+    ("tokenizer.path=palette.npz",),
+    ("data.source.resolution=16",),
+    ("data.batch_size=8",),
+    ("data.augment._target_=igpt.data.augment.Identity",),
+    ("data.max_unreadable=0.5",),
+    ("seed=1",),
+    ("order=hilbert",),
+    ("name=other",),
+    ("objective._target_=igpt.objectives.masked.MaskedObjective",),
+    ("optim.name=adam",),
+    ("optim.betas=[0.8,0.9]",),
+    ("optim.momentum=0.5",),
+    ("monitor=val/bits_per_token",),
+    ("monitor_mode=max",),
+    ("+callbacks.best.save_top_k=3",),
+    ("callbacks.best.mode=max",),
+    ("~callbacks.best",),
+    ("trainer.limit_val_batches=1",),
+    ("run_dir=elsewhere",),
+    ("optim.lr=-1",),
+    ("+optm.lr=0.1",),
+    ("modl.n_layer=2",),
+    ("model=xs",),
+    ("trainer=gpu",),
+    ("-m", "optim.lr=0.1,0.2"),
+    # These are found out late, by the data and by Lightning.
+    ("trainer.strategy=ddp", "trainer.accelerator=cpu", "trainer.devices=3"),
+    ("data.source.path=elsewhere",),
+]
+
+
+def test_a_refused_resume_changes_no_byte_and_the_run_resumes_exactly(command, stopped, cut, tmp_path):
+    before = everything(tmp_path)
+    for overrides in REFUSED:
+        message = refused(command, f"run={cut}", *overrides)
+        assert everything(tmp_path) == before, overrides
+        changed = [o.split("=")[0].lstrip("+~").split(".")[-1] for o in overrides]
+        assert any(key in message for key in changed), message
+    command("train", f"run={cut}")
+    assert metrics(cut) == metrics(stopped / "whole")
+    for name in ("last", "best"):
+        assert all(map(torch.equal, weights(cut, name).values(), weights(stopped / "whole", name).values()))
+
+
+def test_changes_hold_until_the_next_and_are_kept_with_their_steps(command, cut, tmp_path):
+    began = (cut / ".hydra" / "config.yaml").read_bytes()
+    for changes in (("trainer.max_steps=12", "callbacks.stop.step=7"), ("~callbacks.stop", "optim.lr=0.001")):
+        with pytest.raises(SystemExit) if "callbacks.stop.step=7" in changes else pytest.MonkeyPatch.context():
+            command("train", f"run={cut}", *changes)
+    assert metrics(cut)[-1][0] == "11"
+    assert (cut / ".hydra" / "config.yaml").read_bytes() == began
+    first, second = yaml.safe_load((cut / ".hydra" / "changes.yaml").read_text())
+    assert (first["step"], second["step"]) == (6, 9)  # each stops one step later, and the second after a validation
+    assert first["changes"] == {"trainer.max_steps": {"from": 8, "to": 12}, "callbacks.stop.step": {"from": 5, "to": 7}}
+    assert second["changes"]["callbacks.stop"] == {"from": {"_target_": "stopper.StopAt", "step": 7}}
+
+    # The configuration in force is the first one with all changes in their order, by a few lines of our own.
+    expected = yaml.safe_load(began)
+    for entry in (first, second):
+        for key, change in entry["changes"].items():
+            *path, name = key.split(".")
+            node = expected
+            for part in path:
+                node = node[part]
+            if "to" in change:
+                node[name] = change["to"]
+            else:
+                del node[name]
+    assert configuration_of(RunDirectory(cut)) == expected
+    before = metrics(cut)
+    command("train", f"run={cut}")  # goes to 12 steps, where it is
+    assert metrics(cut) == before
+    assert json.loads((cut / "summary.json").read_text())["steps"] == 12
+    assert len(yaml.safe_load((cut / ".hydra" / "changes.yaml").read_text())) == 2
+
+
+def test_the_list_of_what_may_change_is_that_of_the_documentation():
+    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+    section = text.partition("## What may change when a run is resumed")[2].partition("\n## ")[0]
+    assert set(section.split("`")[1::2]) >= set(MAY_CHANGE)
+    assert not may_change("callbacks.best.monitor")
+    assert may_change("callbacks.early_stop.patience")
+
+
+def test_the_same_command_continues_a_used_folder_and_another_is_refused(command, stopped, tmp_path):
+    shutil.copytree(stopped / "cut", tmp_path / "cut")
+    before = everything(tmp_path)
+    message = refused(command, *FEW, *STOP, "hydra.run.dir=cut", "optim.lr=0.5", "seed=1")
+    assert "cut holds a run with other settings: " in message
+    assert "optim.lr (0.003 there, 0.5 now)" in message
+    assert "seed (0 there, 1 now)" in message
+    assert "run=" in message
+    assert "run with" in message
+    assert everything(tmp_path) == before
+    command("train", *FEW, *STOP, "hydra.run.dir=cut")
+    assert metrics(tmp_path / "cut") == metrics(stopped / "whole")
+
+
+def test_a_folder_in_which_nothing_was_trained_takes_other_settings(command, tmp_path):
+    with pytest.raises(SystemExit):
+        command("train", *FEW, "hydra.run.dir=run", "data.batch_size=4000")
+    command("train", *FEW, "hydra.run.dir=run", "trainer.max_steps=1", "tokenizer.size=8")
+    assert configuration_of(RunDirectory(tmp_path / "run")).tokenizer.size == 8
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 1
+
+
+def test_used_folders_of_a_sweep_are_not_credited_to_other_settings(command, tmp_path, capsys):
+    few = (*FEW, "trainer.max_steps=1", "trainer.val_check_interval=1", "callbacks=none", "hydra.sweep.dir=s")
+    command("train", "-m", *few, "seed=0,1")
+    first = everything(tmp_path / "s" / "1")
+    with pytest.raises(SystemExit) as caught:
+        command("train", "-m", *few, "seed=0,2")
+    assert "1 of 2 jobs of the sweep gave no result" in caught.value.code
+    assert "1 of 2 jobs gave a result" in capsys.readouterr().out
+    with open(tmp_path / "s" / "sweep.csv", newline="") as file:
+        kept, other = csv.DictReader(file)
+    assert (kept["status"], kept["changed"]) == ("finished", "seed=0")
+    assert (other["status"], other["changed"]) == ("refused", "seed=2")
+    assert "seed (1 there, 2 now)" in other["error"]
+    assert kept["val/nats_per_token"]
+    assert not other["val/nats_per_token"]
+    after = everything(tmp_path / "s" / "1")
+    assert {name for name in after if after[name] != first[name]} == {"job.json"}
+    assert "refused" in command("jobs", "sweep=s")
+
+
+def test_folders_named_after_the_time_are_new_ones(command, tmp_path):
+    few = (*FEW, "data.batch_size=4000")  # which is refused after the configuration was stored
+    for seed in (0, 1):
+        refused(command, *few, "hydra.run.dir='runs/${now:%Y}'", f"seed={seed}")
+    for _ in range(2):
+        refused(command, "-m", *few, "hydra.sweep.dir='sweeps/${name}_${now:%Y}'", "name=a,b")
+    one, two = sorted((tmp_path / "runs").iterdir())
+    assert two.name == f"{one.name}_2"
+    assert [configuration_of(RunDirectory(run)).seed for run in (one, two)] == [0, 1]
+    first, second = sorted((tmp_path / "sweeps").iterdir())
+    assert second.name == f"{first.name}_2"
+    for sweep in (first, second):  # of which all jobs are in one folder, whatever they are called
+        assert [configuration_of(RunDirectory(sweep / job)).name for job in "01"] == ["a", "b"]
+        assert (sweep / "sweep.csv").exists()
+
+
+@pytest.fixture
+def another_process():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.communicate(b"\n")
+
+
+def lock(run, **values):
+    """Lock a run, as another process would."""
+    owner = {"host": socket.gethostname(), "since": "2030-01-01 10:00:00", **values}
+    (run / "train.lock").write_text(json.dumps(owner))
+
+
+def test_a_run_that_another_process_trains_is_refused(command, cut, tmp_path, another_process):
+    lock(cut, process=another_process.pid, started=start_of(another_process.pid))
+    before = everything(tmp_path)
+    for arguments in ((f"run={cut}",), (*FEW, *STOP, f"hydra.run.dir={cut}")):
+        message = refused(command, *arguments)
+        assert f"is being trained by process {another_process.pid} on {socket.gethostname()}, since 2030" in message
+        assert f"delete {cut / 'train.lock'} if that process is gone" in message
+    lock(cut, host="node7", process=os.getpid(), started="1")
+    assert "on node7" in refused(command, f"run={cut}")
+    (cut / "train.lock").write_text("")  # it is just being written
+    assert "another process" in refused(command, f"run={cut}")
+    lock(cut, process=another_process.pid, started=start_of(another_process.pid))
+    assert everything(tmp_path) == before
+
+
+def test_the_lock_of_a_process_that_died_is_taken_over(command, stopped, cut, another_process):
+    lock(cut, process=another_process.pid, started="1")  # its number was given to another one since
+    command("train", f"run={cut}")
+    assert metrics(cut) == metrics(stopped / "whole")
+    assert not (cut / "train.lock").exists()
+
+
+def test_no_lock_stays_behind_an_error_or_a_signal(command, stopped, tmp_path):
+    assert not (stopped / "cut" / "train.lock").exists()
+    assert not (stopped / "whole" / "train.lock").exists()
+    refused(command, *FEW, "hydra.run.dir=run", "data.batch_size=4000")
+    assert not (tmp_path / "run" / "train.lock").exists()
+    assert Owner.here() == Owner.here()
+
+
+@pytest.mark.parametrize("name", ["best", "previous"])
+def test_resuming_from_an_older_checkpoint_is_refused(command, cut, tmp_path, name):
+    shutil.copy(cut / "checkpoints" / "last.ckpt", cut / "checkpoints" / f"{name}.ckpt")
+    before = everything(tmp_path)
+    file = cut / "checkpoints" / f"{name}.ckpt"
+    message = refused(command, f"run={file}")
+    assert f"{name}.ckpt is not the last checkpoint of its run; resume the run with run={cut}" in message
+    assert f"init_from={file}" in message
+    assert everything(tmp_path) == before
+
+
+def test_the_last_checkpoint_and_a_link_name_the_run(command, stopped, cut, tmp_path):
+    (tmp_path / "link").symlink_to(cut)
+    command("train", f"run={tmp_path}/link/checkpoints/last.ckpt")
+    assert metrics(cut) == metrics(stopped / "whole")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "way_out"),
+    [
+        (("tokenizer.size=8",), "tokenizer=palette tokenizer.size=16 order=raster"),
+        (("tokenizer=gray",), "tokenizer=palette tokenizer.size=16 order=raster"),
+        (("order=hilbert",), "tokenizer=palette tokenizer.size=16 order=raster"),
+    ],
+)
+def test_another_tokenizer_than_that_of_init_from_is_refused(command, trained, tmp_path, overrides, way_out):
+    small = [a for a in SMALL if overrides != ("tokenizer=gray",) or not a.startswith("tokenizer.size")]
+    assert way_out in refused(command, *small, f"init_from={trained}", *overrides)
+
+
+def test_a_palette_is_not_recorded_for_a_model_of_grays(command, tmp_path):
+    gray = [a for a in SMALL if not a.startswith("tokenizer.size")]
+    few = ("trainer.max_steps=1", "callbacks=none", "trainer.val_check_interval=1")
+    command("train", *gray, *few, "tokenizer=gray", "order=spiral", "hydra.run.dir=gray")
+    message = refused(command, *gray, "init_from=gray", "tokenizer=palette", "tokenizer.size=8")
+    assert "tokenizer=gray order=spiral" in message
+    command("train", *gray, *few, "init_from=gray", "tokenizer=gray", "order=spiral", "hydra.run.dir=more")
+    assert configuration_of(RunDirectory(tmp_path / "more")).order == "spiral"

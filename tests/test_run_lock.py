@@ -1,0 +1,93 @@
+"""The lock of a run: one holder at a time, whoever died before."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from igpt.commands.new_folders import new_folder
+from igpt.errors import RunTakenError
+from igpt.run_lock import Owner, locked, start_of
+
+ME = Owner.here()
+
+
+def dead():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    owner = dataclasses.replace(ME, process=process.pid, started=start_of(process.pid))
+    process.wait()
+    return owner
+
+
+def compete(folder, start, results):
+    """Try many times to hold the lock; with it, be alone."""
+    start.wait()
+    held = 0
+    for _ in range(200):
+        try:
+            with locked(folder / "lock"):
+                (folder / "alone").touch(exist_ok=False)
+                held += 1
+                (folder / "alone").unlink()
+                if held % 5 == 0:  # dies now and then, from its lock's point of view
+                    (folder / "lock").write_text(json.dumps(dataclasses.asdict(ME) | {"started": "1"}))
+        except RunTakenError:
+            time.sleep(0.0005)
+        except FileExistsError:
+            results.put("two at once")
+            return
+    results.put(held)
+
+
+def test_of_many_processes_one_holds_the_lock_also_where_others_died(tmp_path):
+    context = multiprocessing.get_context("fork")
+    start, results = context.Event(), context.Queue()
+    processes = [context.Process(target=compete, args=(tmp_path, start, results)) for _ in range(6)]
+    for process in processes:
+        process.start()
+    start.set()
+    held = [results.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    assert "two at once" not in held
+    assert sum(held) > 6
+
+
+def test_a_lock_vanishes_with_an_error(tmp_path):
+    def fail():
+        with locked(tmp_path / "lock"):
+            assert json.loads((tmp_path / "lock").read_text())["process"] == os.getpid()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_is_gone():
+    gone = dead()
+    assert gone.is_gone(seen_from=ME)
+    assert not ME.is_gone(seen_from=ME)
+    assert dataclasses.replace(ME, started="1").is_gone(seen_from=ME)
+    elsewhere = dataclasses.replace(gone, host="node7")
+    assert not elsewhere.is_gone(seen_from=ME)
+
+
+def test_an_earlier_start_of_the_same_job_of_a_cluster_is_gone(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    before = dataclasses.replace(Owner.here(), host="node7")
+    assert not before.is_gone(seen_from=Owner.here())  # another step of the job, on another node
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert before.is_gone(seen_from=Owner.here())
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert not before.is_gone(seen_from=Owner.here())
+
+
+def test_new_folders_are_nobody_elses(tmp_path):
+    folders = [new_folder(tmp_path / "runs" / "2030.01.01") for _ in range(3)]
+    assert [folder.name for folder in folders] == ["2030.01.01", "2030.01.01_2", "2030.01.01_3"]
