@@ -95,6 +95,7 @@ REFUSED = [
     ("modl.n_layer=2",),
     ("model=xs",),
     ("trainer=gpu",),
+    ("data/augment=none",),
     ("-m", "optim.lr=0.1,0.2"),
     # These are found out late, by the data and by Lightning.
     ("trainer.strategy=ddp", "trainer.accelerator=cpu", "trainer.devices=3"),
@@ -145,6 +146,14 @@ def test_changes_hold_until_the_next_and_are_kept_with_their_steps(command, cut,
     assert metrics(cut) == before
     assert json.loads((cut / "summary.json").read_text())["steps"] == 12
     assert len(yaml.safe_load((cut / ".hydra" / "changes.yaml").read_text())) == 2
+
+
+def test_trackers_are_chosen_anew(command, cut):
+    pytest.importorskip("tensorboard")
+    for logger, expected in (("tensorboard", ["tensorboard"]), ("none", []), ("null", [])):
+        command("train", f"run={cut}", f"logger={logger}", "callbacks.stop=null")
+        assert list(configuration_of(RunDirectory(cut)).logger or {}) == expected
+    assert list((cut / "tensorboard").iterdir())
 
 
 def test_the_list_of_what_may_change_is_that_of_the_documentation():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -53,6 +54,10 @@ MAY_CHANGE = (
 )
 STAYS = ("callbacks.best", "callbacks.best.*")  # two numbers, of which the better one is kept, must mean the same
 
+GROUPS = (
+    "callbacks", "data", "data/augment", "debug", "experiment", "logger", "model", "objective", "optim", "tokenizer",
+    "trainer",
+)  # fmt: skip
 STORED = ("config", "resumed")  # names of the configurations that a run directory keeps
 
 
@@ -73,7 +78,27 @@ def resume_arguments(argv: Sequence[str]) -> list[str]:
         raise IgptError(
             "run= resumes one run, which a sweep cannot do; leave out -m, or begin new runs with init_from=."
         )
-    return stored_arguments(find_run_to_resume(chosen[-1]), [a for a in argv if not a.startswith("run=")])
+    run = find_run_to_resume(chosen[-1])
+    changes = [word for a in argv if not a.startswith("run=") for word in without_groups(a, run)]
+    return stored_arguments(run, changes)
+
+
+def without_groups(argument: str, run: RunDirectory) -> list[str]:
+    """An argument that chooses from a group as ones that change values, since the run has no groups any more.
+
+    That can be done for trackers. Any other group has values that must stay, or (trainer.max_steps) that nobody meant.
+    """
+    choice = re.fullmatch(rf"({'|'.join(GROUPS)})=([\w-]+)", argument)
+    if choice is None:
+        return [argument]
+    group, name = choice.groups()
+    if group != "logger":
+        raise IgptError(
+            f"{argument} chooses a whole group, which a resumed run cannot change; name the values that change, for "
+            "example trainer.devices=2."
+        )
+    others = [f"~logger.{tracker}" for tracker in configuration_of(run).logger or () if tracker != name]
+    return others if name in ("none", "null") else [f"+logger={name}", *others]
 
 
 def stored_arguments(run: RunDirectory, changes: Sequence[str] = ()) -> list[str]:
