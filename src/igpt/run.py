@@ -91,6 +91,11 @@ class RunDirectory:
         """Add to job.json, or change it."""
         write_job(self.path, **{**self.job(), **values})
 
+    @property
+    def has_tracking_id(self) -> bool:
+        """Whether trackers know this run."""
+        return (self.path / "tracking_id.txt").exists()
+
     def tracking_id(self, chosen: str | None = None) -> str:
         """One id for the trackers (W&B) however often the run is interrupted; at the first call made, or `chosen`."""
         file = self.path / "tracking_id.txt"

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import slurm
 from slurm import Cluster, wait_until
-from tracking_server import w_and_b_server
 
 from conftest import SMALL
+from tracking_server import w_and_b_server
 
 if not os.environ.get("IGPT_TEST_CLUSTER"):
     pytest.skip("these start a SLURM of their own: make test-cluster", allow_module_level=True)
@@ -316,9 +316,9 @@ def test_without_a_w_and_b_server_a_run_with_a_key_goes_on_offline(cluster, whol
 
 @pytest.mark.long
 def test_a_w_and_b_server_that_goes_away_keeps_nobody_from_the_queue(cluster, whole, tmp_path, monkeypatch):
-    with w_and_b_server() as url:
+    with w_and_b_server() as server:
         monkeypatch.setitem(cluster.environment, "WANDB_API_KEY", "0" * 40)
-        monkeypatch.setitem(cluster.environment, "WANDB_BASE_URL", url)
+        monkeypatch.setitem(cluster.environment, "WANDB_BASE_URL", server.url)
         job, run = submit(cluster, tmp_path, *SLOW, "logger=wandb")
         wait_for_training(run)
     cluster.preempt(tmp_path, "--ntasks=4")

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from igpt.commands.runs import data_of_run
 from igpt.data.packed import open_packed
 from igpt.data.packing import pack
 from igpt.data.sources import SPLITS, EmojiSource
+from tracking_server import w_and_b_server
 
 
 @pytest.fixture
@@ -128,15 +130,46 @@ def test_accumulation_and_workers_change_no_sample(command, tmp_path):
         torch.testing.assert_close(parts[name], weight, rtol=1e-3, atol=1e-4)
 
 
-def test_wandb_goes_offline_and_keeps_one_id(command, tmp_path, capsys):
+def test_parts_of_a_resumed_offline_run_are_uploaded_as_one_run(command, tmp_path, monkeypatch):
     arguments = [a for a in SMALL if a != "logger=none"]
-    command("train", *arguments, "hydra.run.dir=run", "trainer.max_steps=1", "callbacks=none")
+    command("train", *arguments, "hydra.run.dir=run", "trainer.max_steps=3", "callbacks=none", "name=once")
+    time.sleep(1.1)  # W&B names a part of a run by the second
+    command("train", "run=run", "trainer.max_steps=5")
+    (said,) = {line.split("`")[-2] for line in (tmp_path / "run/train.log").read_text().splitlines() if "sync" in line}
+    assert said == f"wandb sync {tmp_path}/run/wandb/*run-*"
     run_id = (tmp_path / "run" / "tracking_id.txt").read_text().strip()
     assert "no API key is set" in (tmp_path / "run" / "train.log").read_text()
-    assert list((tmp_path / "run" / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb"))
-    time.sleep(1.1)  # W&B names a part of a run by the second
-    command("train", "run=run", "trainer.max_steps=2")
-    assert len(list((tmp_path / "run" / "wandb").glob(f"offline-run-*-{run_id}"))) == 2
+    assert len(list((tmp_path / "run" / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb"))) == 2
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    with w_and_b_server() as server:
+        with_server(monkeypatch, server.url)
+        subprocess.run(said, shell=True, check=True, capture_output=True, timeout=300)
+    (run,) = server.runs.values()
+    assert run.name == run_id
+    assert run.settings["displayName"] == "once"
+    steps = [row["trainer/global_step"] for row in run.history if "train/nats_per_token" in row]
+    assert steps == [0, 1, 2, 3, 4]
+    assert run.posted[0] == 0
+    assert min(run.posted[1:]) > 0  # the second part begins behind the first one
+    assert [row["_step"] for row in run.history] == list(range(len(run.history)))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {name: run.summary[name] for name in summary} == summary
+    rows = [float(row["val/nats_per_token"]) for row in metrics(tmp_path / "run") if row["val/nats_per_token"]]
+    assert summary["best/val/nats_per_token"] == min(rows)
+    assert {"parameters", "palette_psnr_db", "seconds", "test/nats_per_token"} <= set(summary)
+
+
+def metrics(run):
+    with open(run / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def with_server(monkeypatch, url):
+    """Let W&B find a server on this machine, and nothing else."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"BASE_URL": url, "API_KEY": "x" * 40, "ERROR_REPORTING": "false"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "sample", "palette", "probe", "jobs"])

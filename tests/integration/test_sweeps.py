@@ -20,6 +20,7 @@ from conftest import SMALL
 from igpt.commands.launch import run_apart
 from igpt.errors import IgptError
 from igpt.run import RunDirectory
+from igpt.training.tracking import as_job
 
 FEW = (*SMALL, "trainer.max_steps=4", "trainer.val_check_interval=2", "callbacks=none")
 PROCESSES = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
@@ -129,6 +130,9 @@ def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path, caps
     assert "optim.schedule is square" in rows[1]["error"]
     assert [row["changed"] for row in rows] == [f"optim.schedule={name}" for name in ("constant", "square", "cosine")]
     assert [row["run"] for row in rows] == ["s/0", "s/1", "s/2"]
+    names = [as_job(RunDirectory(tmp_path / row["run"])) for row in rows]  # in W&B
+    assert names == [{"name": row["changed"], "group": "s"} for row in rows]
+    assert not {"varied", "sweep"} & set(rows[0])
     assert all("seed=3" in row["overrides"].split() for row in rows)
     values = {row["run"]: float(row["val/nats_per_token"]) for row in (rows[0], rows[2])}
     for run, value in values.items():

@@ -9,6 +9,7 @@ import pytest
 
 from igpt.run import RunDirectory
 from igpt.training.tracking import MetricsCSV, why_offline
+from tracking_server import w_and_b_server
 
 
 def read(path):
@@ -102,6 +103,37 @@ def test_a_server_that_refuses_the_key_leaves_the_run_offline(key, monkeypatch, 
     assert "so this run is kept offline; `wandb sync ./wandb/*run-*` uploads it" in result.stderr
     run_id = (tmp_path / "tracking_id.txt").read_text().strip()
     assert list(tmp_path.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
+
+
+OUTCOMES = """
+from pathlib import Path
+from igpt.commands.runs import tracked
+from igpt.errors import IgptError
+from igpt.training.preemption import Interrupted
+from igpt.training.tracking import WandbTracker
+outcomes = {"good": None, "bad": IgptError("no"), "broken": ZeroDivisionError(), "stopped": Interrupted()}
+for again in ("", " again"):
+    for name, error in outcomes.items():
+        Path(name).mkdir(exist_ok=True)
+        try:
+            with tracked():
+                WandbTracker(run_dir=name, project="igpt", name=name + again).log_metrics({"loss": 1.0}, 0)
+                if error is not None and not again:
+                    raise error
+        except (IgptError, ZeroDivisionError, Interrupted):
+            pass
+"""
+
+
+def test_a_run_ends_as_what_became_of_it_and_keeps_its_name(key, monkeypatch, tmp_path):
+    with w_and_b_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        subprocess.run([sys.executable, "-c", OUTCOMES], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    runs = {run.settings["displayName"]: run for run in server.runs.values()}
+    assert {name: run.exit_codes for name, run in runs.items()} == {
+        "good": [0, 0], "bad": [1, 0], "broken": [1, 0], "stopped": [1, 0],
+    }  # fmt: skip
+    assert [name for name, run in runs.items() if run.preempting] == ["stopped"]
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(key, monkeypatch):

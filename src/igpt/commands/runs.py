@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
@@ -12,6 +15,7 @@ from omegaconf import DictConfig
 from igpt.commands.stored import configuration_of
 from igpt.errors import IgptError
 from igpt.run import find_run
+from igpt.training.preemption import Interrupted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,13 +61,34 @@ def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -
     return data
 
 
-def finish_tracking() -> None:
-    """Close W&B's run, also after an error and between the jobs of a sweep."""
+@contextmanager
+def tracked() -> Iterator[None]:
+    """W&B's run ends with this block, also between the jobs of a sweep: as finished, as failed after an error, as
+    preempted if somebody stopped it, since it can be resumed.
+    """
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        finish_tracking(exit_code=1, preempted=True)
+        raise
+    except BaseException:
+        finish_tracking(exit_code=1)
+        raise
+    finish_tracking()
+
+
+def finish_tracking(exit_code: int = 0, preempted: bool = False) -> None:
+    """Close W&B's run, if there is one."""
     wandb = sys.modules.get("wandb")
     if wandb is None or wandb.run is None:
         return
-    folder = wandb.run.settings.sync_dir
+    folder = shlex.quote(wandb.run.settings.sync_dir)
     try:
-        wandb.finish()
+        if preempted:
+            wandb.run.mark_preempting()
+        wandb.finish(exit_code=exit_code)
     except TimeoutError:
-        log.warning("W&B did not take everything in time; `wandb sync %s` uploads the rest.", folder)
+        log.warning(
+            "W&B did not take everything in time; `wandb sync --include-online %s` uploads all of it, what arrived "
+            "already a second time.", folder,
+        )  # fmt: skip

@@ -44,7 +44,7 @@ def sweep_rows(folder: Path) -> list[Row]:
 def run_row(folder: Path, run: Path) -> Row:
     """The row of a job that has a run directory."""
     record = read_job(run)
-    host, process = record.pop("host", None), record.pop("process", None)
+    host, process, _, _ = (record.pop(name, None) for name in ("host", "process", "varied", "sweep"))
     if record.get("status") == "running":
         ended = read_job(folder / "slurm" / record.get("slurm", "none"))
         if ended.get("status") == "failed":

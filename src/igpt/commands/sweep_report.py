@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import csv
 import functools
+import json
 import logging
 import os
 import socket
@@ -37,7 +38,9 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if "optuna" in config.hydra.sweeper._target_ and find_spec("optuna") is None:
             sys.exit("Error: hydra/sweeper=tpe needs the extra 'sweep': pip install 'igpt[sweep]'.")
-        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)  # Optuna's study is in it before any job
+        folder = Path(config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)  # Optuna's study is in it before any job
+        (folder / ASKED_FOR).write_text(json.dumps(list(config.hydra.overrides.task)))
         self._at_exit = functools.partial(report, Path(config.hydra.sweep.dir), config.monitor, config.monitor_mode)
         atexit.register(self._at_exit)  # after Ctrl-C, and where a launcher stops at an error
 
@@ -53,7 +56,8 @@ class SweepReport(Callback):
         before = run.job()
         status = "pruned" if before.get("status") == "pruned" else "running"
         write_job(  # anew: what an earlier start said of its end is over
-            run.path, status=status, overrides=list(config.hydra.overrides.task), starts=before.get("starts", 0) + 1,
+            run.path, status=status, overrides=list(config.hydra.overrides.task), varied=varied(config),
+            sweep=Path(config.hydra.sweep.dir).name, starts=before.get("starts", 0) + 1,
             host=socket.gethostname(), process=os.getpid(), **on_slurm,
         )  # fmt: skip
 
@@ -91,6 +95,14 @@ class SweepReport(Callback):
 
 
 WITH_RESULT = ("finished", "pruned")
+ASKED_FOR = "overrides.json"  # of the sweep's command, in its folder
+
+
+def varied(config: DictConfig) -> list[str]:
+    """The overrides of a job that the sweep chose: those that do not stand in its command as they are."""
+    file = Path(config.hydra.sweep.dir) / ASKED_FOR
+    shared = json.loads(file.read_text()) if file.exists() else []
+    return [override for override in config.hydra.overrides.task if override not in shared]
 
 
 def report(folder: Path, monitor: str, mode: str) -> list[Row]:

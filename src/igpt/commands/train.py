@@ -83,7 +83,7 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     from igpt.commands.build import build_data, build_objective, build_trainer, first_step, starting_point
     from igpt.commands.log_file import open_log_files
     from igpt.commands.resume import stored_arguments
-    from igpt.commands.runs import finish_tracking
+    from igpt.commands.runs import tracked
     from igpt.commands.stored import store_changes
 
     log = logging.getLogger(__name__)
@@ -105,21 +105,20 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
         store_changes(run, config, changes, first_step(run))
         sys.argv[1:] = stored_arguments(run)  # with which Lightning starts other processes
     open_log_files()
-    try:
-        resume_from = str(run.last) if run.last.exists() else None
-        log.info("%s in %s", "Going on" if resume_from else "Training", run.path)
-        if trainer.world_size > 1:
-            stop_signals.defer()  # no process leaves while another one waits for it
-        trainer.fit(objective, data, ckpt_path=resume_from, weights_only=True)
-        stop_signals.obey()
-        if trainer.is_global_zero:
-            report(config, run, data, trainer)
-    except Interrupted:
-        if run.last.exists():
-            log.info("Stopped and saved at step %d; go on with: %s", trainer.global_step, resume_command(run))
-        raise
-    finally:
-        finish_tracking()
+    with tracked():
+        try:
+            resume_from = str(run.last) if run.last.exists() else None
+            log.info("%s in %s", "Going on" if resume_from else "Training", run.path)
+            if trainer.world_size > 1:
+                stop_signals.defer()  # no process leaves while another one waits for it
+            trainer.fit(objective, data, ckpt_path=resume_from, weights_only=True)
+            stop_signals.obey()
+            if trainer.is_global_zero:
+                report(config, run, data, trainer)
+        except Interrupted:
+            if run.last.exists():
+                log.info("Stopped and saved at step %d; go on with: %s", trainer.global_step, resume_command(run))
+            raise
 
 
 def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer: pl.Trainer) -> None:
@@ -130,10 +129,11 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
 
     from igpt import figures
     from igpt.commands.app import plain
+    from igpt.commands.sweep_jobs import best_value
     from igpt.pretrained import load
     from igpt.tokenizers import palette_of
     from igpt.training.report import drawings, evaluate, palette_figures, write_json
-    from igpt.training.tracking import log_picture
+    from igpt.training.tracking import log_picture, log_summary
 
     log = logging.getLogger(__name__)
     checkpoint = find_checkpoint(run.path)
@@ -157,7 +157,9 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     values["steps"] = trainer.global_step
     values["seconds"] = round(timer.time_elapsed("train"), 1)
     values["best_checkpoint"] = str(checkpoint.relative_to(run.path))
+    values[f"best/{config.monitor}"] = best_value(run.metrics, config.monitor, config.monitor_mode)
     write_json(values, run.summary)
+    log_summary(trainer, values)
     nats, bits, error = (values[f"test/{name}"] for name in ("nats_per_token", "bits_per_token", "standard_error"))
     log.info("Test: %.4f nats per token (%.4f bits), standard error %.4f", nats, bits, error)
     if "test/bits_per_dimension" in values:

@@ -6,6 +6,7 @@ import csv
 import logging
 import netrc
 import os
+import shlex
 import ssl
 import urllib.request
 from argparse import Namespace
@@ -81,6 +82,9 @@ class WandbTracker(WandbLogger):
         import wandb  # a second, which runs without it need not wait
 
         run = RunDirectory(Path(run_dir))
+        init = {**init, **as_job(run)}
+        if run.has_tracking_id:
+            init["name"] = None  # it has one already, perhaps one that a person gave it
         run_id = run.tracking_id(agents_run()) if rank_zero_only.rank == 0 else None  # type: ignore[attr-defined]
         if offline is None:
             reason = None if "WANDB_MODE" in os.environ else why_offline()
@@ -112,7 +116,10 @@ class WandbTracker(WandbLogger):
 
     @staticmethod
     def _say_offline(reason: str, run_dir: str) -> None:
-        log.info("W&B: %s, so this run is kept offline; `wandb sync %s/wandb/*run-*` uploads it.", reason, run_dir)
+        log.info(
+            "W&B: %s, so this run is kept offline; `wandb sync %s/wandb/*run-*` uploads it, all parts of a resumed "
+            "run in their order.", reason, shlex.quote(run_dir),
+        )  # fmt: skip
 
 
 @contextmanager
@@ -138,6 +145,12 @@ def _impatient(settings: Any) -> dict[str, Any]:
 def agents_run() -> str | None:
     """The id of the run that a W&B sweep agent started this process for."""
     return os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
+
+
+def as_job(run: RunDirectory) -> dict[str, str]:
+    """How W&B names a job of a sweep, by what the sweep varies, and groups it with the others."""
+    job = run.job()
+    return {"name": " ".join(job["varied"]), "group": job["sweep"]} if job.get("varied") else {}
 
 
 def why_offline(timeout: float = 10.0) -> str | None:
@@ -173,6 +186,13 @@ def log_probe(logger: Logger, rows: list[dict[str, Any]], figure: Path) -> None:
         logger.log_metrics({"probe/layer": row["layer"], **{f"probe/{kind}/{k}": v for k, v in scores.items()}})
     if isinstance(logger, WandbLogger):
         logger.log_image("probe", [str(figure)])
+
+
+def log_summary(trainer: pl.Trainer, values: dict[str, Any]) -> None:
+    """Show what a run came to beside it, in W&B's tables of runs."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.summary.update(values)
 
 
 def log_picture(trainer: pl.Trainer, name: str, path: Path) -> None:
