@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from igpt.progress import Progress
 
@@ -45,7 +46,7 @@ def file_state(path: Path) -> list[int]:
 
 
 def expand_user(path: str | Path) -> Path:
-    """A path whose ~ is written out. A user without a home (containers have such) gets one below /tmp."""
+    """A path whose ~ is written out. A user without a home, as containers have, gets one below /tmp."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -64,5 +65,14 @@ def write_names(path: Path, lines: Iterable[str]) -> None:
 
 
 def printable(name: str | Path) -> str:
-    """A name for people and for files of UTF-8: bytes that are no UTF-8 become backslash escapes."""
-    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
+    """A name for people and for files of UTF-8: bytes that are no UTF-8 become escapes."""
+    return str(name).encode(errors="backslashreplace").decode()
+
+
+def all_printable(value: Any) -> Any:
+    """Nested dicts and lists in which all text is printable."""
+    if isinstance(value, dict):
+        return {key: all_printable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [all_printable(inner) for inner in value]
+    return printable(value) if isinstance(value, str) else value

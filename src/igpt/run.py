@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import uuid
 import zipfile
 import zlib
@@ -192,4 +193,4 @@ def find_run_to_resume(run: str) -> RunDirectory:
 
 def resume_command(run: RunDirectory) -> str:
     """What a person types to resume a run."""
-    return f"igpt-train run={run.path}"
+    return f"igpt-train {shlex.quote(f'run={run.path}')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import shutil
@@ -20,8 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from igpt.commands.console import lasting_console
+from igpt.commands.paths import quote_paths
 from igpt.commands.wording import is_rewordable, reworded, with_null_groups
 from igpt.errors import IgptError
+from igpt.files import expand_user
 
 Task = Callable[[DictConfig], Any]
 
@@ -33,6 +36,7 @@ def run_app(task: Task, config_name: str) -> None:
 
     What the task returns is what a sweeper optimises.
     """
+    give_a_home()
     asked_for = os.environ.get(FULL_ERROR)
 
     def restore() -> None:
@@ -54,6 +58,7 @@ def run_app(task: Task, config_name: str) -> None:
         with one_sentence():
             return checked_task(config)
 
+    sys.argv[1:] = quote_paths(sys.argv[1:])
     if "--config-path" not in sys.argv:  # a stored configuration has values where this one has groups
         sys.argv[1:] = with_null_groups(sys.argv[1:])
     try:
@@ -62,6 +67,15 @@ def run_app(task: Task, config_name: str) -> None:
             hydra.main(version_base="1.3", config_path="pkg://igpt.conf", config_name=config_name)(job)()
     finally:
         restore()
+
+
+def give_a_home() -> None:
+    """Containers run commands as users without a home or a name, for which W&B, matplotlib and torch ask."""
+    os.environ.setdefault("HOME", str(expand_user("~")))
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from omegaconf import DictConfig
 
 from igpt.commands.app import plain
 from igpt.errors import IgptError
+from igpt.files import all_printable, printable
 from igpt.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from igpt.objectives.tasks import Task
     from igpt.pretrained import Pretrained
     from igpt.tokenizers import Tokenizer
+
+
+log = logging.getLogger(__name__)
 
 
 def starting_point(config: DictConfig, run: RunDirectory) -> Pretrained | None:
@@ -86,6 +91,7 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
     palette = palette_of(data.tokenizer)
     if palette is not None and is_main_process() and not (run.trained and run.palette.exists()):
         palette.save(run.palette)
+    log.info("%s", data.describe())
     return data
 
 
@@ -114,7 +120,7 @@ def build_objective(config: DictConfig, data: ImageDataModule, start: Pretrained
     objective: Objective = objective_class(model=model, configure=configure, **given, **settings)
     objective.save_hyperparameters(
         {
-            **plain(config),
+            **all_printable(plain(config)),  # trackers get it, too
             "model": asdict(model.config),
             "task": objective.task.state(),
             "classes": list(data.source.classes),
@@ -185,7 +191,7 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
     # The guard comes first, so that what it refuses is not saved.
     guard, keep = StopOnNaN(run.last), KeepLast(run.last, config.save_every)
     always = [guard, Throughput(data.batch_size), keep, TrainingProgress(config.monitor), Timer()]
-    chosen, loggers = made(config.callbacks), made(config.logger)
+    chosen, loggers = made(config.callbacks), made(config.logger) if can_track(run) else []
     steps = min(config.trainer.val_check_interval, config.trainer.max_steps)
     trainer: pl.Trainer = instantiate(
         config.trainer,
@@ -209,6 +215,14 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
 def made(parts: DictConfig | None) -> list[Any]:
     """What a group of named parts makes; null, for one or all of them, makes nothing."""
     return [instantiate(part, _convert_="all") for part in (parts or {}).values() if part is not None]
+
+
+def can_track(run: RunDirectory) -> bool:
+    """Whether trackers can write into the run directory: W&B and TensorBoard need its path in UTF-8."""
+    possible = printable(run.path) == str(run.path)
+    if not possible:
+        log.warning("%s is no UTF-8, so trackers cannot write there; metrics.csv has what they would show.", run.path)
+    return possible
 
 
 def slurm_plugins() -> list[Any]:

@@ -10,7 +10,7 @@ class LogFile(logging.FileHandler):
     """A log file that holds its lines back until :meth:`open_now`, and is not even created before."""
 
     def __init__(self, filename: str) -> None:
-        super().__init__(Path(filename), encoding="utf-8", delay=True)
+        super().__init__(Path(filename), encoding="utf-8", errors="backslashreplace", delay=True)
         self._held: list[logging.LogRecord] | None = []
 
     def emit(self, record: logging.LogRecord) -> None:

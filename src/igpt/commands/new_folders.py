@@ -10,7 +10,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from igpt.commands.resume import quoted
+from igpt.commands.paths import quoted
 from igpt.training.preemption import is_main_process
 
 

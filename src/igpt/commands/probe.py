@@ -27,7 +27,7 @@ def main() -> None:
 def probe(config: DictConfig) -> None:
     """Probe every layer and the baselines; print a table, write it with its figure into the run's probe/."""
     from igpt import figures
-    from igpt.commands.build import made
+    from igpt.commands.build import can_track, made
     from igpt.commands.runs import finish_tracking, load_model
     from igpt.evaluation.attentive import attentive_accuracy
     from igpt.evaluation.probe import best_row, linear_rows, low_label_rows, neighbour_accuracies
@@ -64,7 +64,7 @@ def probe(config: DictConfig) -> None:
     write_json({**summary, "majority_share": majority_share(kinds[0])}, output / "summary.json")
     path = figures.save(figures.probe_curve(rows, majority_share(kinds[0])), output / "accuracy.png")
     try:
-        for logger in made(config.logger):
+        for logger in made(config.logger) if can_track(find_run(config.run)) else []:
             log_probe(logger, rows, path)
     finally:
         finish_tracking()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from igpt.commands.paths import quoted, unquoted
 from igpt.commands.stored import Changes, configuration_of, difference, leaves
 from igpt.errors import IgptError, RunTakenError
 from igpt.run import RunDirectory, find_run_to_resume, resume_command
@@ -78,7 +78,7 @@ def resume_arguments(argv: Sequence[str]) -> list[str]:
         raise IgptError(
             "run= resumes one run, which a sweep cannot do; leave out -m, or begin new runs with init_from=."
         )
-    run = find_run_to_resume(chosen[-1])
+    run = find_run_to_resume(unquoted(chosen[-1]))
     changes = [word for a in argv if not a.startswith("run=") for word in without_groups(a, run)]
     return stored_arguments(run, changes)
 
@@ -108,11 +108,6 @@ def stored_arguments(run: RunDirectory, changes: Sequence[str] = ()) -> list[str
     # What Hydra itself does is not part of the stored configuration, so it is said again.
     hydra = ["hydra.searchpath=[pkg://igpt.conf]", "hydra/job_logging=igpt", "hydra.job.name=train"]
     return [*where, *changes, *hydra, "hydra.output_subdir=null", f"hydra.run.dir={quoted(run.path)}"]
-
-
-def quoted(path: Path) -> str:
-    """A path as a Hydra override's value, whatever characters it has."""
-    return "'" + str(path).replace("'", r"\'") + "'"
 
 
 def resumes() -> bool:

@@ -42,8 +42,10 @@ def train(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from igpt.commands.launch import run_apart, runs_apart
+    from igpt.commands.paths import make_absolute
     from igpt.commands.sweep_jobs import best_value
 
+    make_absolute(config)
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
     if runs_apart(config):
         with locked(run.lock):
@@ -99,7 +101,7 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     objective = build_objective(config, data, start)
     trainer = build_trainer(config, run, data)
     parameters = sum(p.numel() for p in objective.parameters())
-    log.info("%s parameters, %d tokens an image", f"{parameters:,}", data.n_tokens)
+    log.info("%s parameters", f"{parameters:,}")
     # What can be refused has been, so from here on the run directory is written to.
     if changes and is_main_process():
         store_changes(run, config, changes, first_step(run))

@@ -14,7 +14,7 @@ from filelock import FileLock
 from igpt.batch import ImageBatch, TokenBatch
 from igpt.data.augment import Augmentation, Identity
 from igpt.data.loader import BatchLoader
-from igpt.data.packed import PackedImages, content_key, open_packed, packed_folder
+from igpt.data.packed import PackedImages, content_key, open_packed, packed_folder, read_manifest
 from igpt.data.packing import pack
 from igpt.data.sources import ImageSource
 from igpt.data.stream import EvaluationBatches, Share, TrainingStream, epoch_order
@@ -99,6 +99,17 @@ class ImageDataModule(pl.LightningDataModule):
             raise RuntimeError("call prepare_data() and setup() first")
         return self._tokenizer
 
+    def describe(self) -> str:
+        """Images of each split, classes, resolution, tokens and origin, in one line for people."""
+        sizes = ", ".join(f"{len(images):,} {split}" for split, images in self.splits.items())
+        classes = f"{len(self.source.classes)} classes" if self.source.classes else "no classes"
+        side, shared = self.source.resolution, read_manifest(self._folder(self.source))["shared"]["train"]
+        twice = f" {len(shared)} training images equal a held-out one." if shared and not self.drop_equal_at else ""
+        return (
+            f"Data {self.source.name} ({self.source.origin}): {sizes} images; {classes}; {side}x{side} pixels, "
+            f"{self.n_tokens} tokens per image.{twice}"
+        )
+
     @property
     def n_tokens(self) -> int:
         """Tokens of one image."""
@@ -158,7 +169,10 @@ class ImageDataModule(pl.LightningDataModule):
         return Palette.load(expand_user(self.recipe.path or self._palette_path(self.recipe)))
 
     def _open(self, source: ImageSource) -> dict[str, PackedImages]:
-        return open_packed(packed_folder(source, self.cache_dir, self.drop_equal_at))
+        return open_packed(self._folder(source))
+
+    def _folder(self, source: ImageSource) -> Path:
+        return packed_folder(source, self.cache_dir, self.drop_equal_at)
 
     def train_dataloader(self) -> BatchLoader:
         """Batches without end, starting where the trainer's step counter stands."""

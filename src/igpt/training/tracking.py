@@ -8,6 +8,7 @@ import netrc
 import os
 import shlex
 import ssl
+import sys
 import urllib.request
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from igpt.files import atomic_path
+from igpt.files import atomic_path, expand_user, printable
 from igpt.run import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class WandbTracker(WandbLogger):
         import wandb
 
         begin = WandbLogger.experiment.fget  # type: ignore[attr-defined]
-        with _mode_as_it_was():
+        with _mode_as_it_was(), _printable_arguments():
             try:
                 return begin(self)
             except wandb.Error as error:
@@ -120,6 +121,17 @@ class WandbTracker(WandbLogger):
             "W&B: %s, so this run is kept offline; `wandb sync %s/wandb/*run-*` uploads it, all parts of a resumed "
             "run in their order.", reason, shlex.quote(run_dir),
         )  # fmt: skip
+
+
+@contextmanager
+def _printable_arguments() -> Iterator[None]:
+    """W&B notes the command line, which must be UTF-8 for that."""
+    found = sys.argv
+    sys.argv = [printable(argument) for argument in found]
+    try:
+        yield
+    finally:
+        sys.argv = found
 
 
 @contextmanager
@@ -172,7 +184,7 @@ def why_offline(timeout: float = 10.0) -> str | None:
 
 def _has_netrc_entry(host: str) -> bool:
     try:
-        file = os.environ.get("NETRC") or Path.home() / ".netrc"
+        file = os.environ.get("NETRC") or expand_user("~/.netrc")
         return netrc.netrc(str(file)).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False

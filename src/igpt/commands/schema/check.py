@@ -14,12 +14,13 @@ from igpt.commands.schema.values import PROBLEM, shown
 from igpt.commands.suggestions import did_you_mean
 from igpt.commands.wording import about_value
 from igpt.errors import IgptError
+from igpt.files import all_printable
 
 
 def check(config: DictConfig, command: str) -> None:
     """Refuse a configuration of a command with a value of the wrong type or range, or a key that nothing uses."""
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        plain = all_printable(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
         COMMANDS[command].model_validate(plain)
     except OmegaConfBaseException as error:
         raise IgptError(about_value(error)) from None

@@ -20,7 +20,7 @@ from igpt.data.sources.layout import find_splits, refuse_splits_inside
 from igpt.data.sources.splits import Numbers, SplitSource, end_to_end
 from igpt.data.sources.walk import FolderWalk
 from igpt.errors import IgptError
-from igpt.files import expand_user
+from igpt.files import expand_user, printable
 
 log = logging.getLogger(__name__)
 
@@ -179,5 +179,5 @@ class ImageFolderSource(SplitSource):
 
 
 def _class_of(file: str) -> str:
-    """The first folder of a path, or nothing."""
-    return file.split(os.sep, 1)[0] if os.sep in file else ""
+    """The first folder of a path, as it can be printed, or nothing."""
+    return printable(file.split(os.sep, 1)[0]) if os.sep in file else ""
