@@ -19,7 +19,7 @@ from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Masked, Task, predict_classes, task_from_state
 from igpt.parallel_decoding import CHOICE_TEMPERATURE, PASSES, decode_parallel
 from igpt.progress import Progress, track
-from igpt.run import RunDirectory, find_checkpoint, find_run
+from igpt.run import RunDirectory, find_checkpoint, find_run, is_whole
 from igpt.sampling import bytes_a_picture, generate
 from igpt.tokenizers import Ordered, Palette, Tokenizer, from_state, palette_of
 
@@ -27,8 +27,10 @@ Images = NDArray[np.uint8]  # (N, H, W, 3)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file, read without running any code from it."""
+    """The content of a checkpoint file, if it matches its checksums; read without running any code from it."""
     try:
+        if not is_whole(path):
+            raise ValueError("its content does not match its checksums")
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint["hyper_parameters"]["model"], checkpoint["ImageDataModule"]["tokenizer"]
     except Exception as error:  # torch.load raises whatever its readers stumble over
@@ -38,6 +40,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "damaged, use the run's other checkpoint."
         ) from None
     return checkpoint
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of a checkpoint file, of which no tensor is read."""
+    return int(torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["global_step"])
 
 
 def load(run: str | Path, device: str | torch.device | None = None, checkpoint: str = "best") -> Pretrained:

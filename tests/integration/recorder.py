@@ -1,6 +1,7 @@
-"""A callback that writes down what a training step sees, for tests that run training in processes of its own."""
+"""Callbacks for tests: one writes down what a training step sees, one sends a signal."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -19,3 +20,18 @@ class RecordBatches(pl.Callback):
         self.folder.mkdir(exist_ok=True)
         with open(self.folder / f"{trainer.global_rank}.jsonl", "a") as file:
             file.write(json.dumps({**seen, "masks": masks}) + "\n")
+
+
+class SendSignal(pl.Callback):
+    """Sends this process a signal after the batch, or in the validation, of a step."""
+
+    def __init__(self, number, step, in_validation=False):
+        self.number, self.step, self.in_validation = number, step, in_validation
+
+    def on_train_batch_end(self, trainer, *_):
+        if not self.in_validation and trainer.global_step == self.step:
+            signal.raise_signal(self.number)
+
+    def on_validation_batch_start(self, trainer, *_):
+        if self.in_validation and trainer.global_step == self.step:
+            signal.raise_signal(self.number)

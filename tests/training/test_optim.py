@@ -79,3 +79,28 @@ def test_optimiser_state_survives_saving(name, tmp_path):
 def test_unknown_names_are_refused_with_the_choices(change):
     with pytest.raises(IgptError, match="choose one of"):
         OptimConfig(lr=0.1, total_steps=1, **change)
+
+
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_a_checkpoint_brings_moments_and_step_and_the_configuration_everything_else(name):
+    def begin(**settings):
+        model = random_weights(TransformerConfig(2, 2, 16, vocab_size=11, n_positions=16))
+        made = OptimConfig(total_steps=100, name=name, schedule="constant", **settings).configure(model)
+        return model, made["optimizer"], made["lr_scheduler"]["scheduler"]
+
+    model, optimizer, schedule = begin(lr=0.01, matrix_lr=0.02, warmup_steps=4)
+    train(model, optimizer, steps=1)
+    schedule.step()
+    optimizer_state, schedule_state = optimizer.state_dict(), schedule.state_dict()
+
+    model, optimizer, schedule = begin(lr=0.5, matrix_lr=0.25, warmup_steps=8, betas=(0.8, 0.9))
+    optimizer.load_state_dict(optimizer_state)
+    schedule.load_state_dict(schedule_state)
+    rates = [0.5] if name == "adam" else [0.5, 0.25]
+    assert [group["lr"] for group in optimizer.param_groups] == [rate * 2 / 8 for rate in rates]
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.9)}
+    loaded = optimizer.state_dict()["state"]
+    torch.testing.assert_close(loaded, optimizer_state["state"], rtol=0, atol=0)
+    train(model, optimizer, steps=1)
+    schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [rate * 3 / 8 for rate in rates]

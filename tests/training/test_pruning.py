@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from igpt.errors import IgptError
 from igpt.run import RunDirectory
 from igpt.training.pruning import PruneHopeless
 
@@ -74,5 +75,5 @@ def test_a_wrong_name_of_what_is_monitored_is_an_error(begin, tmp_path):
     make_study(tmp_path)
     callback, trainer = begin()
     trainer.callback_metrics = {}
-    with pytest.raises(KeyError):
+    with pytest.raises(IgptError, match="monitor is 'loss', which is not measured"):
         callback.on_validation_end(trainer, None)

@@ -185,12 +185,13 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
     from igpt.training.nan_guard import StopOnNaN
     from igpt.training.progress import TrainingProgress
     from igpt.training.sharded import ShardedStrategy
+    from igpt.training.steps import CountSteps
     from igpt.training.throughput import Throughput
     from igpt.training.tracking import MetricsCSV
 
     # The guard comes first, so that what it refuses is not saved.
     guard, keep = StopOnNaN(run.last), KeepLast(run.last, config.save_every)
-    always = [guard, Throughput(data.batch_size), keep, TrainingProgress(config.monitor), Timer()]
+    always = [guard, CountSteps(), Throughput(data.batch_size), keep, TrainingProgress(config.monitor), Timer()]
     chosen, loggers = made(config.callbacks), made(config.logger) if can_track(run) else []
     steps = min(config.trainer.val_check_interval, config.trainer.max_steps)
     trainer: pl.Trainer = instantiate(
@@ -239,6 +240,6 @@ def slurm_plugins() -> list[Any]:
 
 def first_step(run: RunDirectory) -> int:
     """The step that a run goes on from; 0 for a new one."""
-    from igpt.pretrained import read_checkpoint
+    from igpt.pretrained import step_of
 
-    return int(read_checkpoint(run.last)["global_step"]) if run.last.exists() else 0
+    return step_of(run.last) if run.last.exists() else 0

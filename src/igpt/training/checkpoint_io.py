@@ -12,6 +12,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from igpt.errors import IgptError
 from igpt.files import atomic_path
+from igpt.pretrained import read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -33,6 +34,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"The disk of {Path(path).parent} is full, so step {checkpoint['global_step']} could not be saved; the "
                 "checkpoint before it is whole. Make room there and go on with run=RUN."
             ) from None
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Raises :class:`IgptError` if a bit of it is not what was written."""
+        return read_checkpoint(Path(path))
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

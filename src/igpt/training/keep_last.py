@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
 
 from igpt.errors import IgptError
 from igpt.run import RunDirectory
 from igpt.training.agreement import Highest
 from igpt.training.preemption import Interrupted, stop_signals
-from igpt.training.tracking import MetricsCSV
 
 
 class Stop(IntEnum):
@@ -23,25 +23,31 @@ class Stop(IntEnum):
     WORKER_LOST = 2
 
 
-class KeepLast(pl.Callback):
+class KeepLast(Checkpoint):
     """Saves to `path` every `every_n_steps` steps and at the end. When somebody asks to stop (Ctrl-C, SIGTERM, SLURM's
-    SIGUSR2), saves at the end of the running step and raises :class:`Interrupted`; several processes do so after the
-    step that follows, since they have to hear of each other first. If a data worker died, it does the same, and that
-    is an error.
+    SIGUSR2), saves after the running step and raises :class:`Interrupted`; several processes do so after the step that
+    follows, since they have to hear of each other first. If a data worker died, it does the same, and that is an error.
 
-    The checkpoint before the newest stays beside it as previous.ckpt.
+    A step is saved when the next one begins: by then, its validation is done and its rows are written, so that a run
+    resumed from there has nothing to catch up on. The checkpoint before the newest stays beside it as previous.ckpt.
     """
 
     def __init__(self, path: Path, every_n_steps: int) -> None:
         self.path = path
         self.every_n_steps = every_n_steps
-        self._saving_is_due = False
-        self._stop = Stop.NO
+        self._saved_step = 0
         self._agreement = Highest()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._saved_step = checkpoint["global_step"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning would put handlers of its own over ours: one talks to the other processes amid whatever they do.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        for part in self.path.parent.glob(".*.ckpt") if trainer.is_global_zero else ():
+            part.unlink()  # what a kill in the middle of a save has left
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stop_signals.defer()
@@ -50,37 +56,27 @@ class KeepLast(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._stop == Stop.WORKER_LOST and trainer.is_global_zero:
+        if batch_idx == 0 or batch_idx % trainer.accumulate_grad_batches:
+            return  # no step has just ended
+        # A signal reaches the processes at different moments, so they agree on it after every step.
+        reason = Stop(self._agreement.ask(_own_reason(trainer)))
+        if reason or trainer.global_step % self.every_n_steps == 0:
+            self._save(trainer)
+        if reason == Stop.WORKER_LOST and trainer.is_global_zero:
             raise IgptError(
                 f"A data worker died, perhaps for lack of memory; step {trainer.global_step} is saved in {self.path}. "
                 "Resume with a smaller data.num_workers (0: none), or with more memory."
             )
-        if self._stop:
+        if reason:
             raise Interrupted
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return  # in the middle of a step
-        self._saving_is_due |= trainer.global_step % self.every_n_steps == 0
-        if _validation_is_due(trainer):
-            return  # a run that goes on from here would miss that validation; save after the next step
-        # A signal reaches the processes at different moments, so they agree on it after every step.
-        self._stop = Stop(self._agreement.ask(_own_reason(trainer)))
-        if self._stop:
-            self._save(trainer)  # and stop before the next step, when this one's metrics are written too
-        elif self._saving_is_due:
-            self._save(trainer)
-            self._saving_is_due = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._agreement.hear()
-        self._save(trainer)
+        if trainer.global_step > self._saved_step:
+            self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
         """Write the new checkpoint whole before the newest becomes the previous one."""
-        _write_metrics(trainer)
         new = self.path.with_name(".new.ckpt")
         trainer.save_checkpoint(new)
         if trainer.is_global_zero:
@@ -88,19 +84,7 @@ class KeepLast(pl.Callback):
                 self.path.replace(RunDirectory(self.path.parent.parent).previous)
             new.replace(self.path)
         trainer.strategy.barrier("last.ckpt")
-
-
-def _write_metrics(trainer: pl.Trainer) -> None:
-    """The step's row of metrics.csv, before the checkpoint: Lightning writes it later, and a kill in between would lose
-    it, since a run goes on with the step after.
-    """
-    if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-        return
-    values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
-    for logger in trainer.loggers:
-        if isinstance(logger, MetricsCSV):
-            logger.log_metrics(values, trainer.global_step - 1)
-            logger.save()
+        self._saved_step = trainer.global_step
 
 
 def _own_reason(trainer: pl.Trainer) -> Stop:
@@ -109,9 +93,3 @@ def _own_reason(trainer: pl.Trainer) -> Stop:
     if any(getattr(loader, "lost", None) for loader in loaders):
         return Stop.WORKER_LOST
     return Stop.ASKED if stop_signals.requested else Stop.NO
-
-
-def _validation_is_due(trainer: pl.Trainer) -> bool:
-    """Whether validation follows the batch that just ended, of an endless loader."""
-    batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-    return trainer.enable_validation and batches % trainer.val_check_batch == 0  # type: ignore[operator, no-any-return]

@@ -15,6 +15,7 @@ from igpt.evaluation.linear_probe import fit_lbfgs, standardise
 from igpt.model.transformer import Transformer
 from igpt.objectives.base import Objective
 from igpt.training.sharded import whole_model
+from igpt.training.steps import due_at_validation
 
 
 class OnlineProbe(pl.Callback):
@@ -37,12 +38,10 @@ class OnlineProbe(pl.Callback):
         self.n_train = n_train
         self.n_validation = n_validation
         self.penalty = penalty
-        self._last = 0
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step // self.every_n_steps == self._last // self.every_n_steps:
+        if not due_at_validation(trainer, self.every_n_steps):
             return
-        self._last = trainer.global_step
         assert isinstance(pl_module, Objective)
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if not data.source.classes:

@@ -35,9 +35,12 @@ class OptimConfig:
                 raise IgptError(f"optim.{name} is '{getattr(self, name)}'; choose one of {', '.join(known)}.")
 
     def configure(self, model: nn.Module) -> dict[str, Any]:
-        """The optimiser and the schedule, as Lightning's `configure_optimizers` returns them."""
+        """The optimiser and the schedule, as Lightning's `configure_optimizers` returns them. A checkpoint brings the
+        moments and the step; all settings, and so the rate of each step, are those of this configuration.
+        """
         optimizer = self.optimizer(model)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
+        optimizer.register_load_state_dict_pre_hook(with_settings_of)
+        schedule = Schedule(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -66,3 +69,24 @@ class OptimConfig:
             return 1.0
         done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class Schedule(torch.optim.lr_scheduler.LambdaLR):
+    """A LambdaLR that reads nothing but the step from a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.last_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.last_epoch = state_dict["step"]
+        for group, rate, factor in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True):
+            group["lr"] = rate * factor(self.last_epoch)
+
+
+def with_settings_of(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """The saved state of an optimiser, with the settings (rates, betas, ...) of this one."""
+    groups = [
+        {**mine, "params": theirs["params"]}
+        for mine, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=True)
+    ]
+    return {**saved, "param_groups": groups}

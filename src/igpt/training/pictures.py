@@ -13,6 +13,7 @@ from igpt.objectives.base import Objective
 from igpt.pretrained import Pretrained
 from igpt.training.report import drawings
 from igpt.training.sharded import whole_model
+from igpt.training.steps import due_at_validation
 from igpt.training.tracking import log_picture
 
 
@@ -41,18 +42,15 @@ class DrawPictures(pl.Callback):
         self.n_completions = n_completions
         self.label = label
         self.sampling = sampling or {}
-        self._last_drawn = 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        due = trainer.global_step // self.every_n_steps > self._last_drawn // self.every_n_steps
-        if due and not trainer.sanity_checking:
+        if due_at_validation(trainer, self.every_n_steps) and not trainer.sanity_checking:
             self.draw(trainer, pl_module)
 
     def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw now, into samples/, completions/ or filled/, and hand the pictures to the trackers."""
         assert isinstance(pl_module, Objective)
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        self._last_drawn = trainer.global_step
         model = whole_model(pl_module.model)
         if not trainer.is_global_zero:
             return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytorch_lightning as pl
 
 from igpt.run import RunDirectory
+from igpt.training.monitor import monitored_value
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -52,7 +53,7 @@ class PruneHopeless(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        value = float(trainer.callback_metrics[self.monitor])  # a name that is wrong is an error in every process
+        value = monitored_value(trainer, self.monitor)
         hopeless = self._ask(lambda: self._is_hopeless(value, trainer.global_step, trainer.max_steps), otherwise=False)
         if not trainer.strategy.broadcast(hopeless):
             return

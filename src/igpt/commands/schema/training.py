@@ -129,6 +129,7 @@ class Trainer(OpenComponent):
         "logger": "add a logger to the group logger",
         "plugins": BY_IGPT,
         "default_root_dir": BY_IGPT,
+        "enable_checkpointing": BY_IGPT,
         "max_epochs": BY_STEPS,
         "min_epochs": BY_STEPS,
         "limit_train_batches": BY_STEPS,
@@ -152,25 +153,22 @@ class Trainer(OpenComponent):
         UNSET
     )
     num_sanity_val_steps: Natural = UNSET
-    enable_checkpointing: Flag = UNSET
     enable_model_summary: Flag = UNSET
     use_distributed_sampler: Flag = UNSET
     strategy: Annotated[Any, OneOf("trainer", (ShardedStrategy,), words=("auto", "ddp"))] = UNSET
     num_nodes: Count = UNSET
 
 
-class ModelCheckpoint(OpenComponent):
-    target = "pytorch_lightning.callbacks.ModelCheckpoint"
+class KeepBest(Component):
+    target = "igpt.training.monitor.KeepBest"
 
-    dirpath: Text
-    filename: Text
+    path: Text
     monitor: Text
     mode: Annotated[str, one_of("min", "max")]
-    enable_version_counter: Flag
 
 
-class EarlyStopping(OpenComponent):
-    target = "pytorch_lightning.callbacks.EarlyStopping"
+class EarlyStop(OpenComponent):
+    target = "igpt.training.monitor.EarlyStop"
 
     monitor: Text
     mode: Annotated[str, one_of("min", "max")]
@@ -212,7 +210,7 @@ class PruneHopeless(Component):
     startup_trials: Natural = UNSET
 
 
-CALLBACKS = (ModelCheckpoint, EarlyStopping, DrawPictures, OnlineProbe, PruneHopeless)
+CALLBACKS = (KeepBest, EarlyStop, DrawPictures, OnlineProbe, PruneHopeless)
 Callbacks = dict[str, Annotated[Any, OneOf("callbacks", CALLBACKS, optional=True)]] | None
 
 
