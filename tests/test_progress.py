@@ -11,7 +11,7 @@ from rich.console import Console
 from conftest import SMALL
 from igpt import progress
 from igpt.data.sources import SPLITS
-from igpt.evaluation.probe import Labelled, ProbeSettings, linear_rows, low_label_rows, neighbour_accuracies
+from igpt.evaluation.probe import Labelled, ProbeSettings, linear_rows, low_label_rows, neighbour_hits
 from igpt.progress import Progress, track
 from igpt.training.progress import described
 
@@ -162,7 +162,7 @@ def test_probes_count_layers_steps_and_subsets(work):
     features = {split: np.random.default_rng(0).normal(size=(2, 20, 3)).astype(np.float32) for split in SPLITS}
     data = Labelled("random", features, {split: np.arange(20) % 2 for split in SPLITS}, ("even", "odd"))
     cpu = torch.device("cpu")
-    neighbour_accuracies(data, ProbeSettings(neighbours=3))
+    neighbour_hits(data, ProbeSettings(neighbours=3))
     low_label_rows([data], [2, 4], 2, ProbeSettings(solver="sgd", sgd_steps=7), cpu)
     assert [bar.total for bar in work.closed if bar.description == "Fitting probes"] == [7] * 4
     assert work.complete() == {"Searching neighbours", "Fitting probes with few labels", "Fitting probes"}

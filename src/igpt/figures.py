@@ -116,14 +116,17 @@ def readable_on(background: Sequence[float]) -> str:
 
 def probe_curve(rows: Sequence[dict[str, Any]], majority: float) -> Image.Image:
     """Test accuracy of the linear probe by layer, in the style of the paper's figure 2; features without layers, and
-    always answering with the most frequent class, are level lines.
+    always answering with the most frequent class, are level lines. Bands are as wide as two standard errors.
     """
     figure, axes = new_plot(6.4, 4.2)
     for kind in dict.fromkeys(row["features"] for row in rows):
         layers = [row["layer"] for row in rows if row["features"] == kind]
         accuracy = [100 * row["test_accuracy"] for row in rows if row["features"] == kind]
         if len(layers) > 1:
-            axes.plot(layers, accuracy, marker="o", label=kind)
+            errors = [100 * row["test_accuracy_error"] for row in rows if row["features"] == kind]
+            (line,) = axes.plot(layers, accuracy, marker="o", label=kind)
+            low, high = ([a + sign * e for a, e in zip(accuracy, errors, strict=True)] for sign in (-1, 1))
+            axes.fill_between(layers, low, high, color=line.get_color(), alpha=0.15, lw=0)
         else:
             axes.axhline(accuracy[0], ls="--", color=f"C{len(axes.lines)}", label=kind)
     axes.axhline(100 * majority, ls=":", color="gray", label="most frequent class")

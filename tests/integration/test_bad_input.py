@@ -156,6 +156,22 @@ def test_probing_a_run_whose_data_changed(command, copy):
     assert "data.source.resolution was 8 and is 16" in message
 
 
+@pytest.mark.parametrize("resolution", [16, 32])
+def test_probing_on_images_of_another_size(command, copy, resolution):
+    message = message_of(
+        command, "probe", f"run={copy}", "logger=none", "data=emoji", f"data.source.resolution={resolution}"
+    )
+    assert (
+        f"images of {resolution}x{resolution}, but the model was trained on 8x8; set data.source.resolution=8"
+        in message
+    )
+
+
+def test_a_layer_that_is_not_there(command, copy):
+    message = message_of(command, "probe", f"run={copy}", "logger=none", "probe.layer=2")
+    assert "probe.layer is 2; the model's layers are 0 to 1" in message
+
+
 def test_probing_a_run_whose_palette_changed(command, copy):
     Palette(np.arange(48.0).reshape(16, 3)).save(copy / "palette.npz")
     assert "is the palette" in message_of(command, "probe", f"run={copy}", "logger=none")

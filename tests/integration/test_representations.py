@@ -81,6 +81,9 @@ def test_masked_features_average_over_masks(masked, cache):
     np.testing.assert_array_equal(model.features(images, layer=1), whole[:, 1])
 
 
+SCORES = ("validation_accuracy", "test_accuracy", "test_balanced_accuracy", "knn_accuracy")
+
+
 def test_probe_prints_every_layer_beside_the_baselines(trained, command, cache):
     printed = command("probe", f"run={trained}", "labels_per_class=[5]", "subsets=2", "logger=none")
     rows = read(trained / "probe" / "accuracy.csv")
@@ -88,7 +91,9 @@ def test_probe_prints_every_layer_beside_the_baselines(trained, command, cache):
         ("trained", "0"), ("trained", "1"), ("untrained", "0"), ("untrained", "1"), ("raw pixels", "0"),
         ("palette histogram", "0"),
     ]  # fmt: skip
-    assert all(f"{100 * float(row['test_accuracy']):.1f}" in printed for row in rows)
+    shown = [(100 * float(row[name]), 100 * float(row[f"{name}_error"])) for row in rows for name in SCORES]
+    assert all(f" {accuracy:.1f} +- {error:.1f}" in printed for accuracy, error in shown)
+    assert all(2 < error < 8 for _, error in shown)
     few = read(trained / "probe" / "low_label.csv")
     assert [row["features"] for row in few] == ["trained", "untrained", "raw pixels", "palette histogram"]
     accuracies = [float(row["test_accuracy"]) for row in few]

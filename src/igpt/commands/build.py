@@ -143,8 +143,18 @@ def task_to_tune(name: str | None, start: Pretrained | None) -> Task:
 
 
 def number_of_classes(data: ImageDataModule) -> int:
+    """How many classes there are to learn; IgptError unless every training and some validation image has one."""
+    from igpt.evaluation.labels import check_labelled
+
     if not data.source.classes:
         raise IgptError(f"The data '{data.source.name}' has no labels to learn; choose data with classes.")
+    train = data.splits["train"].labels
+    if unlabelled := int((train < 0).sum()):
+        raise IgptError(
+            f"{unlabelled} of {len(train)} training images of '{data.source.name}' have no label, so no classifier can "
+            "be trained on them; leave them out of the data, or pre-train on all with objective=ar or mlm."
+        )
+    check_labelled(data, "validation")
     return len(data.source.classes)
 
 
@@ -193,6 +203,8 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
     guard, keep = StopOnNaN(run.last), KeepLast(run.last, config.save_every)
     always = [guard, CountSteps(), Throughput(data.batch_size), keep, TrainingProgress(config.monitor), Timer()]
     chosen, loggers = made(config.callbacks), made(config.logger) if can_track(run) else []
+    if data.trains_on_validation:
+        chosen = without_best_checkpoint(chosen)
     steps = min(config.trainer.val_check_interval, config.trainer.max_steps)
     trainer: pl.Trainer = instantiate(
         config.trainer,
@@ -224,6 +236,14 @@ def can_track(run: RunDirectory) -> bool:
     if not possible:
         log.warning("%s is no UTF-8, so trackers cannot write there; metrics.csv has what they would show.", run.path)
     return possible
+
+
+def without_best_checkpoint(callbacks: list[Any]) -> list[Any]:
+    """The callbacks of a run whose validation images are trained on, and so must not choose a checkpoint."""
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    log.info("The validation images are trained on (data.source.full_train=true): the last checkpoint counts")
+    return [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
 
 
 def slurm_plugins() -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -15,7 +15,7 @@ from igpt.errors import IgptError
 
 if TYPE_CHECKING:
     from igpt.data.datamodule import ImageDataModule
-    from igpt.evaluation.probe import Labelled, Row
+    from igpt.evaluation.probe import Labelled, ProbeSettings, Row
     from igpt.pretrained import Pretrained
 
 
@@ -29,8 +29,8 @@ def probe(config: DictConfig) -> None:
     from igpt import figures
     from igpt.commands.build import can_track, made
     from igpt.commands.runs import finish_tracking, load_model
-    from igpt.evaluation.attentive import attentive_accuracy
-    from igpt.evaluation.probe import best_row, linear_rows, low_label_rows, neighbour_accuracies
+    from igpt.evaluation.attentive import attentive_hits
+    from igpt.evaluation.probe import best_row, linear_rows, low_label_rows, neighbour_hits
     from igpt.run import find_run
     from igpt.training.report import write_json
     from igpt.training.tracking import log_probe
@@ -38,18 +38,20 @@ def probe(config: DictConfig) -> None:
     pretrained = load_model(config)
     data = probed_data(config, pretrained)
     settings = instantiate(config.probe, _convert_="all")
+    check_choices(config, settings, pretrained, data)
     kinds = feature_kinds(config, pretrained, data)
 
     rows: list[Row] = []
     for kind in kinds:
         found = linear_rows(kind, settings, pretrained.device)
-        for row, accuracy in zip(found, neighbour_accuracies(kind, settings), strict=True):
-            row["knn_accuracy"] = accuracy
+        for row, score in zip(found, kind.score("knn_accuracy", "test", neighbour_hits(kind, settings)), strict=True):
+            row.update(score)
         rows += found
     if config.attentive_epochs > 0:
-        accuracies = attentive_accuracy(pretrained, data, "test", len(data.source.classes), config.attentive_epochs)
-        for row, accuracy in zip(rows, accuracies, strict=False):  # the trained layers come first
-            row["attentive_accuracy"] = accuracy
+        hits = attentive_hits(pretrained, data, "test", len(data.source.classes), config.attentive_epochs).numpy()
+        scores = kinds[0].score("attentive_accuracy", "test", hits)
+        for row, score in zip(rows, scores, strict=False):  # the trained layers come first
+            row.update(score)
     few = low_label_rows(kinds, config.labels_per_class, config.subsets, settings, pretrained.device)
 
     config.run_dir = str(find_run(config.run).path)  # `run` may be a checkpoint file
@@ -59,8 +61,8 @@ def probe(config: DictConfig) -> None:
     if few:
         write_table(few, output / "low_label.csv")
         print_table(few)
-    summary = {f"probe/{kind.name}/{name}": value for kind in kinds
-               for name, value in best_row([r for r in rows if r["features"] == kind.name]).items()}  # fmt: skip
+    reported = {kind.name: best_row([r for r in rows if r["features"] == kind.name], settings.layer) for kind in kinds}
+    summary = {f"probe/{kind}/{name}": value for kind, row in reported.items() for name, value in (row or {}).items()}
     write_json({**summary, "majority_share": majority_share(kinds[0])}, output / "summary.json")
     path = figures.save(figures.probe_curve(rows, majority_share(kinds[0])), output / "accuracy.png")
     try:
@@ -92,22 +94,44 @@ def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
     return data
 
 
+def check_choices(config: DictConfig, settings: ProbeSettings, pretrained: Pretrained, data: ImageDataModule) -> None:
+    """IgptError if a layer is chosen that is not there, or if validation images that are trained on would choose."""
+    n_layers = pretrained.model.config.n_layer + 1
+    if settings.layer is not None and not 0 <= settings.layer < n_layers:
+        raise IgptError(f"probe.layer is {settings.layer}; the model's layers are 0 to {n_layers - 1}.")
+    if not data.trains_on_validation:
+        return
+    name = "penalties" if settings.solver == "lbfgs" else "learning_rates"
+    why = "data.source.full_train=true trains on the validation images, so they cannot choose"
+    if len(settings.candidates) > 1:
+        raise IgptError(f"{why} one of {len(settings.candidates)} {name}; give one, for example probe.{name}=[0.01].")
+    if config.labels_per_class and settings.layer is None:
+        raise IgptError(f"{why} the layer of probes with few labels; give it, for example probe.layer={n_layers // 2}.")
+    print(f"The validation images are trained on, so they choose nothing: probe.{name} is as given.")
+
+
 def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataModule) -> list[Labelled]:
     """Features to compare: the model's layers first, then the same network untrained, raw pixels, palette histogram."""
     from igpt.data.sources import SPLITS
     from igpt.evaluation.features import cached, palette_histogram, raw_pixels, split_features, untrained
-    from igpt.evaluation.probe import Labelled
+    from igpt.evaluation.labels import check_labelled, left_out
+    from igpt.evaluation.probe import labelled
     from igpt.files import sha256
     from igpt.run import find_checkpoint, find_run
 
-    labels = {split: data.splits[split].labels for split in SPLITS}
+    splits = [split for split in SPLITS if split != "validation" or not data.trains_on_validation]
+    check_labelled(data, *splits)
+    for split in splits:
+        labels = data.splits[split].labels
+        if n := int((labels < 0).sum()):
+            print(left_out(split, n, len(labels), "the probes"))
     classes = data.source.classes
     checkpoint = sha256(find_checkpoint(config.run, config.checkpoint))
     models = {"trained": pretrained, **({"untrained": untrained(pretrained)} if config.untrained else {})}
     kinds = []
     for name, model in models.items():
         features = {}
-        for split in SPLITS:
+        for split in splits:
             key = {"checkpoint": checkpoint, "data": data.key(), "split": split, "masks": config.masks}
             print(f"Features of the {name} model, {split} split")
             features[split] = cached(
@@ -115,9 +139,9 @@ def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataMod
                 {**key, "model": name},
                 lambda model=model, split=split: split_features(model, data, split, config.masks),  # type: ignore[misc]
             )
-        kinds.append(Labelled(name, features, labels, classes))
+        kinds.append(labelled(name, features, data.splits, classes))
     for name, extract in {"raw pixels": raw_pixels, "palette histogram": palette_histogram}.items():
-        kinds.append(Labelled(name, {split: extract(data, split) for split in SPLITS}, labels, classes))
+        kinds.append(labelled(name, {split: extract(data, split) for split in splits}, data.splits, classes))
     return kinds
 
 
@@ -139,14 +163,16 @@ def write_table(rows: list[Row], path: Path) -> None:
 
 
 def print_table(rows: list[Row]) -> None:
-    """Aligned columns; accuracies in per cent."""
+    """Aligned columns; accuracies in per cent, with their standard errors."""
 
-    def cell(name: str, value: Any) -> str:
-        return f"{100 * value:.1f}" if "accuracy" in name and value is not None else f"{value}"
+    def cell(name: str, row: Row) -> str:
+        if "accuracy" not in name or name not in row:
+            return str(row.get(name, ""))
+        error = f" +- {100 * row[f'{name}_error']:.1f}" if f"{name}_error" in row else ""
+        return f"{100 * row[name]:.1f}{error}"
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [names, *([cell(name, row.get(name)) if name in row else "" for name in names] for row in rows)]
-    print(aligned(lines))
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if not name.endswith("_error")]
+    print(aligned([names, *([cell(name, row) for name in names] for row in rows)]))
     print()
 
 

@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 
 from igpt.commands.stored import configuration_of
 from igpt.errors import IgptError
-from igpt.run import find_run
+from igpt.files import expand_user
+from igpt.run import find_checkpoint, find_run
 from igpt.training.preemption import Interrupted
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def load_model(config: DictConfig) -> Pretrained:
     if config.matmul_precision not in ("high", "highest"):
         raise IgptError(f"matmul_precision is '{config.matmul_precision}'; choose high (TF32) or highest.")
     pretrained = load(config.run, config.device, config.checkpoint)
+    directory = find_run(config.run)
+    used = find_checkpoint(config.run, config.checkpoint)
+    if config.checkpoint == "best" and not directory.best.exists() and not used.samefile(expand_user(config.run)):
+        log.info("This run has no best checkpoint, so %s is used", used)
     if pretrained.device.type == "cuda":
         torch.set_float32_matmul_precision(config.matmul_precision)
     return pretrained
@@ -56,6 +61,11 @@ def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -
     if record is not None:
         check_record(data.source, record)
     data.use_tokenizer(pretrained.tokenizer)
+    if data.n_tokens != pretrained.model.config.n_positions:
+        raise IgptError(
+            f"The data has images of {data.source.resolution}x{data.source.resolution}, but the model was trained on "
+            f"{pretrained.resolution}x{pretrained.resolution}; set data.source.resolution={pretrained.resolution}."
+        )
     data.prepare_data()
     data.setup()
     return data

@@ -18,7 +18,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from igpt.commands.sweep_jobs import Row, number, reached, sweep_rows
 from igpt.commands.table import aligned
@@ -38,6 +38,10 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if "optuna" in config.hydra.sweeper._target_ and find_spec("optuna") is None:
             sys.exit("Error: hydra/sweeper=tpe needs the extra 'sweep': pip install 'igpt[sweep]'.")
+        if "optuna" in config.hydra.sweeper._target_ and OmegaConf.select(config, "data.source.full_train"):
+            sys.exit(
+                "Error: hydra/sweeper=tpe searches by validation images, which data.source.full_train=true trains on."
+            )
         folder = Path(config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)  # Optuna's study is in it before any job
         (folder / ASKED_FOR).write_text(json.dumps(list(config.hydra.overrides.task)))
@@ -69,6 +73,8 @@ class SweepReport(Callback):
         refused = failed and isinstance(error, RunTakenError)
         # Of a refused job, what lies in its folder is another run's.
         ended: Row = {} if refused else reached(run, config.monitor, config.monitor_mode)
+        if OmegaConf.select(config, "data.source.full_train"):
+            ended["full_train"] = True
         if failed:
             foreseen = isinstance(error, IgptError)
             log.error("This job failed: %s", error or repr(error), exc_info=None if foreseen else error)
@@ -115,6 +121,9 @@ def report(folder: Path, monitor: str, mode: str) -> list[Row]:
     print(f"{len(ranked)} of {len(rows)} jobs gave a result; the table is {folder / 'sweep.csv'}")
     if ranked:
         draw(rows, ranked, monitor, folder / "sweep.png")
+    if any(row.get("full_train") for row in ranked):
+        print("No job is called the best one, since their validation images were trained on.")
+    elif ranked:
         best = ranked[0]
         print(f"Best: {monitor} {best[monitor]:.4f} in {best['run']}, {' '.join(best['changed']) or 'the only job'}")
     return rows

@@ -215,6 +215,18 @@ class ImageDataModule(pl.LightningDataModule):
         loader = self._loader(EvaluationBatches(images, self.eval_batch_size, order=order))
         return map(self.tokenize, track(loader, f"{doing} the {split} split"))
 
+    def labelled_batches(self, split: str, epoch: int | None = None, doing: str = "Reading") -> Iterator[TokenBatch]:
+        """The same, without the images that have no label (-1)."""
+        for batch in self.token_batches(split, epoch, doing):
+            labelled = batch.labels >= 0
+            if labelled.any():
+                yield TokenBatch(*(part[labelled] for part in batch))
+
+    @property
+    def trains_on_validation(self) -> bool:
+        """Whether the validation images are among those to train on, so that they must not choose anything."""
+        return bool(getattr(self.source, "full_train", False))
+
     def _loader(self, dataset: TrainingStream | EvaluationBatches) -> BatchLoader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return BatchLoader(dataset, self.num_workers, pin_memory=on_gpu)

@@ -45,10 +45,11 @@ def sequences_of_layers(pretrained: Pretrained, tokens: Tensor) -> Tensor:
     return torch.stack([*found, model.norm(x)])
 
 
-def attentive_accuracy(
+def attentive_hits(
     pretrained: Pretrained, data: ImageDataModule, split: str, n_classes: int, epochs: int, lr: float = 1e-3
-) -> list[float]:
-    """Accuracy on `split` of a probe for every layer, all trained together on the training split by Adam.
+) -> Tensor:
+    """Which of the labelled images of `split` the probe of each layer classifies rightly, bool (L + 1, N); the probes
+    are trained together on the labelled training images by Adam.
 
     The network stays as it is. Its sequences are computed anew in each epoch, since they seldom fit into memory.
     """
@@ -58,7 +59,7 @@ def attentive_accuracy(
         heads = AttentiveHeads(config.n_layer + 1, config.n_embd, config.n_head, n_classes).to(pretrained.device)
     optimizer = torch.optim.Adam(heads.parameters(), lr=lr)
     for epoch in track(range(epochs), "Training attentive probes"):
-        for batch in data.token_batches("train", epoch):
+        for batch in data.labelled_batches("train", epoch):
             with torch.no_grad():
                 sequences = sequences_of_layers(pretrained, batch.tokens.to(pretrained.device))
             labels = batch.labels.to(pretrained.device)
@@ -66,10 +67,9 @@ def attentive_accuracy(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[union-attr]
             optimizer.step()
-    right, total = torch.zeros(config.n_layer + 1), 0
     with torch.no_grad():
-        for batch in data.token_batches(split):
-            logits = heads(sequences_of_layers(pretrained, batch.tokens.to(pretrained.device)))
-            right += (logits.argmax(-1).cpu() == batch.labels).sum(dim=1)
-            total += len(batch.labels)
-    return (right / total).tolist()
+        right = [
+            heads(sequences_of_layers(pretrained, batch.tokens.to(pretrained.device))).argmax(-1).cpu() == batch.labels
+            for batch in data.labelled_batches(split)
+        ]
+    return torch.cat(right, dim=1)

@@ -28,11 +28,6 @@ def knn_predict(train: Tensor, labels: Tensor, queries: Tensor, k: int) -> Tenso
     return votes.argmax(dim=1).to(queries.device)  # the first of equals
 
 
-def knn_accuracy(train: Tensor, labels: Tensor, queries: Tensor, query_labels: Tensor, k: int) -> float:
-    """The share, from 0 to 1, of queries (M, C) whose class :func:`knn_predict` gets right."""
-    return (knn_predict(train, labels, queries, k) == query_labels).double().mean().item()
-
-
 def _search(train: Tensor, queries: Tensor, k: int) -> Tensor:
     """Indices (M, k), int64, of the training features that are most similar to each query."""
     try:

@@ -48,4 +48,4 @@ class ClassificationObjective(Objective):
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
         right = predict_classes(self.model, self.class_head, self.task, batch, self.votes) == batch.labels
-        self.validation_means["accuracy"].update(right.float())
+        self.validation_means["accuracy"].update(right[batch.labels >= 0].float())

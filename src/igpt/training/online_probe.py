@@ -11,6 +11,7 @@ from torch import Tensor
 from igpt.batch import TokenBatch
 from igpt.data.datamodule import ImageDataModule
 from igpt.errors import IgptError
+from igpt.evaluation.labels import check_labelled
 from igpt.evaluation.linear_probe import fit_lbfgs, standardise
 from igpt.model.transformer import Transformer
 from igpt.objectives.base import Objective
@@ -46,6 +47,7 @@ class OnlineProbe(pl.Callback):
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if not data.source.classes:
             raise IgptError(f"The data '{data.source.name}' has no labels, which an online probe needs.")
+        check_labelled(data, "train", "validation")
         model = whole_model(pl_module.model)
         train, labels = self._features(pl_module, model, data, "train", self.n_train)
         validation, truth = self._features(pl_module, model, data, "validation", self.n_validation)
@@ -61,7 +63,7 @@ class OnlineProbe(pl.Callback):
     ) -> tuple[Tensor, Tensor]:
         """Features (L + 1, n, C) and labels (n,) of the first samples of a fixed random order."""
         features, labels, seen = [], [], 0
-        for batch in data.token_batches(split, epoch=0, doing="Probing"):
+        for batch in data.labelled_batches(split, epoch=0, doing="Probing"):
             here = TokenBatch(*(part.to(objective.device) for part in batch))
             features.append(objective.task.features(model, here, None).float())
             labels.append(here.labels)

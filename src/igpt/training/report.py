@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from PIL.Image import Image
 
 from igpt import figures
 from igpt.data.datamodule import ImageDataModule
-from igpt.evaluation.classification import accuracy, confusion_matrix
+from igpt.evaluation.classification import predict_split
+from igpt.evaluation.labels import left_out
 from igpt.evaluation.likelihood import split_likelihood
 from igpt.figures import Images
 from igpt.files import atomic_path
 from igpt.objectives.tasks import Masked
 from igpt.pretrained import Pretrained
 from igpt.tokenizers import Palette, palette_of
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(pretrained: Pretrained, data: ImageDataModule, split: str) -> tuple[dict[str, Any], dict[str, Image]]:
@@ -43,8 +47,16 @@ def evaluate(pretrained: Pretrained, data: ImageDataModule, split: str) -> tuple
         values["palette_psnr_db"] = palette.info["psnr_db"]
     if pretrained.class_head is None:
         return values, {}
-    confusion = confusion_matrix(pretrained, data, split)
-    values[f"{split}/accuracy"] = accuracy(confusion)
+    predictions = predict_split(pretrained, data, split)
+    n_labelled = 0 if predictions is None else len(predictions.labels)
+    if n_labelled < likelihood.n_images:
+        log.warning(left_out(split, likelihood.n_images - n_labelled, likelihood.n_images, "the accuracy"))
+    if predictions is None:
+        return values, {}
+    values[f"{split}/accuracy"] = predictions.accuracy
+    values[f"{split}/accuracy_standard_error"] = predictions.standard_error
+    values[f"{split}/labelled_images"] = n_labelled
+    confusion = predictions.confusion(len(pretrained.classes))
     return values, {"confusion": figures.confusion(confusion, pretrained.classes)}
 
 

@@ -11,11 +11,13 @@ from igpt.commands.schema.data import RGB, Data, Gray, Order, PaletteRecipe, Tok
 from igpt.commands.schema.training import (
     Callbacks,
     ClassificationObjective,
+    EarlyStopping,
     Loggers,
     Model,
     Objective,
     OnlineProbe,
     Optim,
+    PruneHopeless,
     Sampling,
     Trainer,
 )  # fmt: skip
@@ -28,6 +30,7 @@ from igpt.commands.schema.values import (
     Flag,
     MatmulPrecision,
     MaybeCount,
+    MaybeNatural,
     MaybeNotNegative,
     MaybeShareOrAll,
     MaybeText,
@@ -104,6 +107,15 @@ class Train(Node):
             for layer in callback.layers or () if isinstance(callback, OnlineProbe) else ():
                 if not -there <= layer < there:
                     raise problem(f"layers are numbered from 0 to {there - 1}", f"callbacks.{name}.layers")
+        return self
+
+    @model_validator(mode="after")
+    def _validation_judges_only_what_was_not_trained_on(self) -> Train:
+        if getattr(getattr(self.data, "source", None), "full_train", False) is True:
+            for name, callback in (self.callbacks or {}).items():
+                if isinstance(callback, EarlyStopping | OnlineProbe | PruneHopeless):
+                    text = f"but callbacks.{name} judges by the validation images, which it trains on; set that to null"
+                    raise problem(text, "data.source.full_train")
         return self
 
     @model_validator(mode="after")
@@ -205,6 +217,7 @@ class ProbeSettings(Component):
     learning_rates: Annotated[list[Positive], Field(min_length=1), says("a list of numbers above 0, [1, 0.1]")] = UNSET
     sgd_steps: Count = UNSET
     neighbours: Count = UNSET
+    layer: MaybeNatural = UNSET
 
 
 class Probe(OfRun):

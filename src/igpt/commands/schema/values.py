@@ -56,6 +56,7 @@ Texts = Annotated[list[str], says("a list of texts, [a, b]")]
 Count = Annotated[int, Field(ge=1), says("a whole number of at least 1")]
 MaybeCount = Annotated[int | None, Field(ge=1), says("a whole number of at least 1, or null")]
 Natural = Annotated[int, Field(ge=0), says("a whole number of at least 0")]
+MaybeNatural = Annotated[int | None, Field(ge=0), says("a whole number of at least 0, or null")]
 Seed = Annotated[int, Field(ge=0, lt=2**32), says("a whole number from 0 to 4294967295")]
 
 Positive = Annotated[float, Field(gt=0), says("a number above 0")]

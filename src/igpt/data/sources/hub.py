@@ -79,9 +79,16 @@ class HubSource(SplitSource):
                 yield f"{self.path}, {names[part]} image {row}", Path(file) if isinstance(file, str) else file
 
     def _label(self, value: Any) -> int:
-        if self._label_column is None or value is None:
+        if self._label_column is None or _is_no_label(value):
             return -1
-        return int(value) if self._numbered else self._class_values.index(value)
+        if self._numbered:
+            return int(value)
+        if value not in self._class_values:
+            raise IgptError(
+                f"{self.path} has an image with the label '{value}', which no training image has; choose another "
+                "data.source.label_column, or set data.source.labels=false."
+            )
+        return self._class_values.index(value)
 
     # What the library gives
 
@@ -94,7 +101,11 @@ class HubSource(SplitSource):
         label = self._find_column(chosen["train"], "label")
         columns = [column for column in (image, label) if column is not None]
         undecoded = _datasets().Image(decode=False)
-        return {s: data.select_columns(columns).cast_column(image, undecoded) for s, data in chosen.items()}
+        for split, data in chosen.items():
+            if image not in data.features:
+                raise IgptError(f"The {split} images of {self.path} lack the column {image}; set data.source.splits.")
+        known = {split: [c for c in columns if c in data.features] for split, data in chosen.items()}  # labels or not
+        return {s: data.select_columns(known[s]).cast_column(image, undecoded) for s, data in chosen.items()}
 
     def _load(self) -> Any:
         datasets = _datasets()
@@ -156,5 +167,10 @@ class HubSource(SplitSource):
         return (
             list(train.features[self._label_column].names)
             if self._numbered
-            else sorted(train.unique(self._label_column))
+            else sorted(value for value in train.unique(self._label_column) if not _is_no_label(value))
         )
+
+
+def _is_no_label(value: Any) -> bool:
+    """None, and the -1 of test splits whose labels are not published."""
+    return value is None or value == -1

@@ -1,0 +1,88 @@
+"""Standard errors in the tables of probes."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import sem
+from sklearn.metrics import balanced_accuracy_score
+
+from igpt.data.sources import SPLITS
+from igpt.evaluation.linear_probe import low_label_subset
+from igpt.evaluation.probe import Labelled, ProbeSettings, balanced_accuracy, best_row, linear_rows, low_label_rows
+
+
+@pytest.fixture(scope="module")
+def hits():
+    """Whether each of 900 images of 150 groups and three classes of different size is recognised, by two layers."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(150), 6)
+    labels = rng.choice(3, 150, p=[0.6, 0.3, 0.1])[groups]
+    chance = rng.uniform(size=(2, 150))[:, groups] * [[0.9], [0.6]]
+    return rng.uniform(size=(2, 900)) < chance, labels, groups
+
+
+def bootstrap(hits, labels, groups, score):
+    """The deviation of a score when whole groups are drawn with replacement."""
+    rng = np.random.default_rng(1)
+    members = groups.argsort(kind="stable").reshape(-1, 6)
+    drawn = (members[rng.integers(150, size=150)].ravel() for _ in range(4000))
+    return np.std([score(hits[index], labels[index]) for index in drawn])
+
+
+def test_errors_are_what_a_bootstrap_over_groups_finds(hits):
+    hits, labels, groups = hits
+    data = Labelled("random", {}, {"test": labels}, "abc", {"test": groups})
+    _, residuals = balanced_accuracy(hits, labels)
+    for layer, row in enumerate(data.score("test_accuracy", "test", hits)):
+        assert row["test_accuracy"] == hits[layer].mean()
+        expected = bootstrap(hits[layer], labels, groups, lambda h, _: h.mean())
+        assert row["test_accuracy_error"] == pytest.approx(expected, rel=0.05)
+        expected = bootstrap(hits[layer], labels, groups, lambda h, y: np.mean([h[y == c].mean() for c in range(3)]))
+        assert data.standard_error("test", residuals)[layer] == pytest.approx(expected, rel=0.05)
+
+
+def test_balanced_accuracy_equals_scikit_learns(hits):
+    hits, labels, _ = hits
+    shares, _ = balanced_accuracy(hits, labels)
+    expected = [balanced_accuracy_score(labels, np.where(each, labels, (labels + 1) % 3)) for each in hits]
+    np.testing.assert_allclose(shares, expected)
+
+
+@pytest.fixture
+def data():
+    """Two layers of features that tell two classes apart, the second one better."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    features = {
+        s: (rng.normal(size=(2, 60, 4)) + labels[:, None] * [[[0.5]], [[2]]]).astype(np.float32) for s in SPLITS
+    }
+    return Labelled("random", features, dict.fromkeys(SPLITS, labels), ("even", "odd"))
+
+
+def test_of_few_labels_the_error_is_over_the_subsets(data):
+    settings, cpu = ProbeSettings(penalties=(0.1,), layer=0), torch.device("cpu")
+    (row,) = low_label_rows([data], [5], 4, settings, cpu)
+    labels = torch.from_numpy(data.labels["train"])
+    each = [
+        linear_rows(data.subset(low_label_subset(labels, 5, seed, data.classes).numpy()), settings, cpu)[0][
+            "test_accuracy"
+        ]
+        for seed in range(4)
+    ]
+    assert row["test_accuracy"] == pytest.approx(np.mean(each))
+    assert row["test_accuracy_error"] == pytest.approx(sem(each))
+    assert row["test_accuracy_deviation"] == pytest.approx(np.std(each, ddof=1))
+
+
+def test_nothing_is_chosen_without_a_validation_split(data):
+    held_out = {split: data.features[split] for split in ("train", "test")}
+    blind = Labelled("random", held_out, data.labels, data.classes)
+    settings, cpu = ProbeSettings(penalties=(0.1,)), torch.device("cpu")
+    rows = linear_rows(blind, settings, cpu)
+    assert not any("validation" in name for row in rows for name in row)
+    assert [row["test_accuracy"] for row in rows] == [r["test_accuracy"] for r in linear_rows(data, settings, cpu)]
+    assert best_row(rows) is None
+    assert best_row(rows, layer=1) is rows[1]
+    assert best_row(rows[:1]) is rows[0]
+    with pytest.raises(ValueError, match="too many values"):
+        linear_rows(blind, ProbeSettings(penalties=(0.1, 1)), cpu)

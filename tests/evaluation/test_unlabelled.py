@@ -1,0 +1,128 @@
+"""Images without a label (-1) count in no accuracy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from igpt.commands.build import number_of_classes
+from igpt.data.datamodule import ImageDataModule
+from igpt.data.packed import PackedImages
+from igpt.data.sources import SPLITS, Chunk
+from igpt.errors import IgptError
+from igpt.evaluation.attentive import attentive_hits
+from igpt.evaluation.probe import ProbeSettings, labelled, linear_rows
+from igpt.model.config import TransformerConfig
+from igpt.model.transformer import Transformer
+from igpt.objectives.classify import ClassificationObjective
+from igpt.objectives.tasks import Autoregressive
+from igpt.pretrained import Pretrained
+from igpt.tokenizers import Gray
+from igpt.training.report import evaluate
+
+HIDDEN = np.arange(12) % 3 == 0  # a third of the images
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Dark and bright images by turns; a third of those in `partly` have no label, all of those in `without`."""
+
+    partly: tuple[str, ...] = ("test",)
+    without: tuple[str, ...] = ()
+    resolution: int = 4
+    name: str = "levels"
+    classes: tuple[str, ...] = ("dark", "bright")
+
+    def key(self):
+        return {"partly": list(self.partly), "without": list(self.without)}
+
+    def sizes(self):
+        return dict.fromkeys(SPLITS, 12)
+
+    def read(self, split, start, stop):
+        labels = np.arange(start, stop) % 2
+        images = np.broadcast_to((50 + 100 * labels).astype(np.uint8)[:, None, None, None], (len(labels), 4, 4, 3))
+        hidden = HIDDEN[start:stop] & (split in self.partly) | (split in self.without)
+        return Chunk(images, np.where(hidden, -1, labels))
+
+
+class Perfect(Pretrained):
+    """A classifier that is never wrong."""
+
+    def predict(self, batch):
+        return (batch.tokens[:, 0] > 100).long()
+
+
+def model():
+    return Transformer(TransformerConfig(n_layer=1, n_head=1, n_embd=8, vocab_size=256, n_positions=16))
+
+
+@pytest.fixture
+def perfect():
+    pretrained = Perfect(model(), Gray(), Autoregressive())
+    pretrained.class_head, pretrained.classes = torch.nn.Linear(8, 2), ("dark", "bright")
+    return pretrained
+
+
+@pytest.fixture
+def data(tmp_path):
+    def make(**settings):
+        module = ImageDataModule(Levels(**settings), Gray(), batch_size=4, cache_dir=str(tmp_path), eval_batch_size=5)
+        module.prepare_data()
+        module.setup()
+        return module
+
+    return make
+
+
+def test_a_perfect_classifier_is_always_right(perfect, data, caplog):
+    values, pictures = evaluate(perfect, data(), "test")
+    assert values["test/accuracy"] == 1
+    assert values["test/accuracy_standard_error"] == 0
+    assert values["test/labelled_images"] == 8
+    assert values["test/images"] == 12  # of the likelihood
+    assert "confusion" in pictures
+    assert "4 of 12 test images have no label and are left out of the accuracy" in caplog.text
+
+
+def test_without_any_label_there_is_no_accuracy(perfect, data, caplog):
+    values, pictures = evaluate(perfect, data(without=("test",)), "test")
+    assert not {name for name in values if "accuracy" in name}
+    assert pictures == {}
+    assert "12 of 12 test images have no label" in caplog.text
+
+
+def test_no_classifier_is_trained_on_images_without_labels(data):
+    assert number_of_classes(data(partly=("validation", "test"))) == 2
+    with pytest.raises(IgptError, match="4 of 12 training images of 'levels' have no label, so no classifier can be"):
+        number_of_classes(data(partly=("train",)))
+    with pytest.raises(IgptError, match="No validation image of 'levels' has a label"):
+        number_of_classes(data(without=("validation",)))
+
+
+def test_validation_accuracy_while_training_is_over_labelled_images(data):
+    objective = ClassificationObjective(model(), configure=lambda module: {}, task=Autoregressive(), n_classes=2)
+    torch.nn.init.constant_(objective.class_head.bias[1:], 1.0)  # it always says "bright"
+    for number, batch in enumerate(data(partly=("validation",)).token_batches("validation")):
+        objective.validation_step(batch, number)
+    assert objective.validation_means["accuracy"].compute() == 0.5  # a third of the images counts as wrong otherwise
+
+
+def test_a_probe_does_not_see_them():
+    rng = np.random.default_rng(0)
+    features = {split: rng.normal(size=(2, 12, 3)).astype(np.float32) for split in SPLITS}
+    labels = np.arange(12) % 2
+    numbers = np.arange(12)
+
+    def rows(hidden, keep):
+        splits = {s: PackedImages(numbers[keep], np.where(hidden, -1, labels)[keep], numbers[keep]) for s in SPLITS}
+        kept = {split: values[:, keep] for split, values in features.items()}
+        return linear_rows(labelled("random", kept, splits, ("even", "odd")), ProbeSettings(), torch.device("cpu"))
+
+    assert rows(HIDDEN, slice(None)) == rows(HIDDEN, ~HIDDEN)
+
+
+def test_an_attentive_probe_does_not_see_them(perfect, data):
+    hits = attentive_hits(perfect, data(partly=SPLITS), "test", n_classes=2, epochs=1)
+    assert hits.shape == (2, 8)
