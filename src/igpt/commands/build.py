@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from igpt.pretrained import Pretrained
     from igpt.tokenizers import Tokenizer
 
-
 log = logging.getLogger(__name__)
 
 
@@ -240,10 +239,10 @@ def can_track(run: RunDirectory) -> bool:
 
 def without_best_checkpoint(callbacks: list[Any]) -> list[Any]:
     """The callbacks of a run whose validation images are trained on, and so must not choose a checkpoint."""
-    from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.callbacks import Checkpoint
 
     log.info("The validation images are trained on (data.source.full_train=true): the last checkpoint counts")
-    return [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
+    return [c for c in callbacks if not (isinstance(c, Checkpoint) and getattr(c, "monitor", None) is not None)]
 
 
 def slurm_plugins() -> list[Any]:

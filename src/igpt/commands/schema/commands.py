@@ -11,7 +11,7 @@ from igpt.commands.schema.data import RGB, Data, Gray, Order, PaletteRecipe, Tok
 from igpt.commands.schema.training import (
     Callbacks,
     ClassificationObjective,
-    EarlyStopping,
+    EarlyStop,
     Loggers,
     Model,
     Objective,
@@ -113,7 +113,7 @@ class Train(Node):
     def _validation_judges_only_what_was_not_trained_on(self) -> Train:
         if getattr(getattr(self.data, "source", None), "full_train", False) is True:
             for name, callback in (self.callbacks or {}).items():
-                if isinstance(callback, EarlyStopping | OnlineProbe | PruneHopeless):
+                if isinstance(callback, EarlyStop | OnlineProbe | PruneHopeless):
                     text = f"but callbacks.{name} judges by the validation images, which it trains on; set that to null"
                     raise problem(text, "data.source.full_train")
         return self
