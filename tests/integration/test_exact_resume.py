@@ -3,6 +3,7 @@
 import csv
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -81,7 +82,11 @@ def test_a_run_killed_at_random_steps_goes_on_exactly(command, tmp_path, recipe)
         started = time.time()
         process = start(tmp_path, *((*arguments, "hydra.run.dir=killed") if attempt == 0 else ("run=killed",)))
         wait_for(process, run / "checkpoints" / "last.ckpt", after=started)
-        time.sleep(dice.uniform(0, 1))
+        if attempt == 0:
+            with pytest.raises(SystemExit, match=f"trained by process {process.pid} on {socket.gethostname()}"):
+                command("train", "run=killed")
+        else:
+            time.sleep(dice.uniform(0, 1))
         process.kill()
         output, _ = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL, output

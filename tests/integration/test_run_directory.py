@@ -98,7 +98,7 @@ REFUSED = [
     ("data/augment=none",),
     ("-m", "optim.lr=0.1,0.2"),
     # These are found out late, by the data and by Lightning.
-    ("trainer.strategy=ddp", "trainer.accelerator=cpu", "trainer.devices=3"),
+    ("data.batch_size=16", "trainer.strategy=ddp", "trainer.accelerator=cpu", "trainer.devices=3"),
     ("data.source.path=elsewhere",),
 ]
 
@@ -108,8 +108,7 @@ def test_a_refused_resume_changes_no_byte_and_the_run_resumes_exactly(command, s
     for overrides in REFUSED:
         message = refused(command, f"run={cut}", *overrides)
         assert everything(tmp_path) == before, overrides
-        changed = [o.split("=")[0].lstrip("+~").split(".")[-1] for o in overrides]
-        assert any(key in message for key in changed), message
+        assert any(override.lstrip("+~").partition("=")[0] in message for override in overrides), message
     command("train", f"run={cut}")
     assert metrics(cut) == metrics(stopped / "whole")
     for name in ("last", "best"):
