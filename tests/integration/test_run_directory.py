@@ -123,7 +123,7 @@ def test_changes_hold_until_the_next_and_are_kept_with_their_steps(command, cut,
     assert metrics(cut)[-1][0] == "11"
     assert (cut / ".hydra" / "config.yaml").read_bytes() == began
     first, second = yaml.safe_load((cut / ".hydra" / "changes.yaml").read_text())
-    assert (first["step"], second["step"]) == (6, 9)  # each stops one step later, and the second after a validation
+    assert (first["step"], second["step"]) == (5, 7)
     assert first["changes"] == {"trainer.max_steps": {"from": 8, "to": 12}, "callbacks.stop.step": {"from": 5, "to": 7}}
     assert second["changes"]["callbacks.stop"] == {"from": {"_target_": "stopper.StopAt", "step": 7}}
 
