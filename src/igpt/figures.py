@@ -131,6 +131,7 @@ def probe_curve(rows: Sequence[dict[str, Any]], majority: float) -> Image.Image:
             axes.axhline(accuracy[0], ls="--", color=f"C{len(axes.lines)}", label=kind)
     axes.axhline(100 * majority, ls=":", color="gray", label="most frequent class")
     axes.set(xlabel="layer", ylabel="test accuracy of a linear probe, %")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return render(figure)

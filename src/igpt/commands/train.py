@@ -167,7 +167,8 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     if "test/bits_per_dimension" in values:
         log.info("Test: %.4f bits per dimension", values["test/bits_per_dimension"])
     if "test/accuracy" in values:
-        log.info("Test: accuracy %.4f", values["test/accuracy"])
+        accuracy, error = values["test/accuracy"], values["test/accuracy_standard_error"]
+        log.info("Test: accuracy %.4f, standard error %.4f", accuracy, error)
     log.info("Results are in %s", run.path)
 
 
