@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +36,22 @@ def terminal() -> Iterator[None]:
     yield
     for number, handler in found.items():
         signal.signal(number, handler)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 180) -> None:
+    """Ask again and again until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def ended(process: int) -> bool:
+    """Whether a process is gone, or only waits for somebody to notice."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 @pytest.fixture

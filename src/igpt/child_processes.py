@@ -95,8 +95,11 @@ def lost_child(seconds: float = 1.0) -> str | None:
     """How a child died that nobody had ended: "was killed by SIGKILL" or "ended with status 1". None if none died until
     now, nor within some seconds. Each death is told once.
     """
-    living = [child.sentinel for child in _children if child.is_alive()]
-    connection.wait(living, seconds if living else 0)
+    living = [child for child in _children if child.is_alive()]
+    ready = connection.wait([child.sentinel for child in living], seconds if living else 0)
+    for child in living:
+        if child.sentinel in ready:
+            child.join(seconds)  # its files are closed a moment before it has a status
     lost = next((child for child in _children if child.exitcode), None)
     if lost is None:
         return None

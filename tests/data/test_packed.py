@@ -4,12 +4,16 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from conftest import ended, wait_until
 from igpt.data import notes, packing, verified
 from igpt.data.packed import open_packed, packed_folder
 from igpt.data.packing import pack
@@ -345,3 +349,61 @@ def test_images_to_show_are_of_the_class_asked_for(tmp_path, source):
     assert all((image == of_class).all(axis=(1, 2, 3)).any() for image in chosen)
     with pytest.raises(IgptError, match="class 99"):
         split.choose(3, label=99)
+
+
+PACK = """
+import os, sys, time
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+from igpt.data import packing
+from igpt.data.sources import Chunk
+from igpt.training.preemption import stop_signals
+
+@dataclass(frozen=True)
+class Slow:
+    folder: Path
+    resolution: int = 2
+    name: str = "slow"
+    classes: tuple = ("all",)
+
+    def key(self):
+        return {}
+
+    def sizes(self):
+        return {"train": 40, "validation": 1, "test": 1}
+
+    def read(self, split, start, stop):
+        (self.folder / f"{os.getpid()}.pid").touch()
+        time.sleep(0.1)
+        return Chunk(np.full((stop - start, 2, 2, 3), start, np.uint8), np.zeros(stop - start, np.int64), {})
+
+if __name__ == "__main__":
+    packing.SHARD = 1
+    with stop_signals.listen():
+        packing.pack(Slow(Path(sys.argv[1])), Path(sys.argv[1]), processes=2)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
+def test_packing_processes_leave_signals_to_the_main_process_and_end_with_it(tmp_path, number, terminal):
+    script = tmp_path / "script.py"
+    script.write_text(PACK)
+    command = [sys.executable, script, tmp_path]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 2 or process.poll() is not None)
+    if number == signal.SIGKILL:
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    else:
+        os.killpg(process.pid, number)
+        said = process.communicate()[1]
+        assert process.returncode == 130, said
+        assert "Traceback" not in said
+    packers = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    wait_until(lambda: all(map(ended, packers)))
+    done = len(list((tmp_path / "packed").glob("*.part/journal/train-*.json")))
+    assert 0 < done < 40
+    subprocess.run(command, check=True)
+    (file,) = (tmp_path / "packed").glob("*/train.images.npy")
+    np.testing.assert_array_equal(open_packed(file.parent)["train"].images[:, 0, 0, 0], np.arange(40))

@@ -1,6 +1,7 @@
 """Interruptions of every kind: the losses of a run that was stopped or killed are bitwise those of one that was not."""
 
 import csv
+import os
 import random
 import signal
 import socket
@@ -27,9 +28,12 @@ def losses(run):
 
 
 def start(cwd, *arguments):
-    """Start a training in a process of its own."""
+    """Start a training in a group of processes of its own, as a shell does."""
     script = Path(sys.executable).with_name("igpt-train")
-    return subprocess.Popen([script, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [script, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
 
 
 def wait_for(process, path, after=0.0):
@@ -47,9 +51,9 @@ def step_of(run):
 
 def test_ctrl_c_keeps_a_checkpoint_and_the_run_goes_on_exactly(command, tmp_path):
     run = tmp_path / "cut"
-    process = start(tmp_path, *SMALL, *STEPS, "trainer.max_steps=400", "hydra.run.dir=cut")
+    process = start(tmp_path, *SMALL, *STEPS, "trainer.max_steps=400", "data.num_workers=2", "hydra.run.dir=cut")
     wait_for(process, run / "checkpoints" / "last.ckpt")
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     assert "Traceback" not in output

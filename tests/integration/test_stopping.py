@@ -1,0 +1,175 @@
+"""Signals to all processes of a command, as a terminal and SLURM send them: it stops, saved, and resumes exactly.
+
+IGPT_TEST_ALL_SIGNALS=1 tries every signal with every number of workers at every moment.
+"""
+
+import csv
+import itertools
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import SMALL, ended, run_command, wait_until
+from igpt.child_processes import SIGNALS
+from igpt.objectives.base import Objective
+from igpt.training.checkpoint_io import AtomicCheckpointIO
+from igpt.training.keep_last import KeepLast
+
+pytestmark = pytest.mark.usefixtures("terminal")
+
+RECIPE = (
+    *SMALL, "trainer=cpu", "trainer.val_check_interval=8", "draw_every=8", "save_every=3",
+    "trainer.max_steps=24",
+)  # fmt: skip
+
+HALVES = ("data.device_batch_size=8",)
+
+# The function at whose n-th call the signal comes.
+MOMENTS = {
+    "start": ("igpt.commands.build:build_objective", 1),
+    "packing": ("igpt.data.packing:_read_shard", 2),
+    "before the first step": ("igpt.training.keep_last:KeepLast.on_train_start", 1),
+    "training": ("igpt.training.keep_last:KeepLast.on_train_batch_start", 6),
+    "a save": ("igpt.training.checkpoint_io:torch.save", 2),
+    "validation": ("igpt.objectives.base:Objective.validation_step", 2),
+    "sampling": ("igpt.training.pictures:drawings", 2),
+    "the report": ("igpt.pretrained:Pretrained.nats", 1),
+}
+ALL = list(itertools.product(SIGNALS, (0, 1, 3), MOMENTS))
+# Each signal with each number of workers, and each moment with workers and without.
+PAIRS = [case for n, case in enumerate(ALL) if n % 8 == n // 8 * 3 % 8]
+CASES = ALL if os.environ.get("IGPT_TEST_ALL_SIGNALS") else PAIRS
+
+
+def metrics(run):
+    """The numbers of all steps that do not depend on the machine."""
+    names = ("step", "train/nats_per_token", "train/grad_norm", "train/lr", "val/nats_per_token", "test/nats_per_token")
+    with open(run / "metrics.csv") as file:
+        return [[row[name] for name in names] for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The numbers of a run that nobody stops."""
+    return undisturbed(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def whole_in_halves(tmp_path_factory):
+    """The same with two micro-batches a step."""
+    return undisturbed(tmp_path_factory, *HALVES)
+
+
+def undisturbed(tmp_path_factory, *overrides):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        run_command("train", *RECIPE, *overrides, "hydra.run.dir=run", cwd=folder)
+    return metrics(folder / "run")
+
+
+def stop(number, moment, *recipe, cwd):
+    """Start a training in a group of its own, of which all processes get a signal; whether it saved."""
+    function, n = MOMENTS[moment]
+    result = subprocess.run(
+        [sys.executable, Path(__file__).with_name("signal_at.py"), *recipe], cwd=cwd, start_new_session=True,
+        env={**os.environ, "SIGNAL_AT": f"{signal.Signals(number).name} {function} {n}"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 130, result.stdout
+    assert "Traceback" not in result.stdout
+    saved = (cwd / "run" / "checkpoints" / "last.ckpt").exists()
+    assert saved == ("Stopped and saved at step" in result.stdout)
+    return saved
+
+
+@pytest.mark.parametrize(("number", "workers", "moment"), CASES)
+def test_a_signal_to_all_processes_stops_the_run_which_resumes_exactly(
+    command, whole, tmp_path, monkeypatch, number, workers, moment
+):
+    if moment == "packing":
+        monkeypatch.setenv("IGPT_CACHE", str(tmp_path / "cache"))
+    recipe = (*RECIPE, f"data.num_workers={workers}", "hydra.run.dir=run")
+    saved = stop(number, moment, *recipe, cwd=tmp_path)
+    assert saved == (moment not in ("start", "packing", "before the first step"))
+    if saved or moment == "packing":  # else nothing has been done yet
+        command("train", *recipe)
+        assert metrics(tmp_path / "run") == whole
+
+
+DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+
+
+@pytest.mark.parametrize(
+    ("number", "workers", "moment"), [(signal.SIGINT, 1, "training"), (signal.SIGTERM, 0, "before the first step")]
+)
+def test_a_signal_to_two_processes_and_their_workers_stops_both_saved(tmp_path, number, workers, moment):
+    assert stop(number, moment, *RECIPE, *DDP, f"data.num_workers={workers}", "hydra.run.dir=run", cwd=tmp_path)
+
+
+def test_the_other_process_ends_when_the_main_one_is_killed(tmp_path):
+    script = Path(sys.executable).with_name("igpt-train")
+    command = [script, *RECIPE, *DDP, "data.num_workers=1", "trainer.max_steps=1000000", "hydra.run.dir=run"]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
+    wait_until((tmp_path / "run" / "checkpoints" / "last.ckpt").exists)
+    others = processes_of_group(process.pid) - {process.pid}
+    assert len(others) >= 3  # the other process, and a worker of each
+    process.kill()
+    process.wait()
+    wait_until(lambda: all(map(ended, others)))
+
+
+def processes_of_group(group):
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if file.read_text().rpartition(")")[2].split()[2] == str(group):
+                found.add(int(file.parent.name))
+    return found
+
+
+def kill_a_worker_at(monkeypatch, owner, name, n):
+    """At the n-th call of a method, let a data worker die, as the kernel does where memory is short."""
+    real, calls = getattr(owner, name), []
+
+    def killing(*arguments, **options):
+        calls.append(name)
+        if len(calls) == n:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, killing)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "n"),
+    [
+        (KeepLast, "on_train_batch_start", 6),
+        (AtomicCheckpointIO, "save_checkpoint", 2),
+        (Objective, "validation_step", 1),
+    ],
+    ids=["training", "a save", "validation"],
+)
+def test_a_worker_that_dies_costs_no_step_and_is_one_sentence(
+    command, whole_in_halves, tmp_path, monkeypatch, owner, name, n
+):
+    with monkeypatch.context() as patch:
+        kill_a_worker_at(patch, owner, name, n)
+        with pytest.raises(SystemExit) as stop:
+            command("train", *RECIPE, *HALVES, "data.num_workers=2", "hydra.run.dir=run")
+    step = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert re.fullmatch(
+        rf"Error: A data worker died, perhaps for lack of memory; step {step} is saved in .*last.ckpt. "
+        r"Resume with a smaller data.num_workers \(0: none\), or with more memory.",
+        str(stop.value.code),
+    )
+    command("train", "run=run", "data.num_workers=0")
+    assert metrics(tmp_path / "run") == whole_in_halves
