@@ -8,7 +8,7 @@ import torch
 from conftest import random_weights
 from igpt.model.config import TransformerConfig
 from igpt.objectives.autoregressive import AutoregressiveObjective
-from igpt.training.hints import Speed, hints
+from igpt.training.hints import WINDOW, Speed, StepTimes, hints
 from igpt.training.throughput import Throughput, arithmetic_of, find_card, measured_flops, peak_flops
 
 FAST = Speed(
@@ -37,6 +37,50 @@ def test_no_hint_where_the_choice_costs_nothing():
     turing = dataclasses.replace(FAST, capability=(7, 5), arithmetic="fp32", matmul_precision="highest")
     assert hints(turing) == []  # has no TF32
     assert hints(dataclasses.replace(FAST, compiled=False, steps=1000)) == []
+
+
+def said(threads, steps):
+    """What is said of steps of so many seconds and CPU seconds."""
+    times = StepTimes(threads)
+    return [hint for step in steps if (hint := times.add(*step))]
+
+
+def test_steps_of_very_different_lengths_are_noticed_once():
+    uneven = [(0.5, 1.0), (0.5, 1.0), (0.5, 1.0), (0.5, 1.0), (4.0, 8.0)] * WINDOW
+    (hint,) = said(2, uneven)
+    assert "longer than 4 s, a typical one 500 ms" in hint
+    assert "OMP_WAIT_POLICY=passive" in hint
+
+
+def test_threads_without_a_core_are_noticed_once():
+    (hint,) = said(2, [(3.0, 1.2)] * 5 * WINDOW)  # 0.4 of two cores
+    assert hint.startswith("The 2 threads of a step get 0.4 CPU cores' time")
+
+
+def test_of_steady_steps_nothing_is_said():
+    first = [(60.0, 60.0)]  # is compiled
+    assert said(2, first + [(0.5 + 0.01 * (i % 7), 0.9) for i in range(5 * WINDOW)]) == []
+    assert said(2, [(1.0, 1.01)] * 5 * WINDOW) == []  # half of what they could have
+    assert said(2, [(0.5, 0.1)] * (WINDOW - 1)) == []  # too few to tell
+
+
+def test_training_on_a_busy_cpu_says_so(monkeypatch, caplog):
+    clock = [0.0]
+    monkeypatch.setattr("igpt.training.throughput.now_and_cpu", lambda: (clock[0], clock[0] / 10))
+    monkeypatch.setattr("igpt.training.throughput.peak_flops", lambda device, arithmetic: 1e9)
+    trainer = SimpleNamespace(
+        global_step=0, log_every_n_steps=10**6, accumulate_grad_batches=1, world_size=1, precision="32-true",
+        is_global_zero=True, max_steps=6,
+    )  # fmt: skip
+    objective, callback = Recorded(), Throughput(batch_size=8)
+    callback.on_train_start(trainer, objective)
+    for batch in range(3 * WINDOW):
+        callback.on_train_batch_start(trainer, objective, None, batch)
+        clock[0] += 1.0
+        callback.on_train_batch_end(trainer, objective, None, None, batch)
+        clock[0] += 100.0  # a validation, a save
+    (line,) = caplog.messages
+    assert "a typical one 1 s" in line
 
 
 class Recorded(AutoregressiveObjective):

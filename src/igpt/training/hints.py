@@ -1,11 +1,17 @@
-"""What would make a training faster, said once at its start."""
+"""What would make a training faster, said once: at its start, or as soon as its steps show it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+
+from igpt.units import number_text, time_text
 
 SMALL_BATCH = 2048  # tokens on one GPU
 LONG_TRAINING = 10_000  # steps
+WINDOW = 30  # steps that are looked at together
+UNEVEN = 3.0  # times a typical step, which one in ten exceeds
+STARVED = 0.5  # share of the time for which threads have a core
 
 
 @dataclass(frozen=True)
@@ -46,3 +52,39 @@ def hints(speed: Speed) -> list[str]:
     if not speed.compiled and speed.steps > LONG_TRAINING:
         found.append(f"In {speed.steps:,} steps, compile=true makes up for the half minute that it takes.")
     return found
+
+
+@dataclass
+class StepTimes:
+    """Notices, once, that the steps of a training on a CPU have to share its cores with something else.
+
+    The `threads` of a step wait for each other after every operation, so that one without a core holds up all of them.
+    """
+
+    threads: int
+    _steps: list[tuple[float, float]] = field(default_factory=list)
+    _told: bool = False
+
+    def add(self, seconds: float, cpu_seconds: float) -> str | None:
+        """Take note of a step and of the CPU time of all threads in it; a sentence if there is something to say."""
+        if self._told:
+            return None
+        self._steps.append((seconds, cpu_seconds))
+        if len(self._steps) < WINDOW:
+            return None
+        hint, self._steps = self._hint(), []
+        self._told = hint is not None
+        return hint
+
+    def _hint(self) -> str | None:
+        seconds, cpu_seconds = zip(*self._steps, strict=True)
+        typical, slow = median(seconds), quantiles(seconds, n=10)[-1]
+        cores = sum(cpu_seconds) / sum(seconds)
+        if slow <= UNEVEN * typical and cores >= STARVED * self.threads:
+            return None
+        return (
+            f"The {self.threads} threads of a step get {number_text(cores, 2)} CPU cores' time, and one step in ten "
+            f"takes longer than {time_text(slow)}, a typical one {time_text(typical)}: other programs use the same "
+            "cores, or there is a limit on them. OMP_WAIT_POLICY=passive or OMP_NUM_THREADS=1 before the command may "
+            "make it several times faster; see docs/performance.md."
+        )

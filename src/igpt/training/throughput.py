@@ -14,7 +14,7 @@ import torch
 from igpt.objectives.base import Objective
 from igpt.planning.compute import measure
 from igpt.planning.devices import DEVICES, PRECISIONS, TERA
-from igpt.training.hints import Speed, hints
+from igpt.training.hints import Speed, StepTimes, hints
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +30,15 @@ class Throughput(pl.Callback):
     al. 2022). Neither does the time of the first step, of validations and of what hangs on them. peak_memory_gb is this
     process's: on a GPU of tensors there, on a CPU of everything. `batch_size` is the global one, images a step.
 
-    At the start, it says what would make the training faster.
+    It says what would make the training faster: at the start, and on a CPU that others use as well.
     """
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
         self._begin: tuple[float, int] | None = None  # time and step at which the current measurement began
         self._pause: float | None = None  # when the validation began
+        self._step_times: StepTimes | None = None
+        self._batch: tuple[float, float] | None = None  # time and CPU time at which the current one began
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Objective)
@@ -58,12 +60,17 @@ class Throughput(pl.Callback):
             steps=trainer.max_steps,
             compiled=bool(pl_module.hparams.get("compile")),
         )
+        self._step_times = StepTimes(torch.get_num_threads()) if device.type == "cpu" else None
         for hint in hints(speed) if trainer.is_global_zero else ():
             log.info(hint)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if self._step_times is not None and self._batch is not None:
+            times = (now - begin for now, begin in zip(now_and_cpu(), self._batch, strict=True))
+            if (hint := self._step_times.add(*times)) and trainer.is_global_zero:
+                log.warning(hint)
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # in the middle of a step
         now, step = time.perf_counter(), trainer.global_step
@@ -94,6 +101,12 @@ class Throughput(pl.Callback):
         if self._pause is not None and self._begin is not None:
             self._begin = self._begin[0] + time.perf_counter() - self._pause, self._begin[1]
         self._pause = None
+        self._batch = now_and_cpu()
+
+
+def now_and_cpu() -> tuple[float, float]:
+    """The time, and the CPU time that this process has had, in seconds from some moment on."""
+    return time.perf_counter(), time.process_time()
 
 
 def arithmetic_of(trainer: pl.Trainer) -> str:
