@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
@@ -145,3 +146,11 @@ class _Rest(ProgressColumn):
 
     def render(self, task: rich.progress.Task) -> Text:
         return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
+
+
+@atexit.register
+def _restore_terminal() -> None:
+    """Take away a bar that nobody closed: after an error, its traceback may hold the loop."""
+    if _Row.display is not None:
+        with suppress(OSError):
+            _Row.display.stop()

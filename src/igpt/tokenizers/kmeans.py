@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igpt.errors import IgptError
+from igpt.progress import track
 from igpt.tokenizers.histogram import colour_codes, count_colours
 from igpt.tokenizers.palette import MAX_SIZE, Palette
 
@@ -76,7 +77,7 @@ def weighted_kmeans(points: Points, weights: NDArray[np.int64], k: int, iteratio
         rough = points[rng.choice(len(points), n, p=weights / weights.sum())]
         rough_weights = np.ones(n, np.int64)
     starts = []
-    for _ in range(min(10, max(1, 512 // k))):
+    for _ in track(range(min(10, max(1, 512 // k))), "Clustering colours"):
         start = plus_plus(rough, rough_weights, k, rng)
         starts.append(_faiss_kmeans(rough, rough_weights, k, STARTING_ITERATIONS, seed, start))
     _, best = min(starts, key=lambda error_and_centroids: error_and_centroids[0])
@@ -93,7 +94,7 @@ def plus_plus(points: Points, weights: NDArray[np.int64], k: int, rng: np.random
     norms = (x**2).sum(axis=1)
     chosen = [rng.choice(len(x), p=weights / weights.sum())]
     squared = ((x - x[chosen[0]]) ** 2).sum(axis=1)
-    for _ in range(1, k):
+    for _ in track(range(1, k), "Choosing colours to begin with"):
         share = np.cumsum(weights * squared)
         drawn = np.searchsorted(share, share[-1] * rng.random(2 + int(math.log(k))))
         each = norms + norms[drawn, None] - 2 * x[drawn] @ x.T  # squared distances (candidates, n)
