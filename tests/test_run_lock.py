@@ -84,8 +84,34 @@ def test_an_earlier_start_of_the_same_job_of_a_cluster_is_gone(monkeypatch):
     assert not before.is_gone(seen_from=Owner.here())  # another step of the job, on another node
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert before.is_gone(seen_from=Owner.here())
-    monkeypatch.setenv("SLURM_JOB_ID", "8")
-    assert not before.is_gone(seen_from=Owner.here())
+
+
+@pytest.mark.parametrize(
+    ("said", "gone"),
+    [
+        ("echo 'JobId=7 JobName=igpt JobState=RUNNING Reason=None'", False),
+        ("echo 'JobId=7 JobName=igpt JobState=NODE_FAIL Reason=None'", True),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", False),
+    ],
+)
+def test_slurm_is_asked_about_another_job_on_another_host(tmp_path, monkeypatch, said, gone):
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{said}\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    owner = dataclasses.replace(ME, host="node7", job="7", cluster="here")
+    assert owner.is_gone(seen_from=dataclasses.replace(ME, cluster="here")) == gone
+    assert not owner.is_gone(seen_from=dataclasses.replace(ME, cluster="there"))
+
+
+def test_a_process_that_nobody_waited_for_is_gone():
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    owner = dataclasses.replace(ME, process=process.pid, started=start_of(process.pid))
+    assert not owner.is_gone(seen_from=ME)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
+    assert owner.is_gone(seen_from=ME)
+    process.wait()
 
 
 def test_new_folders_are_nobody_elses(tmp_path):

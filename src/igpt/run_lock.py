@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,6 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from igpt.errors import RunTakenError
+
+ENDED = (
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,7 @@ class Owner:
     process: int
     started: str | None  # in the kernel's words, since the number of a process is given again
     since: str
+    cluster: str | None = None  # SLURM's name of it
     job: str | None = None  # SLURM's, which comes back under the same number when it is requeued
     restarts: int = 0
 
@@ -34,15 +41,20 @@ class Owner:
             process=os.getpid(),
             started=start_of(os.getpid()),
             since=time.strftime("%Y-%m-%d %H:%M:%S"),
+            cluster=os.environ.get("SLURM_CLUSTER_NAME"),
             job=os.environ.get("SLURM_JOB_ID"),
             restarts=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
         )
 
     def is_gone(self, seen_from: Owner) -> bool:
-        """Whether the process is known to have ended. On another host it is, if it was an earlier start of this job."""
+        """Whether the process is known to have ended. On another host, SLURM may know it of the job."""
         if self.host == seen_from.host:
-            return not is_alive(self.process) or start_of(self.process) != self.started
-        return self.job is not None and self.job == seen_from.job and self.restarts < seen_from.restarts
+            return not is_alive(self.process) or start_of(self.process) not in (None, self.started)
+        if self.job is None or self.cluster != seen_from.cluster:
+            return False
+        if self.job == seen_from.job:
+            return self.restarts < seen_from.restarts  # it was an earlier start of this job
+        return has_ended(self.job)
 
 
 @contextmanager
@@ -109,9 +121,20 @@ def is_alive(process: int) -> bool:
 
 
 def start_of(process: int) -> str | None:
-    """When a process of this machine started, in ticks of the kernel; None if it has ended, or there is no /proc."""
+    """When a process of this machine started, in ticks of the kernel; None if that is not to be seen (in /proc)."""
     try:
         state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if state in "ZX" else fields[18]  # field 22 of proc(5)
+    return "ended" if state in "ZX" else fields[18]  # field 22 of proc(5); Z: the parent has not asked for its status
+
+
+def has_ended(job: str) -> bool:
+    """Whether SLURM says that a job is over, or does not know it any more."""
+    try:
+        command = ["scontrol", "show", "job", "--oneliner", job]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    state = re.search(r"\bJobState=(\w+)", answer.stdout)
+    return state[1] in ENDED if state else "Invalid job id" in answer.stderr

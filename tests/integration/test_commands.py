@@ -112,7 +112,9 @@ def test_sample_completes_image_files(trained, command, tmp_path):
 def test_palette_is_built_and_shown(command, tmp_path):
     printed = command("palette", "tokenizer.size=20", "data.source.resolution=8", "hydra.run.dir=out")
     assert "psnr_db" in printed
-    assert {p.name for p in (tmp_path / "out").iterdir()} >= {"palette.npz", "palette.png", "quantised.png"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} >= {
+        "palette.npz", "palette.png", "quantised.png", "palette.log",
+    }  # fmt: skip
     again = command("palette", "tokenizer.path=out/palette.npz", "data.source.resolution=8", "hydra.run.dir=again")
     fingerprint = next(line for line in printed.splitlines() if line.startswith("fingerprint"))
     assert fingerprint in again.splitlines()

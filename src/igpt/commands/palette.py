@@ -25,9 +25,11 @@ def palette(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from igpt import figures
+    from igpt.commands.log_file import open_log_files
     from igpt.tokenizers import palette_of
     from igpt.training.report import palette_figures
 
+    open_log_files()
     data: ImageDataModule = instantiate(config.data, tokenizer=config.tokenizer, _convert_="all")
     data.prepare_data()
     data.setup()
