@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 
 from conftest import SMALL, run_command
 from igpt.commands.resume import MAY_CHANGE, may_change
 from igpt.commands.stored import configuration_of
+from igpt.errors import IgptError
 from igpt.run import RunDirectory
 from igpt.run_lock import Owner, start_of
 
@@ -145,6 +147,67 @@ def test_changes_hold_until_the_next_and_are_kept_with_their_steps(command, cut,
     assert metrics(cut) == before
     assert json.loads((cut / "summary.json").read_text())["steps"] == 12
     assert len(yaml.safe_load((cut / ".hydra" / "changes.yaml").read_text())) == 2
+
+
+def applied(trainer, module, data):
+    """What training would go by, under the keys of the configuration."""
+    found = {type(callback).__name__: callback for callback in trainer.callbacks}
+    optimizer = module.configure_optimizers()
+    others, matrices = optimizer["optimizer"].param_groups
+    return {
+        "trainer.max_steps": trainer.max_steps,
+        "trainer.val_check_interval": trainer.val_check_interval // trainer.accumulate_grad_batches,
+        "trainer.log_every_n_steps": trainer.log_every_n_steps,
+        "trainer.gradient_clip_val": trainer.gradient_clip_val,
+        "trainer.accelerator": trainer.strategy.root_device.type,
+        "trainer.devices": trainer.world_size,
+        "trainer.strategy": type(trainer.strategy).__name__.removesuffix("Strategy").lower(),
+        "trainer.precision": trainer.precision,
+        "data.device_batch_size": data.batch_size // trainer.world_size // trainer.accumulate_grad_batches,
+        "data.eval_batch_size": data.eval_batch_size,
+        "data.num_workers": data.num_workers,
+        "data.processes": data.processes,
+        "data.cache_dir": str(data.cache_dir),
+        "save_every": found["KeepLast"].every_n_steps,
+        "draw_every": found["DrawPictures"].every_n_steps,
+        "showcase_class": found["DrawPictures"].label,
+        "sampling.top_k": found["DrawPictures"].sampling["top_k"],
+        "callbacks.draw.n_samples": found["DrawPictures"].n_samples,
+        "optim.lr": others["initial_lr"],
+        "optim.matrix_lr": matrices["initial_lr"],
+        "optim.warmup_steps": 1 / optimizer["lr_scheduler"]["scheduler"].lr_lambdas[0](0),
+        "optim.schedule": {1.0: "constant"}.get(optimizer["lr_scheduler"]["scheduler"].lr_lambdas[0](1000), "cosine"),
+        "activation_checkpointing": module.model.checkpointing,
+    }
+
+
+NOT_HERE = {  # they need a GPU, several nodes or other data; optim.total_steps plays no part in a constant schedule
+    "matmul_precision", "compile", "trainer.num_nodes", "trainer.strategy.*", "data.source.path", "data.source.root",
+    "optim.total_steps", "logger.*",
+}  # fmt: skip
+
+
+def test_what_may_change_is_applied(command, cut, tmp_path, monkeypatch):
+    wanted = {
+        "trainer.max_steps": 30, "trainer.val_check_interval": 3, "trainer.log_every_n_steps": 2,
+        "trainer.gradient_clip_val": 0.5, "trainer.accelerator": "cpu", "trainer.devices": 2, "trainer.strategy": "ddp",
+        "trainer.precision": "bf16-mixed", "data.device_batch_size": 4, "data.eval_batch_size": 33,
+        "data.num_workers": 1, "data.processes": 1, "data.cache_dir": str(tmp_path / "other_cache"), "save_every": 7,
+        "draw_every": 11, "showcase_class": 1, "sampling.top_k": 5, "callbacks.draw.n_samples": 3, "optim.lr": 0.5,
+        "optim.matrix_lr": 0.25, "optim.warmup_steps": 4, "optim.schedule": "constant",
+        "activation_checkpointing": True,
+    }  # fmt: skip
+    seen = {}
+
+    def fit(trainer, module, data, **_):
+        seen.update(applied(trainer, module, data))
+        raise IgptError("Seen.")
+
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    assert refused(command, f"run={cut}", *(f"{key}={value}" for key, value in wanted.items())) == "Error: Seen."
+    assert seen == pytest.approx(wanted)
+    tested = {key.split(".")[0] + ".*" if key.startswith(("sampling", "callbacks")) else key for key in wanted}
+    assert tested | NOT_HERE == set(MAY_CHANGE)
 
 
 def test_trackers_are_chosen_anew(command, cut):
