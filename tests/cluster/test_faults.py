@@ -217,7 +217,7 @@ def test_failed_jobs_are_shown_and_the_others_are_waited_for(cluster, tmp_path):
     with open(tmp_path / "sweep" / "sweep.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["failed", "failed", "failed", "finished"]
-    assert all("optim.schedule is 'square'" in row["error"] for row in rows[:2])
+    assert all("optim.schedule is square" in row["error"] for row in rows[:2])
     assert "SLURM ended it as FAILED; its log is" in rows[2]["error"]
     states = {job_name(cluster, job): cluster.state(job) for job in cluster.jobs()}
     assert [states[row["slurm"]] for row in rows] == ["FAILED", "FAILED", "FAILED", "COMPLETED"]
