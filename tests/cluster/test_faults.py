@@ -30,7 +30,7 @@ SCRIPTS = Path(__file__).parents[2] / "examples" / "sbatch"
 STEPS = 200
 RECIPE = (
     *SMALL, "trainer=cpu", "callbacks=none", "trainer.val_check_interval=100", "draw_every=999", "save_every=10",
-    f"optim.total_steps={STEPS}", f"trainer.max_steps={STEPS}",
+    f"optim.total_steps={STEPS}", f"trainer.max_steps={STEPS}", "data.num_workers=2",  # which get the signals too
 )  # fmt: skip
 SLOW = ("+callbacks.slow._target_=slow.Slow", "+callbacks.slow.seconds=0.05")  # time for something to happen
 LAUNCH = ("hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1")
@@ -234,6 +234,19 @@ def test_a_plain_job_that_gets_only_sigterm_before_a_preemption_goes_on_exactly(
     cluster.wait(job, "COMPLETED")
     assert cluster.restarts(job) == 1
     assert losses(run) == whole["one"]
+
+
+def test_two_equal_jobs_that_are_preempted_at_the_same_moment_go_on_exactly(cluster, whole, tmp_path):
+    jobs = [submit(cluster, tmp_path, *SLOW) for _ in range(2)]
+    for _, run in jobs:
+        wait_for_training(run)
+    cluster.preempt(tmp_path)
+    for job, run in jobs:
+        cluster.wait(job, "COMPLETED")
+        assert cluster.restarts(job) == 1
+        assert starts(run) == 2
+        assert losses(run) == whole["one"]
+    assert "Traceback" not in log_of(tmp_path)
 
 
 def test_a_cancelled_job_saves_and_does_not_come_back(cluster, tmp_path):
