@@ -1,4 +1,4 @@
-"""A command that sends itself a signal, and all processes of its group, at one moment: at the n-th call of a function.
+"""A command that sends itself signals, and all processes of its group, at one moment: at the n-th call of a function.
 
 SIGNAL_AT="SIGTERM igpt.training.keep_last:KeepLast.on_train_start 1" python signal_at.py [arguments of igpt-train]
 """
@@ -10,8 +10,8 @@ from importlib import import_module
 from operator import attrgetter
 
 
-def send_at(number, function, n):
-    """From its n-th call on, `function` ("module:Class.method") first sends the signal to the process group."""
+def send_at(numbers, function, n):
+    """At its n-th call, `function` ("module:Class.method") first sends the signals to the process group."""
     module, _, path = function.partition(":")
     *parents, name = path.split(".")
     holder = attrgetter(".".join(parents))(import_module(module)) if parents else import_module(module)
@@ -20,19 +20,20 @@ def send_at(number, function, n):
     def sending(*arguments, **options):
         calls.append(name)
         if len(calls) == n:
-            os.killpg(0, number)
-            time.sleep(0.2)  # for other processes to die of it, if they would
+            for number in numbers:
+                os.killpg(0, number)
+                time.sleep(0.2)  # for other processes to die of it, if they would
         return real(*arguments, **options)
 
     setattr(holder, name, sending)
 
 
 if __name__ == "__main__":
-    number, function, n = os.environ["SIGNAL_AT"].split()
+    names, function, n = os.environ["SIGNAL_AT"].split()
     from igpt.commands.train import main
     from igpt.training.preemption import stop_signals
 
     if "LOCAL_RANK" not in os.environ:  # the other process is in the group
         with stop_signals.listen():  # during the imports, too
-            send_at(signal.Signals[number], function, int(n))
+            send_at([signal.Signals[name] for name in names.split(",")], function, int(n))
     main()

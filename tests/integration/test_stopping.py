@@ -78,17 +78,23 @@ def undisturbed(tmp_path_factory, *overrides):
 
 def stop(number, moment, *recipe, cwd):
     """Start a training in a group of its own, of which all processes get a signal; whether it saved."""
+    said = send(signal.Signals(number).name, moment, *recipe, cwd=cwd)
+    saved = (cwd / "run" / "checkpoints" / "last.ckpt").exists()
+    assert saved == ("Stopped and saved at step" in said)
+    return saved
+
+
+def send(names, moment, *recipe, cwd):
+    """What a training says whose processes get signals."""
     function, n = MOMENTS[moment]
     result = subprocess.run(
         [sys.executable, Path(__file__).with_name("signal_at.py"), *recipe], cwd=cwd, start_new_session=True,
-        env={**os.environ, "SIGNAL_AT": f"{signal.Signals(number).name} {function} {n}"},
+        env={**os.environ, "SIGNAL_AT": f"{names} {function} {n}"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
     )  # fmt: skip
     assert result.returncode == 130, result.stdout
     assert "Traceback" not in result.stdout
-    saved = (cwd / "run" / "checkpoints" / "last.ckpt").exists()
-    assert saved == ("Stopped and saved at step" in result.stdout)
-    return saved
+    return result.stdout
 
 
 @pytest.mark.parametrize(("number", "workers", "moment"), CASES)
@@ -103,6 +109,13 @@ def test_a_signal_to_all_processes_stops_the_run_which_resumes_exactly(
     if saved or moment == "packing":  # else nothing has been done yet
         command("train", *recipe)
         assert metrics(tmp_path / "run") == whole
+
+
+def test_a_second_ctrl_c_ends_all_processes(command, whole, tmp_path):
+    said = send("SIGINT,SIGINT", "a save", *RECIPE, "data.num_workers=2", "hydra.run.dir=run", cwd=tmp_path)
+    assert said.endswith("SIGINT: stopping after this step; Ctrl-C stops at once.\n")
+    command("train", "run=run")
+    assert metrics(tmp_path / "run") == whole
 
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
