@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import threading
 import time
@@ -85,14 +86,14 @@ class Progress:
         """The share that is done and the time left, as far as they are known."""
         if not self.total:
             return f"{self.done:,.0f} so far"
-        left = self.time_left()
-        return f"{self.done / self.total:.0%}" + ("" if left is None else f", {time_text(left)} left")
+        return ", ".join((f"{self.done / self.total:.0%}", *self.time_left()))
 
-    def time_left(self) -> float | None:
-        """Seconds, at the mean speed so far."""
-        if not self.total or self.done <= self._first:
-            return None
-        return (time.monotonic() - self._begin) / (self.done - self._first) * max(0.0, self.total - self.done)
+    def time_left(self) -> tuple[str, ...]:
+        """The time that is left at the mean speed so far, as a text; nothing where nobody knows, or at the end."""
+        if not self.total or not self._first < self.done < self.total:
+            return ()
+        seconds = (time.monotonic() - self._begin) / (self.done - self._first) * (self.total - self.done)
+        return (f"{time_text(math.ceil(seconds))} left",)
 
     def _show(self) -> None:
         text = self.text() if self.text else ""

@@ -12,7 +12,6 @@ from pytorch_lightning.callbacks import ProgressBar
 from torch import Tensor
 
 from igpt.progress import Progress
-from igpt.units import time_text
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +74,7 @@ class TrainingProgress(ProgressBar):
         if self._validating is None or self._training is None:
             return
         self._validating.close()
-        left = self._training.time_left()
-        parts = (*self._values(trainer), *(() if left is None else (f"{time_text(left)} left",)))
+        parts = (*self._values(trainer), *self._training.time_left())
         log.info("step %d/%d: %s", trainer.global_step, trainer.max_steps, ", ".join(parts))
 
     def _values(self, trainer: pl.Trainer) -> list[str]:
