@@ -43,8 +43,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step of a checkpoint file, of which no tensor is read."""
-    return int(torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["global_step"])
+    """The step of a checkpoint file, of which no tensor is read, if torch can map it: its name must be UTF-8."""
+    mmap = str(checkpoint) == str(checkpoint).encode(errors="ignore").decode()
+    return int(torch.load(checkpoint, map_location="cpu", mmap=mmap, weights_only=True)["global_step"])
 
 
 def load(run: str | Path, device: str | torch.device | None = None, checkpoint: str = "best") -> Pretrained:
