@@ -1,25 +1,41 @@
 """igpt: generative pre-training from pixels.
 
-import igpt
-model = igpt.load("outputs/...")
-model.sample(16)
+    import igpt
+
+    model = igpt.load("outputs/NAME/TIME")             # a run directory or a checkpoint file
+    model.sample(16)                                   # uint8 (16, R, R, 3)
+    images = igpt.read_images("holiday/", model.resolution)
+    model.complete(images, n=4)                        # (N, 4, R, R, 3), from the upper halves
+    model.features(images, layer=3)                    # (N, width)
+    model.log_likelihood(images)                       # (N,), nats
+    model.classify(images)                             # names of classes, by a fine-tuned model
+
+Input that cannot be used raises `igpt.IgptError` with one sentence. The README describes the commands (`igpt-train` and
+others).
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from igpt.data.image_input import read_images
+    from igpt.errors import IgptError
     from igpt.pretrained import Pretrained, load
 
 __version__ = "0.1.0"
-__all__ = ["Pretrained", "load"]
+__all__ = ["IgptError", "Pretrained", "load", "read_images"]
+
+_MODULES = {"IgptError": "errors", "Pretrained": "pretrained", "load": "pretrained", "read_images": "data.image_input"}
 
 
 def __getattr__(name: str) -> Any:
     """Import torch only when something needs it, so that `--help` and shell completion stay quick."""
-    if name in __all__:
-        from igpt import pretrained
-
-        return getattr(pretrained, name)
+    if name in _MODULES:
+        return getattr(import_module(f"igpt.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'igpt' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from igpt.batch import TokenBatch
-from igpt.errors import IgptError
+from igpt.data.image_input import as_images
+from igpt.errors import IgptError, some_of
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Masked, Task, predict_classes, task_from_state
@@ -24,6 +25,7 @@ from igpt.sampling import bytes_a_picture, generate
 from igpt.tokenizers import Ordered, Palette, Tokenizer, from_state, palette_of
 
 Images = NDArray[np.uint8]  # (N, H, W, 3)
+AnyImages = Any  # what :func:`~igpt.data.image_input.as_images` takes
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -50,19 +52,33 @@ def step_of(checkpoint: Path) -> int:
 
 def load(run: str | Path, device: str | torch.device | None = None, checkpoint: str = "best") -> Pretrained:
     """Load a run directory (its `best` or `last` checkpoint) or a checkpoint file; on a GPU if there is one."""
-    content = read_checkpoint(find_checkpoint(run, checkpoint))
+    device = usable_device(device)
+    path = find_checkpoint(run, checkpoint)
+    content = read_checkpoint(path)
     settings = content["hyper_parameters"]
     model = Transformer(TransformerConfig(**settings["model"]))
     model.load_state_dict(weights_below("model.", content["state_dict"]))
     tokenizer = from_state(content["ImageDataModule"]["tokenizer"])
     check_palette(find_run(run), tokenizer)
     pretrained = Pretrained(model, tokenizer, task_from_state(settings["task"]))
+    pretrained.loaded_from = path
     if head := weights_below("class_head.", content["state_dict"]):
         pretrained.class_head = nn.Linear(model.config.n_embd, len(head["bias"]))
         pretrained.class_head.load_state_dict(head)
         pretrained.classes = tuple(settings["classes"])
         pretrained.votes = settings["objective"]["votes"]
-    return pretrained.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return pretrained.to(device)
+
+
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """The device of this name, if this machine has it; None is a GPU if there is one."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # how torch says that a device is not there
+        reason = str(error).splitlines()[0].rstrip(".")[:120]
+        raise IgptError(f"device is '{device}', which cannot be used here ({reason}); choose cpu.") from None
 
 
 def weights_below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -97,7 +113,8 @@ def in_parts_that_fit(work: Callable[[TokenBatch], Tensor], batch: TokenBatch) -
 class Pretrained:
     """A model with the tokenizer and the task it was trained with, and its classifier if it was fine-tuned.
 
-    Images are uint8 arrays (N, H, W, 3).
+    Images come out as uint8 arrays (N, H, W, 3). What goes in may be such an array or tensor, one image, or a list of
+    images, PIL images of any size among them: see :func:`~igpt.data.image_input.as_images`.
     """
 
     drawing_limit = 2 * 2**30  # bytes of keys, values and noise, where a GPU does not say what it has free
@@ -110,8 +127,20 @@ class Pretrained:
         self.class_head: nn.Linear | None = None
         self.classes: tuple[str, ...] = ()
         self.votes = 1
+        self.loaded_from: Path | None = None
+
+    def __repr__(self) -> str:
+        """What it is: objective, size, tokenizer, resolution, classes, device, file."""
+        shape, side = self.model.config, self.resolution
+        objective = "autoregressive" if self.task.causal else "masked"
+        classes = f", {len(self.classes)} classes ({some_of(self.classes)})" if self.classes else ""
+        return (
+            f"<igpt.Pretrained: {objective}, {shape.n_layer} layers x {shape.n_embd}, {side}x{side} pixels, "
+            f"{self.tokenizer!r}{classes}, on {self.device}, from {self.loaded_from or 'no file'}>"
+        )
 
     def to(self, device: str | torch.device) -> Pretrained:
+        device = usable_device(device)
         self.model.to(device)
         if self.class_head is not None:
             self.class_head.to(device)
@@ -136,13 +165,13 @@ class Pretrained:
         """
         return self._draw(torch.empty(1, 0, dtype=torch.long), n, seed, **how)
 
-    def complete(self, images: Images, n: int = 1, given: float = 0.5, seed: int = 0, **how: Any) -> Images:
+    def complete(self, images: AnyImages, n: int = 1, given: float = 0.5, seed: int = 0, **how: Any) -> Images:
         """N completions (N, n, H, W, 3) of each image, of which the share `given` that comes first in the model's order
         is shown: in raster order the upper part, in whole rows.
         """
         prompt = self.tokenize(images)[:, : self._n_given(given)]
         drawn = self._draw(prompt, n, seed, **how)
-        return drawn.reshape(len(images), n, *drawn.shape[1:])
+        return drawn.reshape(len(prompt), n, *drawn.shape[1:])
 
     def given_mask(self, given: float) -> NDArray[np.bool_]:
         """Which pixels (H, W) of a picture are shown to the model when the share `given` of it is."""
@@ -159,7 +188,7 @@ class Pretrained:
         return pixels * self.tokenizer.tokens_per_pixel
 
     @torch.inference_mode()
-    def fill(self, images: Images) -> tuple[NDArray[np.bool_], Images]:
+    def fill(self, images: AnyImages) -> tuple[NDArray[np.bool_], Images]:
         """Where a masked model's fixed masks are, (N, H, W), and the images with the likeliest tokens put there.
 
         A pixel counts as masked if one of its tokens is.
@@ -183,18 +212,21 @@ class Pretrained:
         return in_parts_that_fit(lambda part: self.task.run(self.model, part, draw=0).nats, self._here(batch))
 
     @torch.inference_mode()
-    def log_likelihood(self, images: Images) -> NDArray[np.float64]:
+    def log_likelihood(self, images: AnyImages) -> NDArray[np.float64]:
         """Log p of each image's tokens (N,), in nats, summed over the positions."""
         if not self.task.causal:
             raise IgptError("A masked model gives no likelihood of an image; train with objective=ar for that.")
         nats = torch.cat([self.nats(batch).double() for batch in self._batches(images)])
         return (-nats * self.model.config.n_positions).cpu().numpy()
 
-    def features(self, images: Images, layer: int | None = None, masks: int = 0) -> NDArray[np.float32]:
+    def features(self, images: AnyImages, layer: int | None = None, masks: int = 0) -> NDArray[np.float32]:
         """Mean-pooled features (N, C) of one layer, or of all layers and the final norm (N, L + 1, C).
 
         A masked model sees the whole image, or, with `masks` > 0, is averaged over that many fixed masks.
         """
+        there = self.model.config.n_layer + 1  # with the final norm
+        if layer is not None and not -there <= layer < there:
+            raise IgptError(f"layer is {layer}; this model has layers 0 to {there - 1}, the last of which is the norm.")
         pooled = torch.cat([self.batch_features(batch, masks) for batch in self._batches(images)])
         return (pooled if layer is None else pooled[:, layer]).float().cpu().numpy()
 
@@ -220,21 +252,15 @@ class Pretrained:
             lambda part: predict_classes(self.model, head, self.task, part, self.votes), self._here(batch)
         )
 
-    def classify(self, images: Images) -> list[str]:
+    def classify(self, images: AnyImages) -> list[str]:
         """Name of the class of each image, by a fine-tuned model."""
         return [self.classes[i] for batch in self._batches(images) for i in self.predict(batch).tolist()]
 
-    def tokenize(self, images: Images) -> Tensor:
-        """Tokens (N, T) of images, which must have the model's resolution."""
-        side = self.resolution
-        if images.ndim != 4 or images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
-            raise IgptError(
-                f"The model takes uint8 images of shape (N, {side}, {side}, 3); these are {images.dtype} of shape "
-                f"{images.shape}."
-            )
-        return self.tokenizer.encode(torch.from_numpy(np.array(images)))
+    def tokenize(self, images: AnyImages) -> Tensor:
+        """Tokens (N, T) of images."""
+        return self.tokenizer.encode(torch.from_numpy(np.array(as_images(images, self.resolution))))
 
-    def _batches(self, images: Images) -> Iterator[TokenBatch]:
+    def _batches(self, images: AnyImages) -> Iterator[TokenBatch]:
         tokens = self.tokenize(images)
         for indices in track(torch.arange(len(tokens)).split(self.batch_size), "Running the model"):
             nothing = torch.zeros_like(indices)

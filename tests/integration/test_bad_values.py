@@ -56,6 +56,7 @@ CASES = [
     ("train", "trainer=ddp trainer.strategy=dpp", "trainer.strategy is dpp; it must be auto or ddp"),
     ("train", "objective=mlm objective.ratio=0", "objective.ratio is 0"),
     ("train", "objective=mlm objective.max_ratio=0.1", "objective.max_ratio is 0.1; it must not be below"),
+    ("train", "trainer=fsdp optim=muon", "optim.name is muon; it needs whole matrices"),
     ("train", "objective=classify", "objective.task is null; without init_from it must say"),
     ("train", "objective=classify objective.task=gpt", "objective.task is gpt; it must be ar, mlm or null"),
     ("train", "callbacks=early_stop callbacks.early_stop.patience=-1", "callbacks.early_stop.patience is -1"),

@@ -58,9 +58,7 @@ def run_app(task: Task, config_name: str) -> None:
         with one_sentence():
             return checked_task(config)
 
-    sys.argv[1:] = quote_paths(sys.argv[1:])
-    if "--config-path" not in sys.argv:  # a stored configuration has values where this one has groups
-        sys.argv[1:] = with_null_groups(sys.argv[1:])
+    sys.argv[1:] = with_null_groups(quote_paths(sys.argv[1:]))
     try:
         with lasting_console(), one_sentence(), in_our_words(config_name):
             os.environ[FULL_ERROR] = "1"  # so that Hydra lets errors of composition through to us

@@ -69,6 +69,7 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
 
     A new run keeps a record of its data; one that is resumed refuses data that have changed.
     """
+    from igpt.commands.classes import number_classes, require_images_of
     from igpt.data.record import check_record, record_of
     from igpt.tokenizers import Palette, palette_of, with_order
     from igpt.training.preemption import is_main_process
@@ -76,6 +77,8 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
     data: ImageDataModule = instantiate(
         config.data, tokenizer=config.tokenizer, order=config.order, seed=config.seed, _convert_="all"
     )
+    number_classes(config, data)
+    check_devices(config, data)
     if start is not None:
         data.use_tokenizer(start.tokenizer)
     elif run.trained and run.palette.exists() and "path" in config.tokenizer and config.tokenizer.path is None:
@@ -85,6 +88,7 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
         check_record(data.source, run.data)
     data.prepare_data()
     data.setup()
+    require_images_of(data, config.showcase_class, "showcase_class")
     if not begun:
         record_of(data.source).save(run.data)
     palette = palette_of(data.tokenizer)
@@ -136,8 +140,6 @@ def task_to_tune(name: str | None, start: Pretrained | None) -> Task:
 
     if start is not None:
         return start.task
-    if name not in ("ar", "mlm"):
-        raise IgptError("Without init_from, objective.task must say what to train beside the classes: ar or mlm.")
     return task_from_state({"name": name})
 
 
@@ -145,8 +147,6 @@ def number_of_classes(data: ImageDataModule) -> int:
     """How many classes there are to learn; IgptError unless every training and some validation image has one."""
     from igpt.evaluation.labels import check_labelled
 
-    if not data.source.classes:
-        raise IgptError(f"The data '{data.source.name}' has no labels to learn; choose data with classes.")
     train = data.splits["train"].labels
     if unlabelled := int((train < 0).sum()):
         raise IgptError(
@@ -193,7 +193,6 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
     from igpt.training.keep_last import KeepLast
     from igpt.training.nan_guard import StopOnNaN
     from igpt.training.progress import TrainingProgress
-    from igpt.training.sharded import ShardedStrategy
     from igpt.training.steps import CountSteps
     from igpt.training.throughput import Throughput
     from igpt.training.tracking import MetricsCSV
@@ -214,14 +213,29 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
         val_check_interval=steps,
         _convert_="all",
     )
-    if isinstance(trainer.strategy, ShardedStrategy) and config.optim.name == "muon":
-        raise IgptError("Muon needs whole matrices, of which trainer=fsdp keeps parts; choose optim=adam.")
     if trainer.strategy.root_device.type == "cuda":
         torch.set_float32_matmul_precision(config.matmul_precision)
     accumulate = data.accumulation(trainer.world_size)
     trainer.accumulate_grad_batches = accumulate
     trainer.val_check_interval *= accumulate  # type: ignore[has-type]  # Lightning counts batches, we steps
     return trainer
+
+
+def check_devices(config: DictConfig, data: ImageDataModule) -> None:
+    """Refuse devices that this machine does not have, and batches that they cannot share: before data are packed."""
+    import pytorch_lightning as pl
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+    machine = {name: config.trainer[name] for name in names if name in config.trainer}
+    without = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    bare: dict[str, Any] = dict.fromkeys(without, False)
+    try:
+        trainer = pl.Trainer(**instantiate(machine, _convert_="all"), **bare)
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        said = ", ".join(f"trainer.{name}={value}" for name, value in machine.items() if name != "strategy")
+        raise IgptError(f"{said} cannot be used here: {' '.join(str(error).split())}") from None
+    data.accumulation(trainer.world_size)
 
 
 def made(parts: DictConfig | None) -> list[Any]:

@@ -75,6 +75,7 @@ def probe(config: DictConfig) -> None:
 
 def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
     """The data to probe on: the configuration's, or the run's own, which must be what the run was trained on."""
+    from igpt.commands.classes import require_classes, require_labels
     from igpt.commands.runs import data_of_run, open_data
     from igpt.pretrained import read_checkpoint
     from igpt.run import find_checkpoint
@@ -89,8 +90,10 @@ def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
                 f"The run's configuration names the data {data.source.key()}, but its checkpoint was trained on "
                 f"{trained_on}; restore the configuration, or choose the data to probe on with data=NAME."
             )
-    if not data.source.classes:
-        raise IgptError(f"The data '{data.source.name}' has no labels, which a probe needs; choose data with classes.")
+    require_classes(data, "a probe")
+    require_labels(data, config.labels_per_class)
+    if config.probe.neighbours > (images := len(data.splits["train"])):
+        raise IgptError(f"probe.neighbours is {config.probe.neighbours}, but there are {images} training images.")
     return data
 
 

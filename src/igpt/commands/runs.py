@@ -33,8 +33,6 @@ def load_model(config: DictConfig) -> Pretrained:
 
     from igpt.pretrained import load
 
-    if config.matmul_precision not in ("high", "highest"):
-        raise IgptError(f"matmul_precision is '{config.matmul_precision}'; choose high (TF32) or highest.")
     pretrained = load(config.run, config.device, config.checkpoint)
     directory = find_run(config.run)
     used = find_checkpoint(config.run, config.checkpoint)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from igpt.commands.app import plain, run_app
-from igpt.errors import IgptError
 
 if TYPE_CHECKING:
     import torch
@@ -36,11 +35,12 @@ def sample(config: DictConfig) -> None:
     how: dict[str, Any] = {"seed": config.seed, **plain(config.sampling)}
     how["cache_dtype"] = cache_dtype(config.sampling.cache_dtype)
     pictures, arrays = {}, {}
+    if config.completions > 0:
+        arrays["originals"] = images_to_complete(config, pretrained)  # first, since it may be refused
     if config.n > 0:
         arrays["samples"] = pretrained.sample(config.n, **how)
         pictures["samples"] = figures.grid(arrays["samples"])
     if config.completions > 0:
-        arrays["originals"] = images_to_complete(config, pretrained)
         arrays["completions"] = pretrained.complete(arrays["originals"], config.completions, config.given, **how)
         given = pretrained.given_mask(config.given)
         pictures["completions"] = figures.completion_figure(arrays["originals"], arrays["completions"], given)
@@ -58,24 +58,21 @@ def cache_dtype(name: str | None) -> torch.dtype | None:
     """The precision of keys and values by its name; None is that of the weights."""
     import torch
 
-    known = {None: None, "float32": torch.float32, "bfloat16": torch.bfloat16}
-    if name not in known:
-        raise IgptError(f"sampling.cache_dtype is '{name}'; choose bfloat16, float32 or null.")
-    return known[name]
+    return None if name is None else getattr(torch, name)
 
 
 def images_to_complete(config: DictConfig, pretrained: Pretrained) -> Images:
     """The image files the configuration names, or test images of the run's own data."""
-    import numpy as np
-
+    from igpt.commands.classes import class_number
     from igpt.commands.runs import data_of_run
-    from igpt.data.image_files import expand, read_image
+    from igpt.data.image_input import read_images
 
     if config.images is None:
-        split = data_of_run(config.run, pretrained).splits["test"]
-        return split.choose(config.n_images, config.image_class)
-    paths = [config.images] if isinstance(config.images, str) else list(config.images)
-    return np.stack([read_image(path, pretrained.resolution) for path in expand(paths)])
+        data = data_of_run(config.run, pretrained)
+        label = class_number(config.image_class, data.source.classes, "image_class")
+        return data.splits["test"].choose(config.n_images, label)
+    paths = config.images if isinstance(config.images, str) else list(config.images)
+    return read_images(paths, pretrained.resolution)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import (
     InterpolationKeyError,
     InterpolationResolutionError,
@@ -17,18 +18,14 @@ from omegaconf.errors import (
 
 from igpt.commands.suggestions import dotted_keys, resembling
 
-EMPTIED = {
-    "logger=null": ["logger=none"],
-    "callbacks=null": ["callbacks=none"],
-    "data/augment=null": ["data/augment=none"],
-    "experiment=null": [],
-    "debug=null": [],
-}
+CAN_BE_EMPTY = ("logger", "callbacks", "data/augment")
+LEFT_OUT = ("experiment=null", "debug=null")
 
 
 def with_null_groups(arguments: Sequence[str]) -> list[str]:
     """Arguments with null, which Hydra does not take for a group, as the choice that has nothing in it."""
-    return [word for argument in arguments for word in EMPTIED.get(argument, [argument])]
+    groups = "|".join(CAN_BE_EMPTY)
+    return [re.sub(f"^({groups})=null$", r"\1=none", argument) for argument in arguments if argument not in LEFT_OUT]
 
 
 def is_rewordable(error: Exception) -> bool:
@@ -105,7 +102,6 @@ def unknown_key(key: str, command: str, arguments: Sequence[str]) -> str:
 def known_names(command: str, arguments: Sequence[str]) -> set[str]:
     """All keys and groups of a command's configuration, with as many of the arguments as can be."""
     from hydra import compose, initialize_config_module
-    from omegaconf import OmegaConf
 
     with initialize_config_module("igpt.conf", version_base="1.3"):
         chosen = [argument for argument in arguments if re.fullmatch(r"[\w/]+=\w+", argument)]  # choices of groups

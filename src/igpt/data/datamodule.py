@@ -190,15 +190,11 @@ class ImageDataModule(pl.LightningDataModule):
 
     def accumulation(self, world_size: int) -> int:
         """Micro-batches an optimiser step: as few as `device_batch_size` allows, all of the same size."""
-        if self.device_batch_size is not None and self.device_batch_size < 1:
-            raise IgptError(
-                f"data.device_batch_size is {self.device_batch_size}; give 1 or more, or null for no limit."
-            )
         each, rest = divmod(self.batch_size, world_size)
         if rest:
             raise IgptError(
                 f"data.batch_size={self.batch_size} cannot be shared evenly by {world_size} processes; choose a "
-                f"multiple of {world_size}."
+                f"multiple of {world_size}, or other trainer.devices."
             )
         return next(n for n in range(1, each + 1) if each % n == 0 and each // n <= (self.device_batch_size or each))
 

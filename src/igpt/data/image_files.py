@@ -79,12 +79,19 @@ def decode(file: Path | IO[bytes] | None, resolution: int) -> NDArray[np.uint8]:
         try:
             with Image.open(file) as image:
                 image.draft(None, 2 * (DRAFT * resolution,))
-                ImageOps.exif_transpose(image, in_place=True)
-                return _square(_over_white(_eight_bit(image)), resolution)
+                return square(image, resolution)
         except UnidentifiedImageError:
             raise UnreadableImageError("its format is not known") from None
         except Exception as error:  # Pillow raises nearly anything on a damaged file
             raise UnreadableImageError(str(error) or type(error).__name__) from None
+
+
+def square(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
+    """(R, R, 3) of an open image, which is turned upright in place; see :func:`decode`. ValueError where the range of
+    its values is not known.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    return _square(_over_white(_eight_bit(image)), resolution)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

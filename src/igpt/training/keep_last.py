@@ -24,15 +24,16 @@ class Stop(IntEnum):
 
 
 class KeepLast(Checkpoint):
-    """Saves to `path` every `every_n_steps` steps and at the end. When somebody asks to stop (Ctrl-C, SIGTERM, SLURM's
-    SIGUSR2), saves after the running step and raises :class:`Interrupted`; several processes do so after the step that
-    follows, since they have to hear of each other first. If a data worker died, it does the same, and that is an error.
+    """Saves to `path` every `every_n_steps` steps (None: never) and at the end. When somebody asks to stop (Ctrl-C,
+    SIGTERM, SLURM's SIGUSR2), saves after the running step and raises :class:`Interrupted`; several processes do so
+    after the step that follows, since they have to hear of each other first. If a data worker died, it does the same,
+    and that is an error.
 
     A step is saved when the next one begins: by then, its validation is done and its rows are written, so that a run
     resumed from there has nothing to catch up on. The checkpoint before the newest stays beside it as previous.ckpt.
     """
 
-    def __init__(self, path: Path, every_n_steps: int) -> None:
+    def __init__(self, path: Path, every_n_steps: int | None) -> None:
         self.path = path
         self.every_n_steps = every_n_steps
         self._saved_step = 0
@@ -60,7 +61,7 @@ class KeepLast(Checkpoint):
             return  # no step has just ended
         # A signal reaches the processes at different moments, so they agree on it after every step.
         reason = Stop(self._agreement.ask(_own_reason(trainer)))
-        if reason or trainer.global_step % self.every_n_steps == 0:
+        if reason or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             self._save(trainer)
         if reason == Stop.WORKER_LOST and trainer.is_global_zero:
             raise IgptError(

@@ -18,8 +18,8 @@ from igpt.training.tracking import log_picture
 
 
 class DrawPictures(pl.Callback):
-    """Every `every_n_steps` steps, after a validation, draw: samples and completions of validation images, or, if the
-    model is masked, validation images filled in.
+    """Every `every_n_steps` steps (None: never), after a validation, draw: samples and completions of validation
+    images, or, if the model is masked, validation images filled in.
 
     The completed images are of the class `label`, or of any if that is None. Always the same seed, so that two
     pictures differ only by what was learned in between.
@@ -28,7 +28,7 @@ class DrawPictures(pl.Callback):
     def __init__(
         self,
         directory: str,
-        every_n_steps: int,
+        every_n_steps: int | None,
         n_samples: int = 16,
         n_images: int = 6,
         n_completions: int = 4,

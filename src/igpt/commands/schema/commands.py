@@ -19,6 +19,7 @@ from igpt.commands.schema.training import (
     Optim,
     PruneHopeless,
     Sampling,
+    ShardedStrategy,
     Trainer,
 )  # fmt: skip
 from igpt.commands.schema.values import (
@@ -129,6 +130,13 @@ class Train(Node):
         for key, monitor in {"monitor": self.monitor, **monitors}.items():
             if monitor is not None and monitor not in known:
                 raise problem(f"a validation of this run measures {', '.join(known)}", key)
+        return self
+
+    @model_validator(mode="after")
+    def _muon_has_whole_matrices(self) -> Train:
+        sharded = isinstance(getattr(self.trainer, "strategy", None), ShardedStrategy)
+        if sharded and getattr(self.optim, "name", None) == "muon":
+            raise problem("it needs whole matrices, of which trainer=fsdp keeps parts; choose optim=adam", "optim.name")
         return self
 
     def _measured(self) -> list[str] | None:

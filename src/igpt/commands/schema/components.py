@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from igpt.commands.schema.values import problem
@@ -107,6 +107,17 @@ class OneOf:
         if not value.get("_partial_"):
             check_arguments(made_by, value, self.given)
         return value
+
+
+def named(group: str) -> BeforeValidator:
+    """A group of any number of parts, each by a name."""
+
+    def check(value: Any) -> Any:
+        if value is None or isinstance(value, dict):
+            return value
+        raise problem(f"it must be null, or parts by their names as in conf/{group}")
+
+    return BeforeValidator(check)
 
 
 def check_arguments(made_by: Callable[..., Any], values: Mapping[str, Any], given: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from igpt.commands.schema.components import UNSET, Component, Node, OneOf, OpenComponent
+from igpt.commands.schema.components import UNSET, Component, Node, OneOf, OpenComponent, named
 from igpt.commands.schema.values import (
     BelowOne,
     ClassChoice,
@@ -112,10 +112,7 @@ class ShardedStrategy(OpenComponent):
     takes = ("pytorch_lightning.strategies.ModelParallelStrategy",)
 
 
-PRECISIONS = (
-    "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", "transformer-engine",
-    "transformer-engine-float16", 16, 32, 64,
-)  # fmt: skip
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", 16, 32, 64)
 BY_STEPS = "training counts steps, so set trainer.max_steps"
 BY_IGPT = "igpt sets it itself"
 
@@ -211,7 +208,9 @@ class PruneHopeless(Component):
 
 
 CALLBACKS = (KeepBest, EarlyStop, DrawPictures, OnlineProbe, PruneHopeless)
-Callbacks = dict[str, Annotated[Any, OneOf("callbacks", CALLBACKS, optional=True)]] | None
+Callbacks = Annotated[
+    dict[str, Annotated[Any, OneOf("callbacks", CALLBACKS, optional=True)]] | None, named("callbacks")
+]
 
 
 class WandbTracker(OpenComponent):
@@ -232,4 +231,5 @@ class TensorBoardLogger(OpenComponent):
     version: Annotated[str | int | None, says("text or a number")]
 
 
-Loggers = dict[str, Annotated[Any, OneOf("logger", (WandbTracker, TensorBoardLogger), optional=True)]] | None
+LOGGERS = (WandbTracker, TensorBoardLogger)
+Loggers = Annotated[dict[str, Annotated[Any, OneOf("logger", LOGGERS, optional=True)]] | None, named("logger")]

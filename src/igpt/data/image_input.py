@@ -1,0 +1,75 @@
+"""Images that a person hands over in Python, in whatever form, as one uint8 array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from igpt.data.image_files import expand, read_image, square
+from igpt.errors import IgptError
+
+
+def read_images(paths: str | PathLike[str] | Sequence[str | PathLike[str]], resolution: int) -> NDArray[np.uint8]:
+    """Image files, or folders of them, as training reads them: uint8 (N, R, R, 3), the centre square of each image,
+    averaged down to `resolution` pixels a side.
+    """
+    if resolution < 1:
+        raise IgptError(f"The resolution is {resolution}; give 1 or more pixels a side.")
+    several = [paths] if isinstance(paths, (str, PathLike)) else paths
+    files = expand([str(path) for path in several])
+    return np.stack([read_image(file, resolution) for file in files]) if files else empty(resolution)
+
+
+def as_images(images: Any, resolution: int) -> NDArray[np.uint8]:
+    """uint8 (N, R, R, 3): an array or tensor of that shape; one image; or a list of images, each an array (R, R, 3), a
+    tensor, or a PIL image of any size, which is made square as training does it.
+
+    Raises :class:`IgptError` for anything else, an empty batch and other numbers than bytes among it.
+    """
+    if isinstance(images, (list, tuple)):
+        found = np.stack([one_image(image, resolution) for image in images]) if images else empty(resolution)
+    elif isinstance(images, Image.Image) or (is_array(images) and images.ndim == 3):
+        found = one_image(images, resolution)[None]
+    else:
+        found = checked(images, (4,), resolution)
+    if len(found) == 0:
+        raise IgptError("No image is given; give at least one.")
+    return found
+
+
+def one_image(image: Any, resolution: int) -> NDArray[np.uint8]:
+    """(R, R, 3)."""
+    if not isinstance(image, Image.Image):
+        return checked(image, (3,), resolution)
+    copy = ImageOps.exif_transpose(image)
+    copy.format = image.format  # which says how to read 32 bits, and is lost in copies
+    try:
+        return square(copy, resolution)
+    except ValueError as error:
+        raise IgptError(f"An image of mode {image.mode} cannot be used: {error}.") from None
+
+
+def checked(images: Any, dimensions: tuple[int, ...], resolution: int) -> NDArray[np.uint8]:
+    """An array or tensor as a uint8 array, if it has the right shape."""
+    wanted = f"uint8 images of shape (N, {resolution}, {resolution}, 3)"
+    if not is_array(images):
+        hint = "; igpt.read_images reads files" if isinstance(images, (str, PathLike)) else ""
+        raise IgptError(f"The model takes {wanted}, PIL images, or lists of images, not {type(images).__name__}{hint}.")
+    array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else images
+    if array.ndim not in dimensions or array.shape[-3:] != (resolution, resolution, 3) or array.dtype != np.uint8:
+        raise IgptError(f"The model takes {wanted}; these are {array.dtype} of shape {array.shape}.")
+    return array
+
+
+def is_array(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, torch.Tensor))
+
+
+def empty(resolution: int) -> NDArray[np.uint8]:
+    return np.empty((0, resolution, resolution, 3), np.uint8)
