@@ -85,3 +85,32 @@ def test_the_death_of_a_child_is_told_once_and_its_end_by_us_never():
     os.kill(children[1].pid, signal.SIGKILL)
     assert lost_child(60) == "was killed by SIGKILL"
     assert lost_child(0) is None
+
+
+STARTER = """
+import os, subprocess, sys, time
+from igpt.training.preemption import STARTED_BY
+command = "from igpt.training.preemption import end_with_starter; end_with_starter(); print(1, flush=True); input()"
+environment = {**os.environ, STARTED_BY: str(os.getpid())}
+read, write = os.pipe()  # whose end would end the command otherwise
+process = subprocess.Popen(
+    [sys.executable, "-c", command], env=environment, stdin=read, stdout=subprocess.PIPE, text=True, pass_fds=[write]
+)
+process.stdout.readline()
+print(process.pid, flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("rank", [None, "1"])
+def test_a_command_that_we_started_ends_when_its_starter_is_killed(monkeypatch, rank):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    starter = subprocess.Popen([sys.executable, "-c", STARTER], stdout=subprocess.PIPE, text=True)
+    command = int(starter.stdout.readline())
+    assert not ended(command)
+    starter.kill()
+    starter.wait()
+    wait_until(lambda: ended(command))

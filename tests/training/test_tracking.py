@@ -154,3 +154,32 @@ def test_the_id_of_a_run_stays(tmp_path):
         first = run.tracking_id(chosen)
         assert first == (chosen or first)
         assert run.tracking_id() == run.tracking_id("another") == first
+
+
+SERVICE_IS_KILLED = """
+import os, signal, subprocess, time
+from igpt.commands.runs import finish_tracking
+from igpt.training.tracking import WandbTracker
+
+tracker = WandbTracker(".", offline=True)
+tracker.experiment
+for service in subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True).stdout.split():
+    os.kill(int(service), signal.SIGTERM)
+for step in range(1000):
+    tracker.log_metrics({"x": 1.0}, step)
+    if tracker.service_is_gone:
+        break
+    time.sleep(0.05)
+assert 0 < step < 999
+tracker.log_summary({"x": 1.0})
+tracker.finalize("failed")
+finish_tracking(exit_code=1, preempted=True)
+"""
+
+
+def test_the_end_of_w_and_b_s_service_ends_nothing_else(tmp_path):
+    command = [sys.executable, "-c", SERVICE_IS_KILLED]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("W&B's service has ended") == 1

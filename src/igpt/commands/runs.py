@@ -6,7 +6,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
@@ -100,3 +100,7 @@ def finish_tracking(exit_code: int = 0, preempted: bool = False) -> None:
             "W&B did not take everything in time; `wandb sync --include-online %s` uploads all of it, what arrived "
             "already a second time.", folder,
         )  # fmt: skip
+    except ConnectionError:  # its service has ended before
+        with suppress(ConnectionError):
+            wandb.teardown()
+        log.warning("W&B: `wandb sync --include-online %s` uploads what it has of this run.", folder)

@@ -11,8 +11,9 @@ import ssl
 import sys
 import urllib.request
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,32 @@ class MetricsCSV(Logger):
         self.save()
 
 
+def while_served(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of :class:`WandbTracker` that does nothing once W&B's service has ended, perhaps by the SIGTERM that
+    SLURM sends to all processes: the main process still has to save.
+    """
+
+    @wraps(method)
+    def tell(self: WandbTracker, *arguments: Any, **options: Any) -> None:
+        if self.service_is_gone:
+            return
+        try:
+            method(self, *arguments, **options)
+        except ConnectionError:
+            self.service_is_gone = True
+            log.warning("W&B's service has ended; this run tells it no more. metrics.csv has all numbers.")
+
+    return tell
+
+
 class WandbTracker(WandbLogger):
     """W&B, with one run however often training is interrupted, and offline by itself where it cannot be online."""
+
+    service_is_gone = False
+    log_metrics = while_served(WandbLogger.log_metrics)
+    log_hyperparams = while_served(WandbLogger.log_hyperparams)
+    log_image = while_served(WandbLogger.log_image)
+    finalize = while_served(WandbLogger.finalize)
 
     def __init__(self, run_dir: str, offline: bool | None = None, **init: Any) -> None:
         """`offline=None` finds out: without a key or a reachable server, the run is kept in `run_dir` for later."""
@@ -114,6 +139,11 @@ class WandbTracker(WandbLogger):
                 self._say_offline(" ".join(str(error).split()), str(self.save_dir))
                 self._offline = True
                 return begin(self)
+
+    @while_served
+    def log_summary(self, values: Mapping[str, Any]) -> None:
+        """What W&B shows of the run in a table."""
+        self.experiment.summary.update(values)
 
     @staticmethod
     def _say_offline(reason: str, run_dir: str) -> None:
@@ -203,8 +233,8 @@ def log_probe(logger: Logger, rows: list[dict[str, Any]], figure: Path) -> None:
 def log_summary(trainer: pl.Trainer, values: dict[str, Any]) -> None:
     """Show what a run came to beside it, in W&B's tables of runs."""
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.summary.update(values)
+        if isinstance(logger, WandbTracker):
+            logger.log_summary(values)
 
 
 def log_picture(trainer: pl.Trainer, name: str, path: Path) -> None:
