@@ -39,9 +39,9 @@ def test_no_hint_where_the_choice_costs_nothing():
     assert hints(dataclasses.replace(FAST, compiled=False, steps=1000)) == []
 
 
-def said(threads, steps):
+def said(threads, steps, **how):
     """What is said of steps of so many seconds and CPU seconds."""
-    times = StepTimes(threads)
+    times = StepTimes(threads, **how)
     return [hint for step in steps if (hint := times.add(*step))]
 
 
@@ -54,7 +54,9 @@ def test_steps_of_very_different_lengths_are_noticed_once():
 
 def test_threads_without_a_core_are_noticed_once():
     (hint,) = said(2, [(3.0, 1.2)] * 5 * WINDOW)  # 0.4 of two cores
-    assert hint.startswith("The 2 threads of a step get 0.4 CPU cores' time")
+    assert hint.startswith("Steps get 0.4 of the 2 CPU cores that their threads ask for")
+    (hint,) = said(2, [(3.0, 1.2)] * 5 * WINDOW, busy_waiting=False)
+    assert "OMP_WAIT_POLICY" not in hint  # it is passive already
 
 
 def test_of_steady_steps_nothing_is_said():

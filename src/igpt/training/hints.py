@@ -58,10 +58,12 @@ def hints(speed: Speed) -> list[str]:
 class StepTimes:
     """Notices, once, that the steps of a training on a CPU have to share its cores with something else.
 
-    The `threads` of a step wait for each other after every operation, so that one without a core holds up all of them.
+    The `threads` of a step wait for each other after every operation, so that one without a core holds up all of them,
+    most of all if they are busy waiting, as they are unless OMP_WAIT_POLICY is passive.
     """
 
     threads: int
+    busy_waiting: bool = True
     _steps: list[tuple[float, float]] = field(default_factory=list)
     _told: bool = False
 
@@ -82,9 +84,9 @@ class StepTimes:
         cores = sum(cpu_seconds) / sum(seconds)
         if slow <= UNEVEN * typical and cores >= STARVED * self.threads:
             return None
+        advice = " OMP_WAIT_POLICY=passive or OMP_NUM_THREADS=1 before the command may make it several times faster."
         return (
-            f"The {self.threads} threads of a step get {number_text(cores, 2)} CPU cores' time, and one step in ten "
-            f"takes longer than {time_text(slow)}, a typical one {time_text(typical)}: other programs use the same "
-            "cores, or there is a limit on them. OMP_WAIT_POLICY=passive or OMP_NUM_THREADS=1 before the command may "
-            "make it several times faster; see docs/performance.md."
+            f"Steps get {number_text(cores, 2)} of the {self.threads} CPU cores that their threads ask for, and one in "
+            f"ten takes longer than {time_text(slow)}, a typical one {time_text(typical)}: other programs use the same "
+            f"cores, or there is a limit on them.{advice if self.busy_waiting else ''} See docs/performance.md."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import time
@@ -60,7 +61,9 @@ class Throughput(pl.Callback):
             steps=trainer.max_steps,
             compiled=bool(pl_module.hparams.get("compile")),
         )
-        self._step_times = StepTimes(torch.get_num_threads()) if device.type == "cpu" else None
+        threads, policy = torch.get_num_threads(), os.environ.get("OMP_WAIT_POLICY", "")
+        busy_waiting = threads > 1 and policy.lower() != "passive"
+        self._step_times = StepTimes(threads, busy_waiting) if device.type == "cpu" else None
         for hint in hints(speed) if trainer.is_global_zero else ():
             log.info(hint)
 
