@@ -118,7 +118,7 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
             if trainer.is_global_zero:
                 report(config, run, data, trainer)
         except Interrupted:
-            if run.last.exists():
+            if run.last.exists() and trainer.is_global_zero:
                 log.info("Stopped and saved at step %d; go on with: %s", trainer.global_step, resume_command(run))
             raise
 

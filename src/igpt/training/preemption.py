@@ -85,10 +85,12 @@ class StopSignals:
             os._exit(130)  # an exception might be caught, or wait for whatever has to be closed
         if again:
             return  # SLURM says it more than once
+        name = signal.Signals(number).name
         if self._deferred:
-            log.info("%s: stopping after this step; Ctrl-C stops at once.", signal.Signals(number).name)
-        elif is_main_process():
-            raise Interrupted  # the others would be missed where processes wait for each other
+            log.info("%s: stopping after this step; Ctrl-C stops at once.", name)
+        elif is_main_process():  # the others would be missed where processes wait for each other
+            log.info("%s: stopping; what is done is kept.", name)
+            raise Interrupted
 
     def leave(self) -> NoReturn:
         """End this process after :class:`Interrupted`: back into the queue if SLURM asked, else as Ctrl-C does.
