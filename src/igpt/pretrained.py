@@ -50,6 +50,11 @@ def step_of(checkpoint: Path) -> int:
     return int(torch.load(checkpoint, map_location="cpu", mmap=mmap, weights_only=True)["global_step"])
 
 
+def first_step(run: RunDirectory) -> int:
+    """The step from which a run trains on; 0 for a new one."""
+    return step_of(run.last) if run.last.exists() else 0
+
+
 def load(run: str | Path, device: str | torch.device | None = None, checkpoint: str = "best") -> Pretrained:
     """Load a run directory (its `best` or `last` checkpoint) or a checkpoint file; on a GPU if there is one."""
     device = usable_device(device)

@@ -1,4 +1,4 @@
-"""Callbacks for tests: one writes down what a training step sees, one sends a signal."""
+"""Callbacks for tests: one writes down what a training step sees, one sends a signal, one fails."""
 
 import json
 import signal
@@ -35,3 +35,14 @@ class SendSignal(pl.Callback):
     def on_validation_batch_start(self, trainer, *_):
         if self.in_validation and trainer.global_step == self.step:
             signal.raise_signal(self.number)
+
+
+class FailAt(pl.Callback):
+    """Fails after the batch of a step, before its row is written."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise MemoryError

@@ -62,6 +62,19 @@ def test_an_extended_run_has_the_rows_of_its_parts_and_the_rates_of_its_configur
     assert tensorboard_steps(run, "val/nats_per_token") == [1, 3, 5]
 
 
+def test_steps_after_the_last_checkpoint_of_a_run_that_failed_have_one_row(command, tmp_path):
+    run = tmp_path / "run"
+    fail = ("+callbacks.fail._target_=recorder.FailAt", "+callbacks.fail.step=6", "save_every=2")
+    steps = ("trainer.max_steps=8", "callbacks=none", "logger=tensorboard")
+    with pytest.raises(SystemExit):
+        command("train", *RECIPE, *steps, *fail, "hydra.run.dir=run")
+    assert checkpoint(run)["global_step"] == 4
+    assert list(rows(run)) == list(range(5))  # the last one is of a step that has to be repeated
+    command("train", "run=run", "~callbacks.fail")
+    assert list(rows(run)) == list(range(8))
+    assert tensorboard_steps(run, "train/nats_per_token") == list(range(8))
+
+
 def tensorboard_steps(run, name):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

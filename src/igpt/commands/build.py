@@ -189,6 +189,7 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
     import torch
     from pytorch_lightning.callbacks import Timer
 
+    from igpt.pretrained import first_step
     from igpt.training.checkpoint_io import AtomicCheckpointIO
     from igpt.training.keep_last import KeepLast
     from igpt.training.nan_guard import StopOnNaN
@@ -269,10 +270,3 @@ def slurm_plugins() -> list[Any]:
     if not SLURMEnvironment.detect() or TorchElasticEnvironment.detect():
         return []
     return [SLURMEnvironment(auto_requeue=False)]
-
-
-def first_step(run: RunDirectory) -> int:
-    """The step that a run goes on from; 0 for a new one."""
-    from igpt.pretrained import step_of
-
-    return step_of(run.last) if run.last.exists() else 0

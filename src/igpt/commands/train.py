@@ -82,11 +82,12 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     import pytorch_lightning as pl
     from hydra.core.hydra_config import HydraConfig
 
-    from igpt.commands.build import build_data, build_objective, build_trainer, first_step, starting_point
+    from igpt.commands.build import build_data, build_objective, build_trainer, starting_point
     from igpt.commands.log_file import open_log_files
     from igpt.commands.resume import stored_arguments
     from igpt.commands.runs import tracked
     from igpt.commands.stored import store_changes
+    from igpt.pretrained import first_step
 
     log = logging.getLogger(__name__)
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))

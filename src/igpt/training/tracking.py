@@ -26,6 +26,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from igpt.files import atomic_path, expand_user, printable
+from igpt.pretrained import first_step
 from igpt.run import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -182,6 +183,14 @@ def _impatient(settings: Any) -> dict[str, Any]:
     """
     limits = {"finish_timeout": 60.0, "finish_timeout_raises": True}
     return {name: limit for name, limit in limits.items() if name in settings.model_fields}  # older ones lack some
+
+
+class TensorBoardTracker(TensorBoardLogger):
+    """Event files in tensorboard/. A resumed run replaces what was logged of the steps that it repeats."""
+
+    def __init__(self, run_dir: str, **writer: Any) -> None:
+        begin = first_step(RunDirectory(Path(run_dir)))
+        super().__init__(run_dir, name="", version="tensorboard", purge_step=begin, **writer)
 
 
 def agents_run() -> str | None:

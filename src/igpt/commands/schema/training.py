@@ -223,13 +223,12 @@ class WandbTracker(OpenComponent):
     offline: MaybeFlag
 
 
-class TensorBoardLogger(OpenComponent):
-    target = "pytorch_lightning.loggers.TensorBoardLogger"
+class TensorBoardTracker(OpenComponent):
+    target = "igpt.training.tracking.TensorBoardTracker"
+    takes = ("pytorch_lightning.loggers.TensorBoardLogger", "torch.utils.tensorboard.SummaryWriter")
 
-    save_dir: Text
-    name: Annotated[str | None, says("text")]
-    version: Annotated[str | int | None, says("text or a number")]
+    run_dir: Text
 
 
-LOGGERS = (WandbTracker, TensorBoardLogger)
+LOGGERS = (WandbTracker, TensorBoardTracker)
 Loggers = Annotated[dict[str, Annotated[Any, OneOf("logger", LOGGERS, optional=True)]] | None, named("logger")]
