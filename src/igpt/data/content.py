@@ -31,7 +31,7 @@ def content_hashes(root: Path, files: Sequence[str], cache_dir: Path | None = No
     With `cache_dir`, a file is read again only if its size, times or inode have changed since the last call.
     """
     known = _remembered(root, cache_dir)
-    states = {file: _state(root / file) for file in track(files, "Looking for changed files")}
+    states = {file: _state(f"{root}{os.sep}{file}") for file in track(files, "Looking for changed files")}
     todo = [file for file in files if file not in known or known[file][0] != states[file]]
     if len(todo) >= BATCH:
         log.info("Reading %d files of %s, to know them by their content", len(todo), root)
@@ -61,7 +61,7 @@ def _note(root: Path) -> str:
     return f"contents/{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json.gz"
 
 
-def _state(path: Path) -> State:
+def _state(path: str) -> State:
     try:
         return tuple(file_state(path))
     except OSError:
