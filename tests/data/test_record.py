@@ -1,5 +1,6 @@
 """A run keeps a record of its data, and says what has changed since."""
 
+import json
 import re
 import shutil
 
@@ -183,3 +184,12 @@ def test_every_command_that_uses_the_data_of_a_run_compares(pics, command, tmp_p
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes() == checkpoint
     (pics / "bb").rename(pics / "b")
     assert command("evaluate", "run=run").endswith(before)
+
+
+def test_a_line_at_the_start_says_what_is_trained_on(trained):
+    manifests = [json.loads(path.read_text()) for path in trained.parents[1].glob("cache/packed/emoji-*/manifest.json")]
+    shapes = [m["shapes"] for m in manifests if m["source"]["resolution"] == 8]
+    sizes = [", ".join(f"{shape[split][0]:,} {split}" for split in SPLITS) for shape in shapes]
+    lines = [f"Data emoji (bundled): {size} images; 9 classes; 8x8 pixels, 64 tokens per image." for size in sizes]
+    log = (trained / "train.log").read_text()
+    assert any(line in log for line in lines), log

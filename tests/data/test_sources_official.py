@@ -1,6 +1,7 @@
 """Tiny sets written in the official formats, by other means than the sources read them with."""
 
 import io
+import os
 import pickle
 import struct
 import sys
@@ -334,6 +335,27 @@ def test_parquet_by_the_datasets_library(parquet):
     found = sorted((i.tobytes(), j) for part in parts for i, j in zip(part.images, part.labels, strict=True))
     assert found == sorted((i.tobytes(), j) for i, j in zip(images[:20], labels, strict=False))
     assert source.key() == HubSource("parquet", data_files=files, resolution=8, test_share=0.2).key()
+
+
+def test_the_key_of_local_files_follows_what_is_in_them(parquet, tmp_path, datasets, monkeypatch):
+    files, _, _ = parquet
+    hashed, whole = [], HubSource._hash
+    monkeypatch.setattr(HubSource, "_hash", lambda self, data: hashed.append(data) or whole(self, data))
+
+    def key():
+        return HubSource("parquet", data_files=files, resolution=8, cache_dir=str(tmp_path / "cache")).key()
+
+    first = key()
+    assert key() == first
+    assert len(hashed) == 2
+    for path in files.values():
+        os.utime(path, ns=(0, 10**18))
+    assert key() == first
+    assert len(hashed) == 4
+    data = datasets.Dataset.from_parquet(files["valid"])
+    data.select([0, 1, 2, 4, 3]).to_parquet(files["valid"])
+    assert {name for name, value in key().items() if value != first[name]} == {"contents"}
+    assert key()["contents"]["train"] == first["contents"]["train"]
 
 
 def test_parquet_with_splits_and_columns_that_are_named(parquet):

@@ -83,13 +83,12 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
         data.use_tokenizer(start.tokenizer)
     elif run.trained and run.palette.exists() and "path" in config.tokenizer and config.tokenizer.path is None:
         data.use_tokenizer(with_order(Palette.load(run.palette), config.order))
-    begun = run.last.exists()
-    if begun:
+    if run.trained:
         check_record(data.source, run.data)
     data.prepare_data()
     data.setup()
     require_images_of(data, config.showcase_class, "showcase_class")
-    if not begun:
+    if is_main_process() and not run.trained:
         record_of(data.source).save(run.data)
     palette = palette_of(data.tokenizer)
     if palette is not None and is_main_process() and not (run.trained and run.palette.exists()):

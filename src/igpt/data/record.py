@@ -119,6 +119,9 @@ def _outermost_change(before: str, after: str) -> tuple[str, str]:
 
 def _changed_settings(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    if names == ["contents"]:
+        changed = [split for split, content in new["contents"].items() if old["contents"].get(split) != content]
+        return [f"other images, labels or order of them in {', '.join(changed) or 'no split'}"]
     return [f"data.source.{name} was {_short(old.get(name))} and is {_short(new.get(name))}" for name in names]
 
 

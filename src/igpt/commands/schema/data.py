@@ -68,6 +68,7 @@ class HubSource(SplitSource):
     label_column: MaybeText = UNSET
     labels: Flag = UNSET
     name: Text = UNSET
+    cache_dir: MaybeText = UNSET
 
 
 class CIFAR10Source(SplitSource):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import io
 from collections.abc import Iterator
@@ -13,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from igpt.data.image_files import read_or_blank
+from igpt.data.notes import read_notes, write_note
 from igpt.data.sources.base import SPLITS, Chunk
 from igpt.data.sources.splits import VALIDATION_NAMES, Numbers, SplitSource, by_part, end_to_end
 from igpt.errors import IgptError
+from igpt.files import expand_user
+from igpt.progress import track
 
 
 def _datasets() -> Any:
@@ -33,7 +37,8 @@ class HubSource(SplitSource):
     `path` is a data set of the Hub, a local folder, or a format ("parquet", "imagefolder") to read `data_files` with.
     `splits` says which of its splits are ours, {"train": "train", "test": "validation"} for example; by default those
     of the same name. Shares of `train` stand in for those that are missing. The columns are found by their type (Image,
-    ClassLabel) unless they are named; a named `label_column` may also hold numbers or strings.
+    ClassLabel) unless they are named; a named `label_column` may also hold numbers or strings. What is in local files
+    is remembered in `cache_dir`.
     """
 
     path: str
@@ -45,6 +50,7 @@ class HubSource(SplitSource):
     label_column: str | None = None
     labels: bool = True
     name: str = "hub"
+    cache_dir: str | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -55,8 +61,34 @@ class HubSource(SplitSource):
         return self.path
 
     def key(self) -> dict[str, Any]:
-        prints = {split: data._fingerprint for split, data in self._data.items()}  # changes with the files
-        return {"source": "hub", **self._key(), "label_column": self._label_column, "fingerprints": prints}
+        return {"source": "hub", **self._key(), "label_column": self._label_column, "contents": self._contents}
+
+    @functools.cached_property
+    def _contents(self) -> dict[str, str]:
+        """What is in each split, as a hash. That of the library knows the revision of a data set of the Hub; of local
+        files it would know the times, so their content is hashed, and remembered as long as the times stay.
+        """
+        if self.data_files is None and not Path(self.path).expanduser().exists():
+            return {split: data._fingerprint for split, data in self._data.items()}
+        return {split: self._remembered_hash(data) for split, data in self._data.items()}
+
+    def _remembered_hash(self, data: Any) -> str:
+        name = f"contents/hub-{data._fingerprint}.txt"
+        notes = read_notes(expand_user(self.cache_dir), name) if self.cache_dir else ()
+        content = next((note.decode() for note in notes), None) or self._hash(data)
+        if self.cache_dir:
+            write_note(expand_user(self.cache_dir), name, content.encode())
+        return content
+
+    def _hash(self, data: Any) -> str:
+        digest = hashlib.sha256()
+        for sample in track(data, f"Reading {self.name}"):
+            image = sample[self._image_column] or {}
+            path = image.get("path")
+            content = image.get("bytes") or (Path(path).read_bytes() if path and Path(path).is_file() else b"")
+            digest.update(hashlib.sha256(content).digest())
+            digest.update(repr(sample.get(self._label_column)).encode())
+        return digest.hexdigest()
 
     def _given(self) -> dict[str, Numbers]:
         return end_to_end({split: len(data) for split, data in self._data.items()})
