@@ -99,7 +99,9 @@ REFUSED = [
     ("trainer=gpu",),
     ("data/augment=none",),
     ("-m", "optim.lr=0.1,0.2"),
-    # These are found out late, by the data and by Lightning.
+    ("hydra.run.dir=elsewhere",),
+    # These are found out late.
+    ("trainer.max_steps=4",),
     ("data.batch_size=16", "trainer.strategy=ddp", "trainer.accelerator=cpu", "trainer.devices=3"),
     ("data.source.path=elsewhere",),
 ]

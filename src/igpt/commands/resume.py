@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -77,6 +78,10 @@ def resume_arguments(argv: Sequence[str]) -> list[str]:
     if {"-m", "--multirun"} & set(argv):
         raise IgptError(
             "run= resumes one run, which a sweep cannot do; leave out -m, or begin new runs with init_from=."
+        )
+    if any(argument.startswith("hydra.run.dir=") for argument in argv):
+        raise IgptError(
+            "run= and hydra.run.dir= both name a folder; a run is resumed where it is, so leave out the latter."
         )
     run = find_run_to_resume(unquoted(chosen[-1]))
     changes = [word for a in argv if not a.startswith("run=") for word in without_groups(a, run)]
@@ -158,4 +163,6 @@ def _value(change: dict[str, object], side: str) -> str:
     if side not in change:
         return "nothing"
     value = change[side]
-    return "..." if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        return "..."
+    return value if isinstance(value, str) else json.dumps(value)

@@ -103,9 +103,14 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     trainer = build_trainer(config, run, data)
     parameters = sum(p.numel() for p in objective.parameters())
     log.info("%s parameters", f"{parameters:,}")
-    # What can be refused has been, so from here on the run directory is written to.
     if changes and is_main_process():
-        store_changes(run, config, changes, first_step(run))
+        step = first_step(run)
+        if "trainer.max_steps" in changes and config.trainer.max_steps < step:
+            raise IgptError(
+                f"trainer.max_steps={config.trainer.max_steps} is less than the {step} steps that are done."
+            )
+        # What can be refused has been, so from here on the run directory is written to.
+        store_changes(run, config, changes, step)
         sys.argv[1:] = stored_arguments(run)  # with which Lightning starts other processes
     open_log_files()
     with tracked():
