@@ -77,14 +77,14 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
     data: ImageDataModule = instantiate(
         config.data, tokenizer=config.tokenizer, order=config.order, seed=config.seed, _convert_="all"
     )
+    if run.trained:
+        check_record(data.source, run.data)
     number_classes(config, data)
     check_devices(config, data)
     if start is not None:
         data.use_tokenizer(start.tokenizer)
     elif run.trained and run.palette.exists() and "path" in config.tokenizer and config.tokenizer.path is None:
         data.use_tokenizer(with_order(Palette.load(run.palette), config.order))
-    if run.trained:
-        check_record(data.source, run.data)
     data.prepare_data()
     data.setup()
     require_images_of(data, config.showcase_class, "showcase_class")
