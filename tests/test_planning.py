@@ -213,11 +213,11 @@ def test_plan_fits_the_micro_batch(command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["device=abacus"], "choose one of h100, h200, a100, v100, rtx4090, laptop"),
+        (["device=abacus"], "it must be h100, h200, a100, v100, rtx4090 or laptop"),
         (["device=v100", "trainer.precision=bf16-mixed"], "V100 SXM2 32GB does not calculate in bf16"),
         (["trainer.precision=64-true"], "igpt-plan knows 32-true, bf16-mixed"),
         (["devices=3"], "choose a multiple of 3"),
-        (["trainer.max_steps=-1"], "at least one device and one step"),
+        (["trainer.max_steps=-1"], "trainer.max_steps is -1; it must be a whole number of at least 1"),
         (["model.n_positions=7"], "have 1024 tokens"),
     ],
 )
