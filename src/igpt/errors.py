@@ -13,7 +13,7 @@ class IgptError(Exception):
 
 
 class RunTakenError(IgptError):
-    """The run directory holds a run with other settings, or another process trains in it; nothing there was changed."""
+    """The run directory holds a run with other settings, or another process works in it; nothing there was changed."""
 
 
 def some_of(names: Sequence[str], n: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""One process at a time trains a run: a file in the run directory says which."""
+"""One process at a time trains a run, or sweeps into a folder: a file there says which."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def locked(file: Path) -> Iterator[None]:
         if owner is None or not owner.is_gone(seen_from=me):
             who = f"process {owner.process} on {owner.host}, since {owner.since}" if owner else "another process"
             raise RunTakenError(
-                f"{file.parent} is being trained by {who}; wait for its end, or delete {file} if that process is gone."
+                f"{file.parent} is in use by {who}; wait for its end, or delete {file} if that process is gone."
             )
         _take_away(file, owner)
     try:

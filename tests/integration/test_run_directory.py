@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import shutil
 import socket
 import subprocess
@@ -13,10 +14,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
+from hydra import compose, initialize_config_module
 
 from conftest import SMALL, run_command
 from igpt.commands.resume import MAY_CHANGE, may_change
 from igpt.commands.stored import configuration_of
+from igpt.commands.sweep_report import SweepReport, report_and_unlock, write_table
 from igpt.errors import IgptError
 from igpt.run import RunDirectory
 from igpt.run_lock import Owner, start_of
@@ -256,18 +259,30 @@ def test_used_folders_of_a_sweep_are_not_credited_to_other_settings(command, tmp
     first = everything(tmp_path / "s" / "1")
     with pytest.raises(SystemExit) as caught:
         command("train", "-m", *few, "seed=0,2")
-    assert "1 of 2 jobs of the sweep gave no result" in caught.value.code
-    assert "1 of 2 jobs gave a result" in capsys.readouterr().out
-    with open(tmp_path / "s" / "sweep.csv", newline="") as file:
-        kept, other = csv.DictReader(file)
-    assert (kept["status"], kept["changed"]) == ("finished", "seed=0")
-    assert (other["status"], other["changed"]) == ("refused", "seed=2")
+    assert "1 of 3 jobs of the sweep gave no result" in caught.value.code
+    assert "2 of 3 jobs gave a result" in capsys.readouterr().out
+    assert everything(tmp_path / "s" / "1") == first
+    same, old, other = sweep_table(tmp_path / "s")
+    assert [row["job"] for row in (same, old, other)] == ["0", "1", "refused/1"]
+    assert [row["status"] for row in (same, old, other)] == ["finished", "finished", "refused"]
+    assert [row["changed"] for row in (same, old, other)] == ["seed=0", "seed=1", "seed=2"]
     assert "seed (1 there, 2 now)" in other["error"]
-    assert kept["val/nats_per_token"]
+    assert same["val/nats_per_token"]
+    assert old["val/nats_per_token"]
     assert not other["val/nats_per_token"]
-    after = everything(tmp_path / "s" / "1")
-    assert {name for name in after if after[name] != first[name]} == {"job.json"}
     assert "refused" in command("jobs", "sweep=s")
+
+    (tmp_path / "s" / "1" / "job.json").unlink()  # as if it had been trained by itself
+    refused(command, "-m", *few, "seed=0,2")
+    assert everything(tmp_path / "s" / "1").keys() == first.keys() - {"job.json"}
+    assert [row["job"] for row in sweep_table(tmp_path / "s")] == ["0", "refused/1"]
+    command("train", "-m", *few, "seed=0")
+    assert not (tmp_path / "s" / "refused").exists()
+
+
+def sweep_table(folder):
+    with open(folder / "sweep.csv", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_folders_named_after_the_time_are_new_ones(command, tmp_path):
@@ -293,10 +308,10 @@ def another_process():
     process.communicate(b"\n")
 
 
-def lock(run, **values):
-    """Lock a run, as another process would."""
+def lock(folder, name="train.lock", **values):
+    """Lock a run or a sweep, as another process would."""
     owner = {"host": socket.gethostname(), "since": "2030-01-01 10:00:00", **values}
-    (run / "train.lock").write_text(json.dumps(owner))
+    (folder / name).write_text(json.dumps(owner))
 
 
 def test_a_run_that_another_process_trains_is_refused(command, cut, tmp_path, another_process):
@@ -304,7 +319,7 @@ def test_a_run_that_another_process_trains_is_refused(command, cut, tmp_path, an
     before = everything(tmp_path)
     for arguments in ((f"run={cut}",), (*FEW, *STOP, f"hydra.run.dir={cut}")):
         message = refused(command, *arguments)
-        assert f"is being trained by process {another_process.pid} on {socket.gethostname()}, since 2030" in message
+        assert f"is in use by process {another_process.pid} on {socket.gethostname()}, since 2030" in message
         assert f"delete {cut / 'train.lock'} if that process is gone" in message
     lock(cut, host="node7", process=os.getpid(), started="1")
     assert "on node7" in refused(command, f"run={cut}")
@@ -312,6 +327,71 @@ def test_a_run_that_another_process_trains_is_refused(command, cut, tmp_path, an
     assert "another process" in refused(command, f"run={cut}")
     lock(cut, process=another_process.pid, started=start_of(another_process.pid))
     assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("launcher", ["basic", "slurm"])
+def test_a_folder_that_another_process_sweeps_into_is_refused(command, tmp_path, another_process, launcher):
+    if launcher == "slurm":
+        pytest.importorskip("submitit")
+    (tmp_path / "s" / "refused").mkdir(parents=True)
+    for name in ("overrides.json", "sweep.csv", "refused/job.json"):
+        (tmp_path / "s" / name).write_text("of the first")
+    lock(tmp_path / "s", "sweep.lock", process=another_process.pid, started=start_of(another_process.pid))
+    before = everything(tmp_path)
+    message = refused(command, "-m", *FEW, "seed=0,1", "hydra.sweep.dir=s", f"hydra/launcher={launcher}")
+    assert f"{tmp_path / 's'} is in use by process {another_process.pid} on {socket.gethostname()}" in message
+    assert f"delete {tmp_path / 's' / 'sweep.lock'} if that process is gone" in message
+    assert everything(tmp_path) == before
+
+
+def test_a_sweep_holds_its_lock_to_its_end_and_takes_over_that_of_a_dead_one(
+    command, tmp_path, monkeypatch, another_process
+):
+    (tmp_path / "s").mkdir()
+    lock(tmp_path / "s", "sweep.lock", process=another_process.pid, started="1")
+    owners = []
+
+    def seen(rows, path):
+        owners.append(json.loads((tmp_path / "s" / "sweep.lock").read_text())["process"])
+        write_table(rows, path)
+
+    monkeypatch.setattr("igpt.commands.sweep_report.write_table", seen)
+    few = (*FEW, "data.batch_size=4000")
+    assert "no job of the sweep gave a result" in refused(command, "-m", *few, "seed=0,1", "hydra.sweep.dir=s")
+    assert owners == [os.getpid()]
+    assert not (tmp_path / "s" / "sweep.lock").exists()
+
+
+def test_the_table_of_a_sweep_that_was_stopped_is_in_its_folder_wherever_its_process_ends(
+    command, tmp_path, monkeypatch
+):
+    at_exit = []
+    monkeypatch.setattr("atexit.register", at_exit.append)
+    monkeypatch.setattr("igpt.commands.train.locked", lambda file: sys.exit(130))
+    with pytest.raises(SystemExit):
+        command("train", "-m", *FEW, "seed=0,1", "hydra.sweep.dir=s", "hydra.job.chdir=true")
+    assert (tmp_path / "s" / "sweep.lock").exists()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (report,) = [end for end in at_exit if getattr(end, "func", None) is report_and_unlock]
+    (row,) = report()
+    assert row["job"] == "0"
+    assert RunDirectory(tmp_path / "s" / "0").job()["varied"] == ["seed=0"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert (tmp_path / "s" / "sweep.csv").exists()
+    assert not (tmp_path / "s" / "sweep.lock").exists()
+
+
+def test_the_callback_of_a_sweep_is_sent_to_jobs_without_its_lock(tmp_path):
+    with initialize_config_module("igpt.conf", version_base="1.3"):
+        config = compose("train", [f"hydra.sweep.dir={tmp_path}/s", "logger=none"], return_hydra_config=True)
+    callback = SweepReport()
+    callback.on_multirun_start(config)
+    assert isinstance(pickle.loads(pickle.dumps(callback)), SweepReport)
+    assert (tmp_path / "s" / "sweep.lock").exists()
+    with pytest.raises(SystemExit):
+        callback.on_multirun_end(config)  # without any job
+    assert not (tmp_path / "s" / "sweep.lock").exists()
 
 
 def test_the_lock_of_a_process_that_died_is_taken_over(command, stopped, cut, another_process):

@@ -129,7 +129,7 @@ def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path, caps
     assert [row["status"] for row in rows] == ["finished", "failed", "finished"]
     assert "optim.schedule is square" in rows[1]["error"]
     assert [row["changed"] for row in rows] == [f"optim.schedule={name}" for name in ("constant", "square", "cosine")]
-    assert [row["run"] for row in rows] == ["s/0", "s/1", "s/2"]
+    assert [row["run"] for row in rows] == [str(tmp_path / "s" / job) for job in "012"]
     names = [as_job(RunDirectory(tmp_path / row["run"])) for row in rows]  # in W&B
     assert names == [{"name": row["changed"], "group": "s"} for row in rows]
     assert not {"varied", "sweep"} & set(rows[0])

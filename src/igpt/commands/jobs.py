@@ -42,7 +42,7 @@ def line(row: Row, monitor: tuple[str, str], states: dict[str, str]) -> tuple[st
     job = row.get("slurm", "")
     state = f"{job} {states.get(job, '')}".strip()
     begun = row["run"] and RunDirectory(Path(row["run"])).config.exists()
-    if not begun or row["status"] == "refused":  # what lies in the folder of a refused one is another run's
+    if not begun:
         return (row["job"], row["status"], state, "", "", "", "", " ".join(row["changed"]), row["run"])
     run = RunDirectory(Path(row["run"]))
     reached = progress(run)

@@ -8,9 +8,11 @@ import functools
 import json
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from igpt.commands.table import aligned
 from igpt.errors import IgptError, RunTakenError
 from igpt.files import atomic_path
 from igpt.run import RunDirectory, read_job, write_job
+from igpt.run_lock import locked
+from igpt.training.preemption import is_main_process
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +36,13 @@ log = logging.getLogger(__name__)
 class SweepReport(Callback):
     """Each job writes down how it stands, where it runs; the sweep's own process makes the table of what it finds.
 
-    A failed job says why, and counts as one without a value, so that the sweeper goes on with the others.
+    A failed job says why, and counts as one without a value, so that the sweeper goes on with the others. One process
+    at a time sweeps into a folder.
     """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Launchers send callbacks to the processes of their jobs, which hold no lock and make no table."""
+        return {}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if "optuna" in config.hydra.sweeper._target_ and find_spec("optuna") is None:
@@ -42,10 +51,16 @@ class SweepReport(Callback):
             sys.exit(
                 "Error: hydra/sweeper=tpe searches by validation images, which data.source.full_train=true trains on."
             )
-        folder = Path(config.hydra.sweep.dir)
+        folder = folder_of_sweep(config)
         folder.mkdir(parents=True, exist_ok=True)  # Optuna's study is in it before any job
+        lock = ExitStack()
+        try:
+            lock.enter_context(locked(folder / "sweep.lock") if is_main_process() else nullcontext())
+        except RunTakenError as error:
+            sys.exit(f"Error: {error}")
+        shutil.rmtree(folder / REFUSED, ignore_errors=True)
         (folder / ASKED_FOR).write_text(json.dumps(list(config.hydra.overrides.task)))
-        self._at_exit = functools.partial(report, Path(config.hydra.sweep.dir), config.monitor, config.monitor_mode)
+        self._at_exit = functools.partial(report_and_unlock, lock, folder, config.monitor, config.monitor_mode)
         atexit.register(self._at_exit)  # after Ctrl-C, and where a launcher stops at an error
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -55,13 +70,13 @@ class SweepReport(Callback):
         on_slurm = {}
         if _on_slurm():
             on_slurm["slurm"] = str(config.hydra.job.id)
-            submitted = Path(config.hydra.sweep.dir) / "slurm" / on_slurm["slurm"]
+            submitted = folder_of_sweep(config) / "slurm" / on_slurm["slurm"]
             write_job(submitted, **{**read_job(submitted), "status": "begun"})  # also after a failure, by requeue
-        before = run.job()
+        self._before = before = run.job()
         status = "pruned" if before.get("status") == "pruned" else "running"
         write_job(  # anew: what an earlier start said of its end is over
             run.path, status=status, overrides=list(config.hydra.overrides.task), varied=varied(config),
-            sweep=Path(config.hydra.sweep.dir).name, starts=before.get("starts", 0) + 1,
+            sweep=folder_of_sweep(config).name, starts=before.get("starts", 0) + 1,
             host=socket.gethostname(), process=os.getpid(), **on_slurm,
         )  # fmt: skip
 
@@ -85,10 +100,21 @@ class SweepReport(Callback):
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
         elif run.job().get("status") == "running":
             ended["status"] = "finished"
-        if _is_mine(config):
+        if _is_mine(config) and refused:
+            self._note_refusal(config, run, ended)
+        elif _is_mine(config):
             run.note_job(**ended)
         if failed and _on_slurm():
             sys.exit(1)  # so that SLURM hears of it, too
+
+    def _note_refusal(self, config: DictConfig, run: RunDirectory, ended: Row) -> None:
+        """The record of a refused job lies apart: that in its folder is another run's, and becomes what it was."""
+        record = {**run.job(), "starts": 1, **ended}
+        write_job(folder_of_sweep(config) / REFUSED / config.hydra.sweep.subdir, **record)
+        if self._before:
+            write_job(run.path, **self._before)
+        else:
+            (run.path / "job.json").unlink()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         atexit.unregister(self._at_exit)
@@ -102,13 +128,25 @@ class SweepReport(Callback):
 
 WITH_RESULT = ("finished", "pruned")
 ASKED_FOR = "overrides.json"  # of the sweep's command, in its folder
+REFUSED = "refused"  # records of jobs whose folders hold other runs, in the sweep's folder
+
+
+def folder_of_sweep(config: DictConfig) -> Path:
+    """The sweep's folder, wherever the process that asks works by now."""
+    return Path(config.hydra.runtime.cwd, config.hydra.sweep.dir)
 
 
 def varied(config: DictConfig) -> list[str]:
     """The overrides of a job that the sweep chose: those that do not stand in its command as they are."""
-    file = Path(config.hydra.sweep.dir) / ASKED_FOR
+    file = folder_of_sweep(config) / ASKED_FOR
     shared = json.loads(file.read_text()) if file.exists() else []
     return [override for override in config.hydra.overrides.task if override not in shared]
+
+
+def report_and_unlock(lock: ExitStack, folder: Path, monitor: str, mode: str) -> list[Row]:
+    """The last that a sweep's process does in its folder: the report, and the end of its lock."""
+    with lock:
+        return report(folder, monitor, mode)
 
 
 def report(folder: Path, monitor: str, mode: str) -> list[Row]:
