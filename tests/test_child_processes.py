@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -35,7 +36,7 @@ def test_signals_that_come_while_children_are_started_are_not_lost(terminal):
     heard = []
     signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     with signals_blocked():
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         assert heard == []
     assert heard == [signal.SIGTERM]
 

@@ -74,8 +74,20 @@ def test_who_is_gone():
     assert gone.is_gone(seen_from=ME)
     assert not ME.is_gone(seen_from=ME)
     assert dataclasses.replace(ME, started="1").is_gone(seen_from=ME)
-    elsewhere = dataclasses.replace(gone, host="node7")
-    assert not elsewhere.is_gone(seen_from=ME)
+    for place in ({"host": "node7"}, {"namespace": "pid:[7]"}):  # another host, another container on this one
+        assert not dataclasses.replace(gone, **place).is_gone(seen_from=ME)
+
+
+def test_a_lock_that_cannot_be_written_is_no_lock(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_text", fail)
+        with pytest.raises(OSError, match="No space"), locked(tmp_path / "lock"):
+            pass
+    with locked(tmp_path / "lock"):
+        pass
 
 
 def test_an_earlier_start_of_the_same_job_of_a_cluster_is_gone(monkeypatch):

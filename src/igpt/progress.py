@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -18,6 +17,7 @@ import rich.progress
 from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.text import Text
 
+from igpt.ranks import is_main_process
 from igpt.units import time_text
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ T = TypeVar("T")
 
 BAR_AFTER, BAR_EVERY = 1.0, 0.5  # seconds; what takes less needs no bar
 LINE_AFTER, LINE_EVERY = 7.0, 30.0
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # what launchers tell their processes
 
 
 class Progress:
@@ -51,7 +50,7 @@ class Progress:
         self._on_terminal = rich.get_console().is_terminal
         self._every = BAR_EVERY if self._on_terminal else line_every
         self._due = self._begin + (BAR_AFTER if self._on_terminal else LINE_AFTER)
-        if any(os.environ.get(name, "0") != "0" for name in RANKS):
+        if not is_main_process():
             self._due = float("inf")
 
     def __enter__(self) -> Progress:

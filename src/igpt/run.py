@@ -149,9 +149,13 @@ def is_whole(checkpoint: Path) -> bool:
 
 def find_run(run: str | Path) -> RunDirectory:
     """The run directory that `run` names: itself, or the one that a checkpoint file lies in."""
+    if not str(run).strip():
+        raise IgptError("run= names nothing; write the folder right behind the =.")
     path = Path(run).expanduser()
     if not path.exists():
         raise IgptError(f"There is no run at {path}; give a run directory or a checkpoint file.")
+    if path.is_file() and path.suffix != ".ckpt":
+        raise IgptError(f"{path} is not a checkpoint file (.ckpt); give a run directory or one of its checkpoints.")
     return RunDirectory(path.parent.parent if path.is_file() else path)
 
 

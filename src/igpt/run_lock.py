@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,10 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from igpt.errors import RunTakenError
-
-ENDED = (
-    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
-)  # fmt: skip
+from igpt.slurm import ENDED, job_state
 
 
 @dataclass(frozen=True)
@@ -29,6 +24,7 @@ class Owner:
     process: int
     started: str | None  # in the kernel's words, since the number of a process is given again
     since: str
+    namespace: str | None = None  # in which process numbers are given: containers on one host each have their own
     cluster: str | None = None  # SLURM's name of it
     job: str | None = None  # SLURM's, which comes back under the same number when it is requeued
     restarts: int = 0
@@ -41,20 +37,21 @@ class Owner:
             process=os.getpid(),
             started=start_of(os.getpid()),
             since=time.strftime("%Y-%m-%d %H:%M:%S"),
+            namespace=process_namespace(),
             cluster=os.environ.get("SLURM_CLUSTER_NAME"),
             job=os.environ.get("SLURM_JOB_ID"),
             restarts=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
         )
 
     def is_gone(self, seen_from: Owner) -> bool:
-        """Whether the process is known to have ended. On another host, SLURM may know it of the job."""
-        if self.host == seen_from.host:
+        """Whether the process is known to have ended. Elsewhere, SLURM may know it of the job."""
+        if (self.host, self.namespace) == (seen_from.host, seen_from.namespace):
             return not is_alive(self.process) or start_of(self.process) not in (None, self.started)
         if self.job is None or self.cluster != seen_from.cluster:
             return False
         if self.job == seen_from.job:
             return self.restarts < seen_from.restarts  # it was an earlier start of this job
-        return has_ended(self.job)
+        return job_state(self.job) in ENDED
 
 
 @contextmanager
@@ -84,10 +81,14 @@ def locked(file: Path) -> Iterator[None]:
 def _create(file: Path, owner: Owner) -> bool:
     """Create the lock; False if there is one. Creating exclusively holds on network file systems, too."""
     try:
-        with open(file, "x") as new:
-            new.write(json.dumps(asdict(owner), indent=2) + "\n")
+        file.touch(exist_ok=False)
     except FileExistsError:
         return False
+    try:
+        file.write_text(json.dumps(asdict(owner), indent=2) + "\n")
+    except BaseException:  # a full disk
+        file.unlink(missing_ok=True)
+        raise
     return True
 
 
@@ -109,6 +110,14 @@ def _take_away(file: Path, owner: Owner) -> None:
         aside.rename(file) if _read(aside) != owner else aside.unlink()
 
 
+def process_namespace() -> str | None:
+    """The kernel's name of the namespace of process numbers that this process is in; None where there are none."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None
+
+
 def is_alive(process: int) -> bool:
     """Whether a process of this machine is there."""
     try:
@@ -127,14 +136,3 @@ def start_of(process: int) -> str | None:
     except OSError:
         return None
     return "ended" if state in "ZX" else fields[18]  # field 22 of proc(5); Z: the parent has not asked for its status
-
-
-def has_ended(job: str) -> bool:
-    """Whether SLURM says that a job is over, or does not know it any more."""
-    try:
-        command = ["scontrol", "show", "job", "--oneliner", job]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    state = re.search(r"\bJobState=(\w+)", answer.stdout)
-    return state[1] in ENDED if state else "Invalid job id" in answer.stderr

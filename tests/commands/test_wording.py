@@ -49,7 +49,7 @@ def test_hydras_message_becomes_one_sentence(command, arguments, sentence):
 @pytest.mark.parametrize(("argument", "sentence"), [
     ("emoji_ar", "emoji_ar is not KEY=VALUE;"),
     ("optim.lr = 0.1", "has spaces around the =; write optim.lr=0.1"),
-    ("optim.betas=[0.9,0.95", "optim.betas=[0.9,0.95 has a [ without its ]."),
+    ("optim.betas=[0.9,0.95", "optim.betas=[0.9,0.95 has a [ without its ];"),
     ("name='a", "has a quote that does not end"),
     ("data.source.path=my(1)", "must be quoted, once for the shell and once for Hydra: \"data.source.path='my(1)'\""),
 ])  # fmt: skip
@@ -85,10 +85,10 @@ def test_null_turns_groups_off():
 def test_an_option_that_does_not_exist(command):
     with pytest.raises(SystemExit) as caught:
         command("train", "--seed", "1")
-    assert caught.value.code.startswith("Error: --seed is no option; values are KEY=VALUE")
+    assert caught.value.code.startswith("Error: There is no option --seed; values are KEY=VALUE")
 
 
 def test_a_missing_value_is_named(command):
     with pytest.raises(SystemExit) as caught:
         command("evaluate")
-    assert caught.value.code == "Error: run is missing; say it by run=VALUE."
+    assert caught.value.code == "Error: run is required; give it as run=VALUE."

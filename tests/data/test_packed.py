@@ -292,7 +292,7 @@ def packed_levels(source, tmp_path, **settings):
 def test_images_in_two_splits_are_counted(tmp_path, caplog):
     assert packed_levels(Levels(), tmp_path) == [list(Levels().train), list(Levels().validation), list(Levels().test)]
     assert (
-        "levels: 3 training images equal a held-out image at 4x4, and 1 validation images a test image; "
+        "levels: at 4x4, 3 images of the training split equal a held-out one, and 1 of validation a test one; "
         "data.drop_duplicates=true leaves them out."
     ) in caplog.text
 

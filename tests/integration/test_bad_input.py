@@ -197,3 +197,20 @@ def test_status_and_traceback_in_a_shell(tmp_path):
     environment = {"PATH": "/usr/bin:/bin", "HYDRA_FULL_ERROR": "1", "HOME": str(tmp_path)}
     result = subprocess.run([script, "run=nowhere"], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert "Traceback" in result.stderr
+
+
+def test_an_output_that_is_a_file(command, trained, tmp_path):
+    (tmp_path / "notes.md").write_text("notes")
+    assert "output is notes.md, which is a file" in message_of(command, "sample", f"run={trained}", "output=notes.md")
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [("metrics.csv", "metrics.csv is not a checkpoint file"), ("", "run= names nothing")],
+)
+def test_a_run_that_is_none(command, trained, run, message):
+    assert message in message_of(command, "train", f"run={trained / run}" if run else "run=")
+
+
+def test_a_plan_is_made_of_a_recipe(command, trained):
+    assert "run is" in message_of(command, "plan", f"run={trained}")

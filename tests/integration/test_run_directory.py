@@ -1,6 +1,7 @@
 """The run directory: who may write there, what a resume may change, and that a refusal changes nothing at all."""
 
 import csv
+import dataclasses
 import json
 import os
 import pickle
@@ -105,6 +106,7 @@ REFUSED = [
     ("hydra.run.dir=elsewhere",),
     # These are found out late.
     ("trainer.max_steps=4",),
+    ("trainer.max_steps=4", "logger=wandb"),
     ("data.batch_size=16", "trainer.strategy=ddp", "trainer.accelerator=cpu", "trainer.devices=3"),
     ("data.source.path=elsewhere",),
 ]
@@ -146,9 +148,9 @@ def test_changes_hold_until_the_next_and_are_kept_with_their_steps(command, cut,
                 node[name] = change["to"]
             else:
                 del node[name]
-    assert configuration_of(RunDirectory(cut)) == expected
+    assert yaml.safe_load((cut / ".hydra" / "resumed.yaml").read_text()) == expected  # with ${...} in place
     before = metrics(cut)
-    command("train", f"run={cut}")  # goes to 12 steps, where it is
+    command("train", f"run={cut}", "~callbacks.stop")  # as it is, and says so again, as a requeued job does
     assert metrics(cut) == before
     assert json.loads((cut / "summary.json").read_text())["steps"] == 12
     assert len(yaml.safe_load((cut / ".hydra" / "changes.yaml").read_text())) == 2
@@ -310,7 +312,7 @@ def another_process():
 
 def lock(folder, name="train.lock", **values):
     """Lock a run or a sweep, as another process would."""
-    owner = {"host": socket.gethostname(), "since": "2030-01-01 10:00:00", **values}
+    owner = {**dataclasses.asdict(Owner.here()), "since": "2030-01-01 10:00:00", **values}
     (folder / name).write_text(json.dumps(owner))
 
 

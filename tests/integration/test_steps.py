@@ -212,6 +212,15 @@ def test_a_best_checkpoint_that_is_gone_is_missed_aloud(command, tmp_path, falli
     assert checkpoint(run, "best")["global_step"] == 6
 
 
+def test_a_best_checkpoint_of_steps_that_are_trained_again_does_not_count(command, tmp_path, falling):
+    """As after a kill between the best checkpoint and the last one, resumed with another rate."""
+    run = tmp_path / "copy"
+    shutil.copytree(falling, run)
+    shutil.copy(run / "checkpoints" / "last.ckpt", run / "checkpoints" / "best.ckpt")
+    command("train", "run=copy", "trainer.max_steps=6", "optim.lr=0.001")
+    assert checkpoint(run, "best")["global_step"] == 6
+
+
 def test_a_run_that_stopped_early_is_finished_unless_more_is_asked_for(command, tmp_path):
     run = tmp_path / "run"
     early = ("callbacks=early_stop", "callbacks.early_stop.patience=1", "trainer.max_steps=12", "hydra.run.dir=run")

@@ -82,7 +82,7 @@ def in_our_words(command: str) -> Iterator[None]:
     unknown = [word for word in get_args_parser().parse_known_args()[1] if word.startswith("-")]
     if unknown:
         raise IgptError(
-            f"{unknown[0]} is no option; values are KEY=VALUE, without hyphens, and --hydra-help lists the options."
+            f"There is no option {unknown[0]}; values are KEY=VALUE, without hyphens; --hydra-help lists the options."
         )
     try:
         yield

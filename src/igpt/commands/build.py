@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from igpt.commands.app import plain
 from igpt.errors import IgptError
 from igpt.files import all_printable, printable
+from igpt.ranks import is_main_process
 from igpt.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def check_tokenizer(config: DictConfig, tokenizer: Tokenizer) -> None:
     if not same or config.order != order:
         name = f"palette tokenizer.size={palette.vocab_size}" if palette else inner.fingerprint
         raise IgptError(
-            f"The model in init_from={config.init_from} brings its own tokenizer, which is another one than this "
-            f"configuration asks for; say tokenizer={name} order={order}."
+            f"The model in init_from={config.init_from} brings its own tokenizer, which differs from this "
+            f"configuration's; set tokenizer={name} order={order}."
         )
 
 
@@ -72,7 +73,6 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
     from igpt.commands.classes import number_classes, require_images_of
     from igpt.data.record import check_record, record_of
     from igpt.tokenizers import Palette, palette_of, with_order
-    from igpt.training.preemption import is_main_process
 
     data: ImageDataModule = instantiate(
         config.data, tokenizer=config.tokenizer, order=config.order, seed=config.seed, _convert_="all"
@@ -87,6 +87,7 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
         data.use_tokenizer(with_order(Palette.load(run.palette), config.order))
     data.prepare_data()
     data.setup()
+    data.check_batch_size()
     require_images_of(data, config.showcase_class, "showcase_class")
     if is_main_process() and not run.trained:
         record_of(data.source).save(run.data)

@@ -11,7 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from igpt.commands.paths import quoted
-from igpt.training.preemption import is_main_process
+from igpt.ranks import is_main_process
 
 
 class NewFolders(Callback):

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from igpt.commands.paths import quoted, unquoted
 from igpt.commands.stored import Changes, configuration_of, difference, leaves
+from igpt.commands.suggestions import dotted_keys
 from igpt.errors import IgptError, RunTakenError
 from igpt.run import RunDirectory, find_run_to_resume, resume_command
 
@@ -93,6 +94,8 @@ def without_groups(argument: str, run: RunDirectory) -> list[str]:
 
     That can be done for trackers. Any other group has values that must stay, or (trainer.max_steps) that nobody meant.
     """
+    if argument.startswith("~") and is_left_out(argument[1:], run):
+        return []  # a job of a cluster says the same each time it is requeued
     choice = re.fullmatch(rf"({'|'.join(GROUPS)})=([\w-]+)", argument)
     if choice is None:
         return [argument]
@@ -104,6 +107,15 @@ def without_groups(argument: str, run: RunDirectory) -> list[str]:
         )
     others = [f"~logger.{tracker}" for tracker in configuration_of(run).logger or () if tracker != name]
     return others if name in ("none", "null") else [f"+logger={name}", *others]
+
+
+def is_left_out(key: str, run: RunDirectory) -> bool:
+    """Whether an earlier resume has removed a key that the run began with."""
+    begun, now = (
+        set(dotted_keys(OmegaConf.to_container(config, resolve=False)))
+        for config in (OmegaConf.load(run.config), configuration_of(run))
+    )
+    return key in begun - now
 
 
 def stored_arguments(run: RunDirectory, changes: Sequence[str] = ()) -> list[str]:

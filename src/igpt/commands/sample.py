@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from igpt.commands.app import plain, run_app
+from igpt.errors import IgptError
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +30,8 @@ def sample(config: DictConfig) -> None:
     from igpt import figures
     from igpt.commands.runs import load_model
     from igpt.files import atomic_path
-    from igpt.run import find_run
 
+    output = output_folder(config)
     pretrained = load_model(config)
     how: dict[str, Any] = {"seed": config.seed, **plain(config.sampling)}
     how["cache_dtype"] = cache_dtype(config.sampling.cache_dtype)
@@ -45,13 +46,24 @@ def sample(config: DictConfig) -> None:
         given = pretrained.given_mask(config.given)
         pictures["completions"] = figures.completion_figure(arrays["originals"], arrays["completions"], given)
 
-    default = find_run(config.run).path / "drawn" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    output = Path(config.output).expanduser() if config.output else default
     for name, picture in pictures.items():
         figures.save(picture, output / f"{name}.png")
     with atomic_path(output / "arrays.npz") as temporary:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     print(f"Results are in {output}: {', '.join(f'{name}.png' for name in pictures)}, arrays.npz")
+
+
+def output_folder(config: DictConfig) -> Path:
+    """Where the images go: the folder that is asked for, or a new one in the run directory."""
+    from igpt.files import expand_user
+    from igpt.run import find_run
+
+    if config.output is None:
+        return find_run(config.run).path / "drawn" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    output = expand_user(config.output)
+    if output.exists() and not output.is_dir():
+        raise IgptError(f"output is {output}, which is a file; give a folder.")
+    return output
 
 
 def cache_dtype(name: str | None) -> torch.dtype | None:

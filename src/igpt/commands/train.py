@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from igpt.errors import IgptError
+from igpt.ranks import is_main_process
 from igpt.run import RunDirectory, find_checkpoint, resume_command
 from igpt.run_lock import locked
-from igpt.training.preemption import Interrupted, end_with_starter, is_main_process, stop_signals
+from igpt.training.preemption import Interrupted, end_with_starter, stop_signals
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -76,6 +77,7 @@ def begin(run: RunDirectory, config: DictConfig) -> Changes:
 
 def train_and_report(config: DictConfig, changes: Changes) -> None:
     """What :func:`train` does, but for signals; `changes` are those of a resumed run."""
+    import copy
     import logging
     import warnings
 
@@ -95,6 +97,12 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     warnings.filterwarnings("ignore", "The `srun` command is available")  # nor does a login node need it
     pl.seed_everything(config.seed, workers=True, verbose=False)
     run.recover_last()
+    step = first_step(run)
+    if "trainer.max_steps" in changes and config.trainer.max_steps < step:
+        raise IgptError(
+            f"trainer.max_steps={config.trainer.max_steps} is less than the {step} steps that are done; give more."
+        )
+    asked_for = copy.deepcopy(config)  # what follows writes class numbers into the configuration
 
     log.info("Preparing the data and the tokenizer")
     start = starting_point(config, run)
@@ -104,13 +112,8 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     parameters = sum(p.numel() for p in objective.parameters())
     log.info("%s parameters", f"{parameters:,}")
     if changes and is_main_process():
-        step = first_step(run)
-        if "trainer.max_steps" in changes and config.trainer.max_steps < step:
-            raise IgptError(
-                f"trainer.max_steps={config.trainer.max_steps} is less than the {step} steps that are done."
-            )
         # What can be refused has been, so from here on the run directory is written to.
-        store_changes(run, config, changes, step)
+        store_changes(run, asked_for, changes, step)
         sys.argv[1:] = stored_arguments(run)  # with which Lightning starts other processes
     open_log_files()
     with tracked():

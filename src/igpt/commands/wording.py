@@ -58,7 +58,7 @@ def about_value(error: OmegaConfBaseException) -> str:
     """A value that is missing, or that refers to something which is not there."""
     key, said = error.full_key, str(error).splitlines()[0]
     if isinstance(error, MissingMandatoryValue):
-        return f"{key} is missing; say it by {key}=VALUE."
+        return f"{key} is required; give it as {key}=VALUE."
     if isinstance(error, (InterpolationKeyError, InterpolationResolutionError)):
         return f"{key} refers to something else, which fails: {said}."
     return f"{key}: {said}."
@@ -76,7 +76,7 @@ def about_grammar(argument: str) -> str:
         return f"'{argument}' has spaces around the =; write {key.strip()}={value.strip()}."
     for left, right in ("[]", "{}"):
         if value.startswith(left) and not value.endswith(right):
-            return f"{argument} has a {left} without its {right}."
+            return f"{argument} has a {left} without its {right}; a list has no spaces, or is quoted."
     if value[0] in "'\"" and value.count(value[0]) < 2:
         return f"{argument} has a quote that does not end."
     return f"{argument} has characters that must be quoted, once for the shell and once for Hydra: {quoted(key, value)}"
@@ -93,7 +93,10 @@ def quoted(key: str, value: str) -> str:
 
 def unknown_key(key: str, command: str, arguments: Sequence[str]) -> str:
     """A key that is not there, and the one that was meant."""
-    closest = resembling(key, sorted(known_names(command, arguments)))
+    known = {
+        name for name in known_names(command, arguments) if key.startswith("hydra") or not name.startswith("hydra")
+    }
+    closest = resembling(key, sorted(known - {key}))
     return f"There is no key {key}" + (
         f"; did you mean {closest}?" if closest else f"; igpt-{command} --cfg job shows all."
     )

@@ -174,14 +174,18 @@ class ImageDataModule(pl.LightningDataModule):
     def _folder(self, source: ImageSource) -> Path:
         return packed_folder(source, self.cache_dir, self.drop_equal_at)
 
+    def check_batch_size(self) -> None:
+        """Refuse a batch of more images than there are to train on."""
+        n = len(self.splits["train"])
+        if self.batch_size > n:
+            raise IgptError(
+                f"data.batch_size is {self.batch_size}, but {self.source.name} has only {n} training images; choose a "
+                "smaller batch."
+            )
+
     def train_dataloader(self) -> BatchLoader:
         """Batches without end, starting where the trainer's step counter stands."""
         train = self._open(self.stored)["train"]
-        if self.batch_size > len(train):
-            raise IgptError(
-                f"data.batch_size is {self.batch_size}, but {self.source.name} has only {len(train)} training images; "
-                "choose a smaller batch."
-            )
         rank, world_size, step = 0, 1, 0
         if self.trainer:
             rank, world_size, step = self.trainer.global_rank, self.trainer.world_size, self.trainer.global_step

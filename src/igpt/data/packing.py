@@ -235,8 +235,8 @@ def _shared(source: ImageSource, folder: Path, unreadable: Rows, drop_equal_at: 
     if any(shared.values()):
         advice = "they are left out" if drop_equal_at else "data.drop_duplicates=true leaves them out"
         log.warning(
-            "%s: %d training images equal a held-out image at %dx%d, and %d validation images a test image; %s.",
-            source.name, len(shared["train"]), *2 * (drop_equal_at or source.resolution,), len(shared["validation"]),
+            "%s: at %dx%d, %d images of the training split equal a held-out one, and %d of validation a test one; %s.",
+            source.name, *2 * (drop_equal_at or source.resolution,), len(shared["train"]), len(shared["validation"]),
             advice,
         )  # fmt: skip
     return shared

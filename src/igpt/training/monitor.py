@@ -13,6 +13,8 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.utilities import rank_zero_only
 
 from igpt.errors import IgptError
+from igpt.pretrained import step_of
+from igpt.run import is_whole
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +54,16 @@ class KeepBest(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.value, self.step = state_dict["value"], state_dict["step"]
-        if self.value is not None and not self.path.exists():
+        if self.value is not None and self._step_there() != self.step:
             message = "%s, of step %d, is missing; the best checkpoint from here on is kept instead."
             rank_zero_only(log.warning)(message, self.path, self.step)
             self.value, self.step = None, 0
+
+    def _step_there(self) -> int | None:
+        """The step of the best checkpoint on disk. It is another one than we know of if the run was killed before the
+        last checkpoint took note of it: those steps are trained again, perhaps in another way.
+        """
+        return step_of(self.path) if is_whole(self.path) else None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         value = monitored_value(trainer, self.monitor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from igpt.child_processes import SIGNALS, end_with
+from igpt.ranks import is_main_process
+from igpt.slurm import job_state
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class StopSignals:
         """Whether the job is to go on later. A plain SIGTERM comes before a preemption, but from scancel too."""
         if not self.requeues or not in_slurm_job() or signal.SIGINT in self._received:
             return False
-        return bool(self._received & WARNINGS) or job_state() == "RUNNING"
+        return bool(self._received & WARNINGS) or job_state(os.environ["SLURM_JOB_ID"]) == "RUNNING"
 
     def _requeue(self) -> None:
         log.info("Going back into SLURM's queue.")
@@ -142,20 +143,3 @@ def end_with_starter() -> None:
 def in_slurm_job() -> bool:
     """Whether this is a batch job, which has a queue to go back to; an interactive one has a person instead."""
     return "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
-
-
-def is_main_process() -> bool:
-    """Whether this is the process of rank 0; before Lightning or torch are there to ask."""
-    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return next((int(rank) for rank in ranks if rank is not None), 0) == 0
-
-
-def job_state() -> str | None:
-    """What SLURM says of this job: RUNNING, CANCELLED, ...; None if it does not answer."""
-    command = ["scontrol", "show", "job", "--oneliner", os.environ["SLURM_JOB_ID"]]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    found = re.search(r"\bJobState=(\w+)", answer)
-    return found[1] if found else None

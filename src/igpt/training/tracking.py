@@ -247,7 +247,7 @@ def log_summary(trainer: pl.Trainer, values: dict[str, Any]) -> None:
 
 
 def log_picture(trainer: pl.Trainer, name: str, path: Path) -> None:
-    """Hand a PNG to every tracker that shows pictures."""
+    """Hand a PNG to every tracker that shows pictures, at the step that is done, as what is measured then."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(name, [str(path)], step=None)
@@ -255,4 +255,4 @@ def log_picture(trainer: pl.Trainer, name: str, path: Path) -> None:
             import numpy as np
             from PIL import Image
 
-            logger.experiment.add_image(name, np.asarray(Image.open(path)), trainer.global_step, dataformats="HWC")
+            logger.experiment.add_image(name, np.asarray(Image.open(path)), trainer.global_step - 1, dataformats="HWC")

@@ -158,6 +158,7 @@ class Train(Node):
 class Plan(Train):
     """igpt-plan."""
 
+    run: Annotated[None, says("null: a plan is made of a recipe, experiment=NAME or its values")] = UNSET
     device: Annotated[str, one_of(*DEVICES)]
     devices: Count
     utilisation: MaybeShareOrAll
@@ -198,7 +199,7 @@ class Sample(OfRun):
     completions: Natural
     images: Annotated[
         Text | Annotated[list[Text], Field(min_length=1)] | None,
-        says("a file or folder, a list of them, [a.png, folder], or null for test images"),
+        says("a file or folder, a list of them, [a.png,folder], or null for test images"),
     ]
     n_images: Count
     image_class: ClassChoice
@@ -217,12 +218,14 @@ class Sample(OfRun):
 class ProbeSettings(Component):
     target = "igpt.evaluation.probe.ProbeSettings"
 
-    penalties: Annotated[list[NotNegative], Field(min_length=1), says("a list of numbers of at least 0, [0.01, 1]")] = (
-        UNSET
-    )
+    penalties: Annotated[
+        list[NotNegative], Field(min_length=1), says("one number or more of at least 0, such as [0.01,1]")
+    ] = UNSET
     standardise: Flag = UNSET
     solver: Annotated[str, one_of("lbfgs", "sgd")] = UNSET
-    learning_rates: Annotated[list[Positive], Field(min_length=1), says("a list of numbers above 0, [1, 0.1]")] = UNSET
+    learning_rates: Annotated[
+        list[Positive], Field(min_length=1), says("one number or more above 0, such as [1,0.1]")
+    ] = UNSET
     sgd_steps: Count = UNSET
     neighbours: Count = UNSET
     layer: MaybeNatural = UNSET
@@ -236,7 +239,7 @@ class Probe(OfRun):
     masks: Natural
     untrained: Flag
     attentive_epochs: Natural
-    labels_per_class: Annotated[list[Count], says("a list of whole numbers of at least 1, [4, 25]")]
+    labels_per_class: Annotated[list[Count], says("a list of whole numbers of at least 1, such as [4,25]")]
     subsets: Count
     probe: Annotated[Any, OneOf("probe", (ProbeSettings,))]
     name: Text

@@ -96,7 +96,7 @@ class OptimConfig(Component):
     total_steps: Count
     name: Annotated[str, one_of("adam", "muon")] = UNSET
     betas: Annotated[
-        list[BelowOne], Field(min_length=2, max_length=2), says("two numbers of at least 0 and below 1, [0.9, 0.95]")
+        list[BelowOne], Field(min_length=2, max_length=2), says("two numbers of at least 0 and below 1, [0.9,0.95]")
     ] = UNSET
     warmup_steps: Natural = UNSET
     schedule: Annotated[str, one_of("cosine", "constant")] = UNSET

@@ -51,7 +51,7 @@ Flag = Annotated[bool, says("true or false")]
 MaybeFlag = Annotated[bool | None, says("true, false or null")]
 Text = Annotated[str, Field(min_length=1), says("text (a number as text is quoted twice: KEY=\"'1'\")")]
 MaybeText = Annotated[str | None, Field(min_length=1), says("text or null")]
-Texts = Annotated[list[str], says("a list of texts, [a, b]")]
+Texts = Annotated[list[str], says("a list of texts, [a,b]")]
 
 Count = Annotated[int, Field(ge=1), says("a whole number of at least 1")]
 MaybeCount = Annotated[int | None, Field(ge=1), says("a whole number of at least 1, or null")]
