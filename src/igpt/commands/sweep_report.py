@@ -26,9 +26,9 @@ from igpt.commands.sweep_jobs import Row, number, reached, sweep_rows
 from igpt.commands.table import aligned
 from igpt.errors import IgptError, RunTakenError
 from igpt.files import atomic_path
+from igpt.ranks import is_main_process
 from igpt.run import RunDirectory, read_job, write_job
 from igpt.run_lock import locked
-from igpt.training.preemption import is_main_process
 
 log = logging.getLogger(__name__)
 
