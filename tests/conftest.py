@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -36,6 +38,19 @@ def terminal() -> Iterator[None]:
     yield
     for number, handler in found.items():
         signal.signal(number, handler)
+
+
+def together(function, n):
+    """The function, whose first `n` calls, each of a thread of its own, all return at the same time."""
+    barrier, calls = threading.Barrier(n), itertools.count()
+
+    def called(*arguments):
+        result = function(*arguments)
+        if next(calls) < n:
+            barrier.wait()
+        return result
+
+    return called
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 180) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock
 
 from igpt.files import atomic_path, home_cache
 
@@ -23,6 +25,21 @@ def read_notes(cache_dir: Path, name: str) -> Iterator[bytes]:
     for path in _places(cache_dir, name):
         with suppress(OSError):
             yield path.read_bytes()
+
+
+@contextmanager
+def note_lock(cache_dir: Path, name: str) -> Iterator[None]:
+    """One process at a time finds out what a note remembers, and the others then read it: take this lock, read again.
+
+    The lock lies beside the note. Where none can be written, each process works for itself.
+    """
+    with ExitStack() as held:
+        for path in _places(cache_dir, name):
+            with suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(f"{path}.lock"))
+                break
+        yield
 
 
 def _places(cache_dir: Path, name: str) -> tuple[Path, Path]:

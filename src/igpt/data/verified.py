@@ -7,7 +7,7 @@ import logging
 import socket
 from pathlib import Path
 
-from igpt.data.notes import read_notes, write_note
+from igpt.data.notes import note_lock, read_notes, write_note
 from igpt.data.packed import pack_anew, packed_files
 from igpt.errors import IgptError
 from igpt.files import file_state, sha256
@@ -20,15 +20,25 @@ def verify(folder: Path) -> None:
 
     A file whose content is not what was written is an :class:`IgptError` that names it.
     """
-    checksums = packed_files(folder)
-    if _states(folder) in read_notes(folder.parents[1], _note(folder)):
+    if _is_verified(folder):
         return
+    with note_lock(folder.parents[1], _note(folder)):
+        if not _is_verified(folder):
+            _compare(folder)
+            mark_verified(folder)
+
+
+def _is_verified(folder: Path) -> bool:
+    return _states(folder) in read_notes(folder.parents[1], _note(folder))
+
+
+def _compare(folder: Path) -> None:
+    checksums = packed_files(folder)
     size = sum((folder / name).stat().st_size for name in checksums)
     log.info("Verifying the checksums of %s (%.0f MB)", folder, size / 1e6)
     for name, checksum in checksums.items():
         if sha256(folder / name) != checksum:
             raise IgptError(f"{folder / name} is not what was packed, by its checksum; {pack_anew(folder)}")
-    mark_verified(folder)
 
 
 def mark_verified(folder: Path) -> None:
