@@ -5,16 +5,18 @@ import pickle
 import re
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import train_two_steps
-from igpt.data import content
+from conftest import together, train_two_steps
+from igpt.data import content, notes
+from igpt.data.content import content_hashes
 from igpt.data.image_files import decode
-from igpt.data.sources import SPLITS, ImageFolderSource
+from igpt.data.sources import SPLITS, ImageFolderSource, at_resolution, image_folder
 from igpt.errors import IgptError
 from igpt.files import sha256
 
@@ -355,9 +357,49 @@ def test_files_that_stay_as_they_are_are_read_once(split_folders, tmp_path, monk
     (split_folders / "train" / "ant" / "deeper" / "004.png").touch()
     assert key_of(split_folders, cache_dir=cache) == first
     assert read[18:] == ["004.png"]
-    (note,) = (tmp_path / "cache" / "contents").iterdir()
+    (note,) = (tmp_path / "cache" / "contents").glob("*.json.gz")
     note.write_bytes(b"damaged")
     assert key_of(split_folders, cache_dir=cache) == first
+
+
+def test_one_of_several_processes_reads_the_files(split_folders, tmp_path, monkeypatch):
+    files, read = [str(path.relative_to(split_folders)) for path in split_folders.rglob("0*.png")], []
+    monkeypatch.setattr(content, "sha256", lambda path: read.append(path) or sha256(path))
+    monkeypatch.setattr(content, "_remembered", together(content._remembered, 8))
+    with ThreadPoolExecutor(8) as pool:  # a lock that lies in a file holds for threads as it does for processes
+        hashes = list(pool.map(lambda _: content_hashes(split_folders, files, tmp_path / "cache"), range(8)))
+    assert hashes == [[sha256(split_folders / file)[:32] for file in files]] * 8
+    assert len(read) == len(files) == 18
+
+
+def test_without_a_cache_that_can_be_written_each_process_reads(split_folders, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(notes, "home_cache", lambda: tmp_path / "file")
+    assert key_of(split_folders, cache_dir=str(tmp_path / "file")) == key_of(split_folders)
+
+
+def test_notes_in_the_own_cache_help_where_those_of_the_common_one_are_outdated(split_folders, tmp_path, monkeypatch):
+    common, own = tmp_path / "common", tmp_path / "own"
+    first = key_of(split_folders, cache_dir=str(common))
+    for file in split_folders.rglob("*.png"):
+        file.touch()
+    assert key_of(split_folders, cache_dir=str(own)) == first
+    monkeypatch.setattr(notes, "home_cache", lambda: own)
+    monkeypatch.setattr(content, "sha256", None)
+    assert key_of(split_folders, cache_dir=str(common)) == first
+
+
+def test_another_resolution_needs_no_other_listing(split_folders, monkeypatch):
+    source = ImageFolderSource(str(split_folders), resolution=8, split_seed=3)
+    source.key()
+    fresh = ImageFolderSource(str(split_folders), resolution=16, split_seed=3)
+    expected = fresh.key(), fresh.read("train", 0, 4).images
+    monkeypatch.setattr(image_folder, "FolderWalk", None)
+    monkeypatch.setattr(image_folder, "content_hashes", None)
+    other = at_resolution(source, 16)
+    assert other.key() == expected[0]
+    assert np.array_equal(other.read("train", 0, 4).images, expected[1])
+    assert source.resolution == 8
 
 
 # Names of folders

@@ -7,19 +7,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import ended, wait_until
-from igpt.data import notes, packing, verified
+from conftest import ended, together, wait_until
+from igpt.data import packing, verified
 from igpt.data.packed import open_packed, packed_folder
 from igpt.data.packing import pack
 from igpt.data.sources import SPLITS, Chunk, EmojiSource
 from igpt.errors import IgptError
-from igpt.files import atomic_path, sha256
+from igpt.files import sha256
 
 
 @pytest.fixture
@@ -224,6 +225,17 @@ def test_checksums_are_verified_once_per_machine_and_change(tmp_path, source, mo
     assert len(read) == 18
 
 
+def test_one_of_several_processes_verifies(tmp_path, source, monkeypatch):
+    folder = pack(source, tmp_path)
+    (folder / "test.images.npy").touch()
+    read = []
+    monkeypatch.setattr(verified, "sha256", lambda path: read.append(path.name) or sha256(path))
+    monkeypatch.setattr(verified, "_is_verified", together(verified._is_verified, 8))
+    with ThreadPoolExecutor(8) as pool:  # a lock that lies in a file holds for threads as it does for processes
+        list(pool.map(lambda _: pack(source, tmp_path), range(8)))
+    assert len(read) == 9
+
+
 def test_a_copied_cache_is_verified(tmp_path, source):
     pack(source, tmp_path / "cache")
     shutil.copytree(tmp_path / "cache", tmp_path / "copy")  # with all times as they were
@@ -238,12 +250,14 @@ def test_a_complete_cache_that_cannot_be_written_needs_no_lock(tmp_path, source,
     shutil.rmtree(tmp_path / "cache" / "packed" / "verified")
     before = sorted(tmp_path.glob("cache/**/*"))
 
-    def refused(path):  # the tests may run as root, whom no permission holds back
-        if (tmp_path / "cache") in path.parents:
-            raise PermissionError(13, "Permission denied", str(path))
-        return atomic_path(path)
+    mkdir = os.mkdir
 
-    monkeypatch.setattr(notes, "atomic_path", refused)
+    def refused(path, mode=0o777):  # the tests may run as root, whom no permission holds back
+        if (tmp_path / "cache") in Path(path).parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        mkdir(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", refused)
     monkeypatch.setattr(packing, "FileLock", None)
     read = []
     monkeypatch.setattr(verified, "sha256", lambda path: read.append(path.name) or sha256(path))

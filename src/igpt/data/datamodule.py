@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from igpt.data.augment import Augmentation, Identity
 from igpt.data.loader import BatchLoader
 from igpt.data.packed import PackedImages, content_key, open_packed, packed_folder, read_manifest
 from igpt.data.packing import pack
-from igpt.data.sources import ImageSource
+from igpt.data.sources import ImageSource, at_resolution
 from igpt.data.stream import EvaluationBatches, Share, TrainingStream, epoch_order
 from igpt.errors import IgptError
 from igpt.files import expand_user
@@ -65,7 +65,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.device_batch_size = device_batch_size
         self.eval_batch_size = eval_batch_size
         self.augment = augment or Identity()
-        self.stored: ImageSource = self._stored_source(stored_resolution)
+        self.stored_resolution = stored_resolution or source.resolution
+        self._check_resolutions()
         self.order = order
         self.num_workers = num_workers
         self.processes = processes
@@ -75,18 +76,21 @@ class ImageDataModule(pl.LightningDataModule):
         self.splits: dict[str, PackedImages] = {}
         self._tokenizer: Tokenizer | None = None
 
-    def _stored_source(self, stored_resolution: int | None) -> ImageSource:
-        """The source as training images are packed, from which augmentation makes the model's resolution."""
-        stored = stored_resolution or self.source.resolution
+    def _check_resolutions(self) -> None:
+        """Augmentation must make the model's resolution from the stored one."""
+        stored = self.stored_resolution
         found, wanted = self.augment.output_resolution(stored), self.source.resolution
         if found != wanted:
             raise IgptError(
                 f"data.augment makes images of {found}x{found} from stored ones of {stored}x{stored}, but "
                 f"data.source.resolution is {wanted}; set data.stored_resolution or data.augment so that they agree."
             )
-        if stored == wanted:
-            return self.source
-        return dataclasses.replace(self.source, resolution=stored)  # type: ignore[type-var]
+
+    @functools.cached_property
+    def stored(self) -> ImageSource:
+        """The source as training images are packed."""
+        same = self.stored_resolution == self.source.resolution
+        return self.source if same else at_resolution(self.source, self.stored_resolution)
 
     def key(self) -> dict[str, Any]:
         """Everything that the images of the splits depend on."""
@@ -124,14 +128,17 @@ class ImageDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Pack the images and build the palette, unless both are in the cache already."""
         try:
-            for source in (self.source, self.stored):
-                pack(source, self.cache_dir, self.processes, self.max_unreadable, self.drop_equal_at)
+            self._pack(self.source)
+            self._pack(self.stored)
             if self._tokenizer is None and isinstance(self.recipe, PaletteRecipe) and self.recipe.path is None:
                 self._build_palette(self.recipe)
         except OSError as error:
             raise IgptError(
                 f"The cache at {self.cache_dir} cannot be written ({error}); set IGPT_CACHE or data.cache_dir."
             ) from None
+
+    def _pack(self, source: ImageSource) -> None:
+        pack(source, self.cache_dir, self.processes, self.max_unreadable, self.drop_equal_at)
 
     def _build_palette(self, recipe: PaletteRecipe) -> None:
         path = self._palette_path(recipe)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from igpt.child_processes import Spawn
 from igpt.data.duplicates import shared_images
 from igpt.data.packed import ARRAYS, FORMAT, MANIFEST, array_file, packed_folder, read_manifest
-from igpt.data.sources import SPLITS, Chunk, ImageSource
+from igpt.data.sources import SPLITS, Chunk, ImageSource, at_resolution
 from igpt.data.verified import mark_verified, verify
 from igpt.errors import IgptError
 from igpt.files import atomic_path, sha256, write_names
@@ -243,8 +242,8 @@ def _shared(source: ImageSource, folder: Path, unreadable: Rows, drop_equal_at: 
 
 
 def _find_shared(source: ImageSource, folder: Path, unreadable: Rows, drop_equal_at: int | None) -> Rows:
-    if drop_equal_at not in (None, source.resolution):  # the same images are told apart where the model sees them
-        as_seen = dataclasses.replace(source, resolution=drop_equal_at)  # type: ignore[type-var]
+    if drop_equal_at and drop_equal_at != source.resolution:  # the same images are told apart where the model sees them
+        as_seen = at_resolution(source, drop_equal_at)
         return dict(read_manifest(packed_folder(as_seen, folder.parents[1], drop_equal_at))["shared"])
     images = {split: np.load(array_file(folder, split, "images"), mmap_mode="r") for split in SPLITS}
     return shared_images(images, unreadable, full_train=getattr(source, "full_train", False))

@@ -7,9 +7,11 @@ from igpt.data.sources.hub import HubSource
 from igpt.data.sources.image_folder import ImageFolderSource
 from igpt.data.sources.imagenet_small import ImageNet32Source, ImageNet64Source
 from igpt.data.sources.resize import area_average
+from igpt.data.sources.splits import at_resolution
 from igpt.data.sources.stl10 import STL10Source
 
 __all__ = [
     "SPLITS", "CIFAR10Source", "CIFAR100Source", "Chunk", "EmojiSource", "HubSource", "ImageFolderSource",
     "ImageNet32Source", "ImageNet64Source", "ImageSource", "STL10Source", "area_average",
+    "at_resolution",
 ]  # fmt: skip

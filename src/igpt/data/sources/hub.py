@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from igpt.data.image_files import read_or_blank
-from igpt.data.notes import read_notes, write_note
+from igpt.data.notes import note_lock, read_notes, write_note
 from igpt.data.sources.base import SPLITS, Chunk
 from igpt.data.sources.splits import VALIDATION_NAMES, Numbers, SplitSource, by_part, end_to_end
 from igpt.errors import IgptError
@@ -68,17 +68,20 @@ class HubSource(SplitSource):
         """What is in each split, as a hash. That of the library knows the revision of a data set of the Hub; of local
         files it would know the times, so their content is hashed, and remembered as long as the times stay.
         """
-        if self.data_files is None and not Path(self.path).expanduser().exists():
+        if self.data_files is None and not expand_user(self.path).exists():
             return {split: data._fingerprint for split, data in self._data.items()}
         return {split: self._remembered_hash(data) for split, data in self._data.items()}
 
     def _remembered_hash(self, data: Any) -> str:
-        name = f"contents/hub-{data._fingerprint}.txt"
-        notes = read_notes(expand_user(self.cache_dir), name) if self.cache_dir else ()
-        content = next((note.decode() for note in notes), None) or self._hash(data)
-        if self.cache_dir:
-            write_note(expand_user(self.cache_dir), name, content.encode())
-        return content
+        if not self.cache_dir:
+            return self._hash(data)
+        cache_dir, name = expand_user(self.cache_dir), f"contents/hub-{data._fingerprint}.txt"
+        with note_lock(cache_dir, name):
+            for note in read_notes(cache_dir, name):
+                return note.decode()
+            content = self._hash(data)
+            write_note(cache_dir, name, content.encode())
+            return content
 
     def _hash(self, data: Any) -> str:
         digest = hashlib.sha256()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from igpt.data.sources.base import SPLITS, Chunk, ImageFile
+from igpt.data.sources.base import SPLITS, Chunk, ImageFile, ImageSource
 from igpt.errors import IgptError
 
 VALIDATION_NAMES = ("validation", "val", "valid", "dev")  # what others call the validation split
@@ -138,3 +139,11 @@ class SplitSource(ABC):
     def _splits(self) -> dict[str, Numbers]:
         shares = (self.validation_share, self.test_share)
         return divide(self._given(), *shares, self.split_seed, self.full_train, self._groups())
+
+
+def at_resolution(source: ImageSource, resolution: int) -> ImageSource:
+    """The same images at another resolution; what is known of their files is not looked for again."""
+    other: ImageSource = dataclasses.replace(source, resolution=resolution)  # type: ignore[type-var]
+    if isinstance(source, SplitSource):  # nothing that these keep depends on the resolution
+        vars(other).update({name: value for name, value in vars(source).items() if name not in vars(other)})
+    return other
