@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from igpt.errors import IgptError
-from igpt.files import atomic_path
+from igpt.files import atomic_path, expand_user
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def find_run(run: str | Path) -> RunDirectory:
     """The run directory that `run` names: itself, or the one that a checkpoint file lies in."""
     if not str(run).strip():
         raise IgptError("run= names nothing; write the folder right behind the =.")
-    path = Path(run).expanduser()
+    path = expand_user(run)
     if not path.exists():
         raise IgptError(f"There is no run at {path}; give a run directory or a checkpoint file.")
     if path.is_file() and path.suffix != ".ckpt":
@@ -162,8 +162,8 @@ def find_run(run: str | Path) -> RunDirectory:
 def find_checkpoint(run: str | Path, prefer: str = "best") -> Path:
     """The checkpoint that `run` names: itself, or the preferred one (best or last) of a run directory."""
     directory = find_run(run)
-    if Path(run).expanduser().is_file():
-        return Path(run).expanduser()
+    if expand_user(run).is_file():
+        return expand_user(run)
     last = (directory.last, directory.previous)
     candidates = {"best": (directory.best, *last), "last": last}
     if prefer not in candidates:
@@ -183,7 +183,7 @@ def find_run_to_resume(run: str) -> RunDirectory:
     A checkpoint other than the last one is refused: metrics.csv and last.ckpt would contradict what follows it.
     """
     directory = RunDirectory(find_run(run).path.resolve())
-    file = Path(run).expanduser()
+    file = expand_user(run)
     if file.is_file() and file.resolve() != directory.last.resolve():
         raise IgptError(
             f"{run} is not the last checkpoint of its run; resume the run with run={directory.path}, or begin a new "

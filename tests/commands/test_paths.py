@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -20,7 +22,10 @@ from igpt.files import all_printable, expand_user, printable
 from igpt.training.tracking import _printable_arguments
 
 NO_UTF8 = os.fsdecode(b"r\xff\xe4n")
-ODD = ["a=b", "a,b", "a (1)", "(1)", "a#b", "50%", "ü", "[x]", "{x}", "it's", "a:b", "~x", NO_UTF8, "a b", "a\\b"]
+ODD = [
+    "a=b", "a,b", "a (1)", "(1)", "a#b", "50%", "ü", "[x]", "{x}", "it's", "a:b", "~x",
+    NO_UTF8, "a b", "a\\b", "a\\", "a\\\\'b", "\\'",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -34,6 +39,13 @@ def test_hydra_reads_paths_as_they_are(tmp_path, monkeypatch, name):
         assert "hydra" in argument or override.value() == argument.partition("=")[2]
         assert quote_paths([found]) == [found]
     assert unquoted(quoted(name)) == name
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("\\\\'\"a,=()[]{}#%$ :~\n\t\udcff"))
+def test_what_is_quoted_is_read_back(value):
+    assert OverridesParser.create().parse_override(f"run={quoted(value)}").value() == value
+    assert unquoted(quoted(value)) == value
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from igpt.commands.wording import about_grammar, is_rewordable, quoted, reworded, with_null_groups
+from igpt.commands.wording import about_grammar, is_rewordable, reworded, typed, with_null_groups
 
 CASES = [
     ("train", "modl=nano", "There is no key modl; did you mean model?"),
@@ -69,7 +69,7 @@ def read_in_a_shell(typed):
     st.text("a=,()#%'\"\\$`!ü {}[]:~*&;|<>?", min_size=1).filter(lambda text: text == text.strip() and "${" not in text)
 )
 def test_the_hint_how_to_quote_is_right_in_a_shell(value):
-    assert read_in_a_shell(quoted("data.source.path", value)) == ("data.source.path", value)
+    assert read_in_a_shell(typed("data.source.path", value)) == ("data.source.path", value)
 
 
 def test_null_turns_groups_off():

@@ -13,6 +13,7 @@ from igpt.commands.stored import configuration_of
 from igpt.commands.sweep_jobs import LOSS, Row, best_value, number, progress, sweep_rows
 from igpt.commands.table import aligned
 from igpt.errors import IgptError
+from igpt.files import expand_user
 from igpt.run import RunDirectory
 
 
@@ -23,7 +24,7 @@ def main() -> None:
 
 def jobs(config: DictConfig) -> None:
     """Print one line for each job of the sweep."""
-    folder = newest_sweep() if config.sweep is None else Path(config.sweep).expanduser()
+    folder = newest_sweep() if config.sweep is None else expand_user(config.sweep)
     rows = sweep_rows(folder)
     if not rows:
         raise IgptError(f"There is no job of a sweep in {folder}; give the folder of one, sweep=FOLDER.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from glob import iglob
 from pathlib import Path
@@ -22,13 +23,14 @@ OUTPUTS = ("run", "output", "sweep", "hydra.run.dir", "hydra.sweep.dir")
 
 def quoted(path: str | Path) -> str:
     """A path as a Hydra override's value, whatever characters it has."""
-    return "'" + str(path).replace("'", r"\'") + "'"
+    doubled = re.sub(r"(\\+)(?='|\Z)", r"\1\1", str(path))  # Hydra reads backslashes as escapes only in front of quotes
+    return "'" + doubled.replace("'", r"\'") + "'"
 
 
 def unquoted(value: str) -> str:
     """What is between the quotes of an override's value, if it has them."""
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-        return value[1:-1].replace(f"\\{value[0]}", value[0])
+        return re.sub(rf"(\\+)({value[0]}|\Z)", lambda found: found[1][: len(found[1]) // 2] + found[2], value[1:-1])
     return value
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from igpt.commands.app import plain, run_app
+from igpt.files import expand_user
 
 if TYPE_CHECKING:
     from igpt.model.config import TransformerConfig
@@ -82,7 +82,7 @@ def tokens_and_vocabulary(tokenizer: DictConfig, resolution: int) -> tuple[int, 
     made = instantiate(tokenizer, _convert_="all")
     if not isinstance(made, PaletteRecipe):
         return made.n_tokens(resolution), made.vocab_size
-    path = made.path and Path(made.path).expanduser()
+    path = made.path and expand_user(made.path)
     return resolution**2, Palette.load(path).vocab_size if path else made.size
 
 

@@ -16,6 +16,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from igpt.commands.paths import quoted
 from igpt.commands.suggestions import dotted_keys, resembling
 
 CAN_BE_EMPTY = ("logger", "callbacks", "data/augment")
@@ -70,7 +71,7 @@ def about_grammar(argument: str) -> str:
     if not equals:
         return (
             f"{argument} is not KEY=VALUE; no spaces stand around the =, and a value with spaces is quoted: "
-            f"{quoted('KEY', 'a b')}"
+            f"{typed('KEY', 'a b')}"
         )
     if key != key.strip() or value != value.lstrip():
         return f"'{argument}' has spaces around the =; write {key.strip()}={value.strip()}."
@@ -79,15 +80,12 @@ def about_grammar(argument: str) -> str:
             return f"{argument} has a {left} without its {right}; a list has no spaces, or is quoted."
     if value[0] in "'\"" and value.count(value[0]) < 2:
         return f"{argument} has a quote that does not end."
-    return f"{argument} has characters that must be quoted, once for the shell and once for Hydra: {quoted(key, value)}"
+    return f"{argument} has characters that must be quoted, once for the shell and once for Hydra: {typed(key, value)}"
 
 
-def quoted(key: str, value: str) -> str:
+def typed(key: str, value: str) -> str:
     """How to type, in a shell, an argument whose value has any characters."""
-    inner = re.sub(r"(\\*)'", r"\1\1\\'", value)  # the backslashes in front of a quote are doubled, and one more added
-    if trailing := re.search(r"\\+$", inner):
-        inner += trailing[0]
-    argument = f"{key}='{inner}'"
+    argument = f"{key}={quoted(value)}"
     return shlex.quote(argument) if re.search(r'["$`\\!]', argument) else f'"{argument}"'
 
 
@@ -124,7 +122,7 @@ def sweep(argument: str, command: str, arguments: Sequence[str]) -> str:
     """Several values without -m."""
     key, _, value = argument.partition("=")
     return (
-        f"{argument} gives several values: write {key}=[{value}] for a list of them, {quoted(key, value)} for one text "
+        f"{argument} gives several values: write {key}=[{value}] for a list of them, {typed(key, value)} for one text "
         "with a comma in it, or -m in front for a sweep over them."
     )
 
