@@ -1,7 +1,9 @@
 """The project's own files agree with each other."""
 
 import configparser
+import os
 import runpy
+import subprocess
 import sys
 from fnmatch import fnmatch
 from importlib import import_module, resources
@@ -108,3 +110,23 @@ def test_every_choice_of_every_group_composes(group):
 
 def test_constraints_pin_torch_for_repeatable_installs():
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().split()
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples" / "sbatch").glob("*.sbatch")), ids=lambda path: path.stem)
+def test_sbatch_scripts_name_a_folder_unless_a_run_is_resumed(script, tmp_path):
+    for program in ("srun", "scontrol"):
+        (tmp_path / program).write_text("#!/bin/bash\nprintf '%s\\n' \"$@\"\n")
+        (tmp_path / program).chmod(0o755)
+    job = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "3", "SLURM_JOB_NODELIST": "n1"}
+    environment = {**os.environ, **job, "GPUS": "3", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def arguments(*given):
+        said = subprocess.run(["bash", script, *given], env=environment, capture_output=True, check=True, text=True)
+        return said.stdout.split("igpt-train\n")[1].splitlines()
+
+    end = ["trainer.devices=3", "trainer.num_nodes=2"]
+    assert arguments("seed=1", "name=a b") == ["seed=1", "name=a b", "hydra.run.dir=outputs/slurm/7", *end]
+    assert arguments() == ["hydra.run.dir=outputs/slurm/7", *end]
+    assert arguments("name=rerun=1", "hydra.run=x")[2] == "hydra.run.dir=outputs/slurm/7"
+    for resumed in (["run=R"], ["seed=1", "run=R s"]):
+        assert arguments(*resumed) == [*resumed, *end]
