@@ -218,8 +218,8 @@ def draw(rows: Sequence[Row], ranked: Sequence[Row], monitor: str, path: Path) -
 
 
 def _is_mine(config: DictConfig) -> bool:
-    """Whether this is a sweep's job, and the first of its processes if SLURM started several."""
-    return config.hydra.mode == RunMode.MULTIRUN and os.environ.get("SLURM_PROCID", "0") == "0"
+    """Whether this is a sweep's job, and the first of its processes."""
+    return config.hydra.mode == RunMode.MULTIRUN and is_main_process()
 
 
 def _on_slurm() -> bool:
