@@ -26,6 +26,7 @@ Command = Callable[..., str]
 def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setenv("IGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # of a test before, which commands that we start would use
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
 

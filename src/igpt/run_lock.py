@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -101,13 +101,12 @@ def _read(file: Path) -> Owner | None:
 
 
 def _take_away(file: Path, owner: Owner) -> None:
-    """Remove the lock of a process that is gone. Of several that want to, one succeeds: what it moved aside may be the
-    lock of one that was quicker, which then goes back.
-    """
-    aside = file.with_name(f".{file.name}-{uuid.uuid4().hex[:8]}")
-    with suppress(FileNotFoundError):
-        file.rename(aside)
-        aside.rename(file) if _read(aside) != owner else aside.unlink()
+    """Remove the lock of a process that is gone, unless another process was quicker."""
+    with suppress(FileNotFoundError), open(file) as lock:
+        with suppress(OSError):  # a file system without such locks
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time looks again, and removes what it has looked at
+        if os.path.samestat(os.fstat(lock.fileno()), file.stat()) and _read(file) == owner:
+            file.unlink()
 
 
 def process_namespace() -> str | None:

@@ -87,7 +87,7 @@ def test_a_run_killed_at_random_steps_goes_on_exactly(command, tmp_path, recipe)
         process = start(tmp_path, *((*arguments, "hydra.run.dir=killed") if attempt == 0 else ("run=killed",)))
         wait_for(process, run / "checkpoints" / "last.ckpt", after=started)
         if attempt == 0:
-            with pytest.raises(SystemExit, match=f"trained by process {process.pid} on {socket.gethostname()}"):
+            with pytest.raises(SystemExit, match=f"in use by process {process.pid} on {socket.gethostname()}"):
                 command("train", "run=killed")
         else:
             time.sleep(dice.uniform(0, 1))
