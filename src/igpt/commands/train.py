@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from igpt.commands.stored import Changes
     from igpt.data.datamodule import ImageDataModule
+    from igpt.objectives.base import Objective
 
 
 def main() -> None:
@@ -117,19 +118,29 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
         sys.argv[1:] = stored_arguments(run)  # with which Lightning starts other processes
     open_log_files()
     with tracked():
-        try:
-            resume_from = str(run.last) if run.last.exists() else None
-            log.info("%s in %s", "Going on" if resume_from else "Training", run.path)
-            if trainer.world_size > 1:
-                stop_signals.defer()  # no process leaves while another one waits for it
-            trainer.fit(objective, data, ckpt_path=resume_from, weights_only=True)
-            stop_signals.obey()
-            if trainer.is_global_zero:
-                report(config, run, data, trainer)
-        except Interrupted:
-            if run.last.exists() and trainer.is_global_zero:
-                log.info("Stopped and saved at step %d; go on with: %s", trainer.global_step, resume_command(run))
-            raise
+        fit_and_report(config, run, data, objective, trainer)
+
+
+def fit_and_report(
+    config: DictConfig, run: RunDirectory, data: ImageDataModule, objective: Objective, trainer: pl.Trainer
+) -> None:
+    """Train, from the last checkpoint on if there is one, and report; if somebody asks to stop, say how to resume."""
+    import logging
+
+    log = logging.getLogger(__name__)
+    resume_from = str(run.last) if run.last.exists() else None
+    log.info("%s in %s", "Going on" if resume_from else "Training", run.path)
+    try:
+        if trainer.world_size > 1:
+            stop_signals.defer()  # no process leaves while another one waits for it
+        trainer.fit(objective, data, ckpt_path=resume_from, weights_only=True)
+        stop_signals.obey()
+        if trainer.is_global_zero:
+            report(config, run, data, trainer)
+    except Interrupted:
+        if run.last.exists() and trainer.is_global_zero:
+            log.info("Stopped and saved at step %d; go on with: %s", trainer.global_step, resume_command(run))
+        raise
 
 
 def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer: pl.Trainer) -> None:
