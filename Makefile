@@ -30,7 +30,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 
 install: $(VENV)/.ready ## create .venv and install igpt into it
 
-demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, draw, probe every layer
+demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, sample, probe every layer
 	$(BIN)/igpt-train experiment=emoji_ar hydra.run.dir=$(RUN)
 	$(BIN)/igpt-evaluate run=$(RUN)
 	$(BIN)/igpt-probe run=$(RUN)
@@ -43,8 +43,8 @@ test: $(VENV)/.ready-dev ## run all tests
 	$(TESTS) -n $(WORKERS)
 
 test-cluster: $(VENV)/.ready-dev ## faults on a real SLURM, which is installed if need be (root, Debian)
-	$(BIN)/python tests/cluster/install.py
-	IGPT_TEST_CLUSTER=1 $(TESTS) -n 2 tests/cluster
+	$(BIN)/python tests/real_slurm/install.py
+	IGPT_TEST_CLUSTER=1 $(TESTS) -n 2 tests/real_slurm
 
 lint: $(VENV)/.ready-dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ SCRIPTS = (
 
 # A table's name, and the script and arguments that make it.
 GPU_TABLES = {
-    "plan_gpu": "plan --models s m l --sides 32 --colours 512 --precision bf16-mixed --compile",
+    "plan_gpu": "plan --models s m l --sides 32 --colors 512 --precision bf16-mixed --compile",
     "training_step_s_gpu": "training_step --model s --batch-size 16 --precisions fp32 tf32 bf16 --compile-both",
     "training_step_m_gpu": "training_step --model m --batch-size 8 --precisions bf16 --compile-both",
     "training_step_l_gpu": "training_step --model l --batch-size 4 --precisions bf16 --compile-both",
@@ -67,10 +67,10 @@ def main() -> None:
         return
     seconds = {script: run(script) for script in arguments.scripts}
     minutes = ", ".join(f"{script} {each / 60:.1f}" for script, each in seconds.items())
-    summarise(f"Minutes: {minutes}; together {sum(seconds.values()) / 60:.1f}.")
+    summarize(f"Minutes: {minutes}; together {sum(seconds.values()) / 60:.1f}.")
 
 
-def summarise(notes: str) -> None:
+def summarize(notes: str) -> None:
     """The main figures of the tables that there are."""
     rows: list[Row] = [
         {"what": text, "measured": cell(table, first, column), "of commit": commit_of(table)}

@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=PRESETS, default="nano")
     parser.add_argument("--side", type=int, default=32, help="pixels a side")
-    parser.add_argument("--colours", type=int, default=512)
+    parser.add_argument("--colors", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--device", default="cpu")
@@ -42,7 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    shape = TransformerConfig(**PRESETS[arguments.model], vocab_size=arguments.colours, n_positions=arguments.side**2)
+    shape = TransformerConfig(**PRESETS[arguments.model], vocab_size=arguments.colors, n_positions=arguments.side**2)
     ours = random_model(shape).to(arguments.device)
     theirs = hugging_face(ours).to(arguments.device)
     tokens = torch.randint(shape.vocab_size, (arguments.batch_size, shape.n_positions), device=arguments.device)

@@ -134,7 +134,7 @@ def main() -> None:
     ]
     write_table(
         "loader",
-        "Images of 32 x 32 into tokens of 512 colours, on two cores",
+        "Images of 32 x 32 into tokens of 512 colors, on two cores",
         rows,
         f"Medians of {REPETITIONS} alternating repetitions; transformers {transformers.__version__}, its processor "
         f"for PIL images in {CORES} workers of a torch DataLoader, pictures in memory and of the right size already, "

@@ -93,7 +93,7 @@ def main() -> None:
         "packing",
         "From image files to the first batch of tokens",
         rows,
-        "Crops of 32x32 out of two photographs, 512 colours, 128 images a batch; all but the packing happens in one "
+        "Crops of 32x32 out of two photographs, 512 colors, 128 images a batch; all but the packing happens in one "
         "process, whose memory includes torch's own.",
     )
 

@@ -1,5 +1,5 @@
-"""Palettes of 50,000 images: weighted k-means over all distinct colours against faiss's sampled default and
-scikit-learn's mini-batches, and on fewer images against scikit-learn's best of ten; tables of nearest colours; pixels
+"""Palettes of 50,000 images: weighted k-means over all distinct colors against faiss's sampled default and
+scikit-learn's mini-batches, and on fewer images against scikit-learn's best of ten; tables of nearest colors; pixels
 into tokens by table, by a distance matrix, and by Hugging Face's function.
 
 python benchmarks/palette.py
@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from transformers.models.imagegpt.image_processing_pil_imagegpt import color_quantize
 
 from igpt.tokenizers import Palette
-from igpt.tokenizers.histogram import colour_codes, count_colours
+from igpt.tokenizers.histogram import color_codes, count_colors
 from igpt.tokenizers.kmeans import PaletteRecipe, weighted_kmeans, weighted_psnr
 from igpt.tokenizers.nearest import nearest_table
 
@@ -58,16 +58,16 @@ def mini_batches(images: np.ndarray) -> Palette:
 
 
 def compare_palettes(images: np.ndarray) -> None:
-    colours, counts = count_colours([images])
+    colors, counts = count_colors([images])
     builders = {
-        "weighted k-means++ over all distinct colours": exact,
-        "faiss's default, 256 sampled pixels a centre": sampled,
+        "weighted k-means++ over all distinct colors": exact,
+        "faiss's default, 256 sampled pixels a center": sampled,
         f"scikit-learn's MiniBatchKMeans, {SAMPLE:,} random pixels": mini_batches,
     }
     rows = []
     for name, build in builders.items():
         seconds, palette = timed(lambda build=build: build(images))
-        psnr = weighted_psnr(palette, colours, counts)
+        psnr = weighted_psnr(palette, colors, counts)
         error = 3 * 255**2 / 10 ** (psnr / 10)
         rows.append(
             {
@@ -77,10 +77,8 @@ def compare_palettes(images: np.ndarray) -> None:
                 "PSNR, dB": round(psnr, 2),
             }
         )
-    notes = f"{len(images):,} crops of photographs, {images[..., 0].size / 1e6:.1f} million pixels, {len(colours):,} "
-    write_table(
-        "palette", f"Building a palette of {SIZE} colours", rows, notes + f"colours; faiss {faiss.__version__}."
-    )
+    notes = f"{len(images):,} crops of photographs, {images[..., 0].size / 1e6:.1f} million pixels, {len(colors):,} "
+    write_table("palette", f"Building a palette of {SIZE} colors", rows, notes + f"colors; faiss {faiss.__version__}.")
 
 
 def compare_tokens(images: np.ndarray) -> None:
@@ -107,42 +105,42 @@ def compare_tokens(images: np.ndarray) -> None:
             rows.append(
                 {"way": name, "million pixels a second": round(speed, 2), "equal tokens, %": round(100 * equal, 2)}
             )
-    write_table("tokens", "Pixels into tokens, on one core", rows, f"{SIZE} colours, medians of 5 repetitions.")
+    write_table("tokens", "Pixels into tokens, on one core", rows, f"{SIZE} colors, medians of 5 repetitions.")
 
 
 def compare_with_ten_starts(images: np.ndarray) -> None:
     """The squared error of three seeds, beside the best of ten clusterings by scikit-learn."""
-    colours, counts = count_colours([images])
-    points, rows = colours.astype(np.float32), []
+    colors, counts = count_colors([images])
+    points, rows = colors.astype(np.float32), []
     for k in (32, 128, 512):
         seconds, ours = timed(lambda k=k: [weighted_kmeans(points, counts, k, 50, seed) for seed in range(3)])
         their_seconds, theirs = timed(
             lambda k=k: KMeans(k, n_init=10, random_state=0).fit(points, sample_weight=counts)
         )
         error, best = (
-            np.mean([10 ** (-weighted_psnr(Palette(c.clip(0, 255)), colours, counts) / 10) for c in centroids])
+            np.mean([10 ** (-weighted_psnr(Palette(c.clip(0, 255)), colors, counts) / 10) for c in centroids])
             for centroids in (ours, [theirs.cluster_centers_])
         )
         rows.append(
             {
-                "colours": k,
+                "colors": k,
                 "squared error, times scikit-learn's": round(error / best, 4),
                 "seconds": round(seconds / 3, 2),
                 "scikit-learn's seconds": round(their_seconds, 2),
             }
         )
-    notes = f"{len(images):,} crops of photographs, {len(colours):,} distinct colours; the mean of three seeds."
+    notes = f"{len(images):,} crops of photographs, {len(colors):,} distinct colors; the mean of three seeds."
     write_table("kmeans", "k-means, beside the best of ten starts by scikit-learn", rows, notes)
 
 
-def squared_error(centroids: np.ndarray, colours: np.ndarray, counts: np.ndarray) -> float:
-    nearest = nearest_table(centroids)[colour_codes(colours)]
-    return float(((centroids[nearest] - colours) ** 2).sum(axis=1) @ counts / counts.sum())
+def squared_error(centroids: np.ndarray, colors: np.ndarray, counts: np.ndarray) -> float:
+    nearest = nearest_table(centroids)[color_codes(colors)]
+    return float(((centroids[nearest] - colors) ** 2).sum(axis=1) @ counts / counts.sum())
 
 
 def time_tables(photos: Palette) -> None:
     """Processor time, so that what else runs does not count. The last two palettes no k-means gives, since they are
-    finer than the colours there are.
+    finer than the colors there are.
     """
     rng = np.random.default_rng(0)
     palettes = {
@@ -163,7 +161,7 @@ def time_tables(photos: Palette) -> None:
             nearest_table(centroids)
             rows.append({"palette": name, "seconds": round(time.process_time() - start, 2)})
     write_table(
-        "nearest", "The nearest of a palette's colours for all 2^24 colours, on one core", rows, "Equal to brute force."
+        "nearest", "The nearest of a palette's colors for all 2^24 colors, on one core", rows, "Equal to brute force."
     )
 
 

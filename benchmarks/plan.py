@@ -1,7 +1,7 @@
-"""Training steps as igpt-plan calculates them, and as the device does them: FLOP/s, utilisation, peak memory.
+"""Training steps as igpt-plan calculates them, and as the device does them: FLOP/s, utilization, peak memory.
 
 python benchmarks/plan.py
-python benchmarks/plan.py --device cuda --models s m l --sides 32 --colours 512 --precision bf16-mixed --compile
+python benchmarks/plan.py --device cuda --models s m l --sides 32 --colors 512 --precision bf16-mixed --compile
 
 Without --images, a GPU gets as many as the plan says that fit, up to 128.
 """
@@ -23,8 +23,8 @@ from igpt.objectives.losses import autoregressive_nats
 from igpt.planning.compute import measure
 from igpt.planning.devices import DEVICES, find_precision
 from igpt.planning.memory import Memory, activation_memory, largest_batch, state_memory
-from igpt.training.optim import OptimConfig
-from igpt.training.throughput import find_card
+from igpt.training.callbacks.throughput import find_card
+from igpt.training.optimizers import OptimConfig
 
 CPU_IMAGES, GPU_IMAGES, SPARE = 16, 128, 0.1
 
@@ -55,7 +55,7 @@ def peak(device: torch.device, arithmetic: str) -> tuple[float, str]:
 def planned(config: TransformerConfig, precision: str, images: int, on_gpu: bool) -> Memory:
     """The plan's memory of a step with Adam on one device."""
     size, format_ = measure(config), find_precision(precision)
-    state = state_memory(size.parameters, size.optimiser_values("adam"), format_, devices=1)
+    state = state_memory(size.parameters, size.optimizer_values("adam"), format_, devices=1)
     return Memory(*state, *activation_memory(config, format_, images, checkpointed=False, fused_norm=on_gpu))
 
 
@@ -73,16 +73,16 @@ def step_seconds(config: TransformerConfig, images: int, arguments: argparse.Nam
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(arguments.precision)
     model = Transformer(config).to(device)
     tokens = torch.randint(config.vocab_size, (images, config.n_positions), device=device)
-    optimiser = OptimConfig(lr=1e-3, total_steps=1).optimizer(model)
+    optimizer = OptimConfig(lr=1e-3, total_steps=1).optimizer(model)
     if arguments.compile:
         model.compile()
 
     def step() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         with torch.autocast(device.type, half) if half else nullcontext():
             loss = autoregressive_nats(model(tokens), tokens).mean()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
 
     return seconds(step, device, arguments.repetitions)
 
@@ -91,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", choices=PRESETS, nargs="+", default=["nano", "xs"])
     parser.add_argument("--sides", type=int, nargs="+", default=[8, 16], help="pixels a side")
-    parser.add_argument("--colours", type=int, default=128)
+    parser.add_argument("--colors", type=int, default=128)
     parser.add_argument("--images", type=int, help="a step")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed", "16-mixed"], default="32-true")
     parser.add_argument("--compile", action="store_true")
@@ -104,7 +104,7 @@ def main() -> None:
     rows: list[Row] = []
     for name in arguments.models:
         for side in arguments.sides:
-            config = TransformerConfig(**PRESETS[name], vocab_size=arguments.colours, n_positions=side**2)
+            config = TransformerConfig(**PRESETS[name], vocab_size=arguments.colors, n_positions=side**2)
             images = how_many(config, arguments)
             flops = measure(config).flops * images
             if on_gpu:
@@ -118,7 +118,7 @@ def main() -> None:
                 "measured s a step": round(measured, 3),
                 "images a second": round(images / measured, 1),
                 "GFLOP/s": round(flops / measured / 1e9, 1),
-                "utilisation": round(flops / measured / speed, 3),
+                "utilization": round(flops / measured / speed, 3),
                 "planned peak memory, GB": round(planned(config, arguments.precision, images, on_gpu).peak / 1e9, 2),
             }
             gigabytes = {"measured, GB": round(torch.cuda.max_memory_allocated() / 1e9, 2)} if on_gpu else {}

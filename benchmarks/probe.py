@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
-from igpt.evaluation.linear_probe import fit_lbfgs, standardise
+from igpt.evaluation.linear_probe import fit_lbfgs, standardize
 
 LAYERS, SAMPLES, CHANNELS, CLASSES = 13, 2000, 128, 9
 PENALTY, TOLERANCE, ITERATIONS = 1e-3, 1e-4, 500
@@ -32,19 +32,19 @@ NOTES = (
 
 
 def make_data() -> tuple[Tensor, Tensor]:
-    """Standardised float32 features (L, N, C) and labels (N,).
+    """Standardized float32 features (L, N, C) and labels (N,).
 
     The signal grows with the layer, and the channels are correlated as those of a network are: the spectrum falls by a
     factor of thirty.
     """
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(CLASSES, (SAMPLES,), generator=generator)
-    centres = torch.randn(CLASSES, CHANNELS, generator=generator)
+    centers = torch.randn(CLASSES, CHANNELS, generator=generator)
     signal = torch.linspace(0.1, 0.6, LAYERS)[:, None, None]
-    features = signal * centres[labels] + torch.randn(LAYERS, SAMPLES, CHANNELS, generator=generator)
+    features = signal * centers[labels] + torch.randn(LAYERS, SAMPLES, CHANNELS, generator=generator)
     spectrum = torch.logspace(0, -1.5, CHANNELS)[:, None]
     mixing = spectrum * torch.randn(LAYERS, CHANNELS, CHANNELS, generator=generator)
-    return standardise(features @ mixing)[0], labels
+    return standardize(features @ mixing)[0], labels
 
 
 def objective(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> float:

@@ -105,7 +105,7 @@ def main() -> None:
         arguments.name,
         "A training step by one process and by two",
         rows,
-        f"{arguments.model}, {arguments.side}x{arguments.side} pixels, 512 colours, {arguments.images} images a step "
+        f"{arguments.model}, {arguments.side}x{arguments.side} pixels, 512 colors, {arguments.images} images a step "
         f"over all processes; float32, {shared}; DistributedDataParallel. Medians of {arguments.steps} steps, after "
         f"one that is not counted, and of {arguments.repetitions} starts in turn.",
     )

@@ -24,10 +24,10 @@ from table import Row, write_table
 from torch import Tensor
 from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
 
+from igpt.generation.autoregressive import generate, torch_threads
 from igpt.model.cache import cache_bytes
 from igpt.model.config import PRESETS, TransformerConfig
 from igpt.model.transformer import Transformer
-from igpt.sampling import generate, torch_threads
 
 
 def random_model(config: TransformerConfig) -> Transformer:
@@ -114,7 +114,7 @@ def compare(model: Transformer, batch_size: int, arguments: argparse.Namespace) 
     positions = torch.linspace(1, total - 1, min(arguments.passes, total - 1)).long().tolist()
     ways: dict[str, Callable[[], Tensor]] = {"igpt": ours}
     if arguments.device == "cpu":
-        ways["igpt, no C compiler"] = patch("igpt.sampling.can_decode", lambda *_: False)(ours)
+        ways["igpt, no C compiler"] = patch("igpt.generation.autoregressive.can_decode", lambda *_: False)(ours)
     if arguments.bf16_cache:
         ways["igpt, keys and values in bfloat16"] = partial(ours, cache_dtype=torch.bfloat16)
     if arguments.compile:
@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=PRESETS, default="nano")
     parser.add_argument("--side", type=int, default=32, help="pixels a side")
-    parser.add_argument("--colours", type=int, default=512)
+    parser.add_argument("--colors", type=int, default=512)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 2, 8])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads; by default torch's own choice")
@@ -168,7 +168,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    shape = TransformerConfig(**PRESETS[arguments.model], vocab_size=arguments.colours, n_positions=arguments.side**2)
+    shape = TransformerConfig(**PRESETS[arguments.model], vocab_size=arguments.colors, n_positions=arguments.side**2)
     model = random_model(shape).to(arguments.device)
     rows = [row for size in arguments.batch_sizes for row in compare(model, size, arguments)]
     timed_passes = min(arguments.passes, shape.n_positions)
@@ -176,7 +176,7 @@ def main() -> None:
         arguments.name,
         f"Drawing {arguments.side}x{arguments.side} pictures with {arguments.model}",
         rows,
-        f"Random float32 weights, shared; greedy; {arguments.colours} colours; {arguments.device}, "
+        f"Random float32 weights, shared; greedy; {arguments.colors} colors; {arguments.device}, "
         f"{torch.get_num_threads()} CPU threads; transformers {transformers.__version__}. Median of "
         f"{arguments.repetitions} repetitions in turn, after one that is not counted. The release runs one whole "
         f"pass for each of the {shape.n_positions} pixels: {timed_passes} evenly spaced ones are timed and compared, "

@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--colours", type=int, default=512)
+    parser.add_argument("--colors", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--device", default="cpu")
@@ -56,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    base = TransformerConfig(arguments.layers, arguments.heads, arguments.width, arguments.colours, n_positions=32**2)
+    base = TransformerConfig(arguments.layers, arguments.heads, arguments.width, arguments.colors, n_positions=32**2)
     images = arguments.batch_size
     points = [("pixels a side", side, replace(base, n_positions=side**2), images) for side in SIDES]
     points += [("images", n * images, base, n * images) for n in FACTORS]
@@ -83,7 +83,7 @@ def main() -> None:
         "The cost of a training step",
         rows,
         f"Base: {base.n_layer} layers, width {base.n_embd}, {base.n_head} heads, 32x32 pixels, {base.vocab_size} "
-        f"colours, {images} images; float32, {arguments.device}, {torch.get_num_threads()} CPU threads. Forward, "
+        f"colors, {images} images; float32, {arguments.device}, {torch.get_num_threads()} CPU threads. Forward, "
         f"backward and Adam, eager; medians of {arguments.repetitions} steps after one that is not counted. FLOPs "
         "count causal attention in full, though its kernels leave out nearly half.",
     )

@@ -31,7 +31,7 @@ Loss = Callable[[Tensor], Tensor]
 
 
 class Way:
-    """One way to train: a model, its loss, its optimiser, and what was measured of it."""
+    """One way to train: a model, its loss, its optimizer, and what was measured of it."""
 
     def __init__(self, model: nn.Module, loss: Loss, device: torch.device, half: bool) -> None:
         self.loss, self.device, self.half = loss, device, half
@@ -146,7 +146,7 @@ def starting_model(arguments: argparse.Namespace) -> Transformer:
     shape = {"n_layer": arguments.layers, "n_head": arguments.heads, "n_embd": arguments.width}
     config = PRESETS[arguments.model] if arguments.model else shape
     torch.manual_seed(0)
-    model = Transformer(TransformerConfig(**config, vocab_size=arguments.colours, n_positions=arguments.side**2))
+    model = Transformer(TransformerConfig(**config, vocab_size=arguments.colors, n_positions=arguments.side**2))
     nn.init.normal_(model.head.weight, std=0.02)
     return model
 
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--side", type=int, default=32, help="pixels a side")
-    parser.add_argument("--colours", type=int, default=512)
+    parser.add_argument("--colors", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5, help="that are timed")
     parser.add_argument("--precisions", choices=["fp32", "tf32", "bf16"], nargs="+", default=["fp32"])
@@ -180,7 +180,7 @@ def main() -> None:
         "A training step, beside Hugging Face ImageGPT's",
         rows,
         f"{config.n_layer} layers, width {config.n_embd}, {config.n_head} heads, {config.n_positions} tokens, "
-        f"{config.vocab_size} colours, {arguments.batch_size} images a step; {arguments.device}, "
+        f"{config.vocab_size} colors, {arguments.batch_size} images a step; {arguments.device}, "
         f"{torch.get_num_threads()} CPU threads; transformers {transformers.__version__}. Forward, backward and Adam, "
         "same weights and tokens, no dropout, Hugging Face's biases held at zero. Medians of "
         f"{arguments.steps} steps in turn, after one that is not timed. Kept for backward: the tensors that autograd "

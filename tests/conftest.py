@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from igpt.child_processes import SIGNALS
+from igpt.cluster.child_processes import SIGNALS
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 
@@ -72,7 +72,7 @@ def ended(process: int) -> bool:
 
 @pytest.fixture
 def tiny() -> Transformer:
-    """A causal model of 2 layers for pictures of 4x4 pixels and 11 colours, with weights large enough to matter."""
+    """A causal model of 2 layers for pictures of 4x4 pixels and 11 colors, with weights large enough to matter."""
     return random_weights(TransformerConfig(n_layer=2, n_head=2, n_embd=16, vocab_size=11, n_positions=16))
 
 
@@ -107,7 +107,7 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     return run
 
 
-# A model of one layer on 8x8 pixels in 16 colours: a few steps take a second.
+# A model of one layer on 8x8 pixels in 16 colors: a few steps take a second.
 SMALL = (
     "experiment=emoji_ar", "logger=none", "data.source.resolution=8", "data.eval_batch_size=512", "tokenizer.size=16",
     "model.n_layer=1", "model.n_embd=32", "trainer.log_every_n_steps=1",
@@ -122,14 +122,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("IGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         run_command(
             "train", *SMALL, "hydra.run.dir=run", "trainer.max_steps=8", "trainer.val_check_interval=4",
-            "draw_every=4", cwd=folder,
+            "sample_every=4", cwd=folder,
         )  # fmt: skip
     return folder / "run"
 
 
 def train_two_steps(command: Command, folder: Path, data: str, *overrides: str) -> dict[str, float]:
     """Train a small model on `data` and return its summary."""
-    few = ("trainer.max_steps=2", "trainer.val_check_interval=1", "draw_every=99", "showcase_class=null")
+    few = ("trainer.max_steps=2", "trainer.val_check_interval=1", "sample_every=99", "showcase_class=null")
     palette = not any(override.startswith("tokenizer=") for override in overrides)
     small = [a for a in SMALL if palette or not a.startswith("tokenizer.size=")]
     command("train", *small, f"data={data}", "data.batch_size=4", *few, "hydra.run.dir=run", *overrides)

@@ -27,10 +27,10 @@ def test_completion_figure_hides_what_was_not_given():
 
 
 @pytest.mark.parametrize("k", [1, 15, 16, 100])
-def test_swatches_show_every_colour(k):
-    colours = np.random.default_rng(0).integers(0, 200, (k, 3), dtype=np.uint8)
-    picture = np.asarray(figures.swatches(colours))[::16, ::16].reshape(-1, 3)
-    assert {tuple(c) for c in colours} == {tuple(c) for c in picture} - {(255, 255, 255)}
+def test_swatches_show_every_color(k):
+    colors = np.random.default_rng(0).integers(0, 200, (k, 3), dtype=np.uint8)
+    picture = np.asarray(figures.swatches(colors))[::16, ::16].reshape(-1, 3)
+    assert {tuple(c) for c in colors} == {tuple(c) for c in picture} - {(255, 255, 255)}
 
 
 def test_loss_curve_draws_both_curves(tmp_path):
@@ -53,7 +53,7 @@ def test_text_stands_out_from_its_background(level):
 
 
 def texts(monkeypatch, n):
-    """What the figure of the confusion of n classes writes into its cells, and in which colour."""
+    """What the figure of the confusion of n classes writes into its cells, and in which color."""
     written = []
     monkeypatch.setattr(
         matplotlib.axes.Axes, "text", lambda self, x, y, text, color, **_: written.append(((y, x), text, color))

@@ -20,7 +20,7 @@ from igpt.planning.devices import DEVICES, PRECISIONS
 from igpt.planning.memory import activation_memory
 from igpt.planning.recipe import Recipe
 from igpt.tokenizers.kmeans import PaletteRecipe
-from igpt.training.optim import OptimConfig
+from igpt.training.optimizers import OptimConfig
 
 WIDE = TransformerConfig(n_layer=2, n_head=4, n_embd=64, vocab_size=32, n_positions=64)
 
@@ -28,8 +28,8 @@ WIDE = TransformerConfig(n_layer=2, n_head=4, n_embd=64, vocab_size=32, n_positi
 def make_recipe(model=WIDE, **changes):
     """One laptop, float32; torch's norms are not fused there, as in the measurements below."""
     settings = {
-        "resolution": 8, "images": 8, "device_batch": None, "steps": 10, "optimiser": "adam",
-        "precision_name": "32-true", "device": DEVICES["laptop"], "devices": 1, "utilisation": 0.5,
+        "resolution": 8, "images": 8, "device_batch": None, "steps": 10, "optimizer": "adam",
+        "precision_name": "32-true", "device": DEVICES["laptop"], "devices": 1, "utilization": 0.5,
     }  # fmt: skip
     return Recipe(model=model, **{**settings, **changes})
 
@@ -63,13 +63,13 @@ def test_igpt_s_is_about_6e19_flops_in_its_weights():
 
 
 @pytest.mark.parametrize("name", ["adam", "muon"])
-def test_optimiser_values_are_what_the_optimiser_remembers(name):
+def test_optimizer_values_are_what_the_optimizer_remembers(name):
     model = Transformer(WIDE)
-    optimiser = OptimConfig(lr=0.1, total_steps=1, name=name).optimizer(model)
+    optimizer = OptimConfig(lr=0.1, total_steps=1, name=name).optimizer(model)
     model(torch.zeros(1, 64, dtype=torch.long)).sum().backward()
-    optimiser.step()
-    remembered = sum(t.numel() for state in optimiser.state.values() for t in state.values() if t.ndim > 0)
-    assert measure(WIDE).optimiser_values(name) == remembered
+    optimizer.step()
+    remembered = sum(t.numel() for state in optimizer.state.values() for t in state.values() if t.ndim > 0)
+    assert measure(WIDE).optimizer_values(name) == remembered
 
 
 # Memory, against what torch holds
@@ -119,16 +119,16 @@ def test_peak_is_that_of_a_training_step(model, images, precision, checkpointed)
     if checkpointed:
         for block in network.blocks:
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
-    optimiser = torch.optim.Adam(network.parameters(), foreach=True)  # as on GPUs
+    optimizer = torch.optim.Adam(network.parameters(), foreach=True)  # as on GPUs
     tracker = MemTracker()
-    tracker.track_external(network, optimiser, tokens)
+    tracker.track_external(network, optimizer, tokens)
     with tracker:
         for _ in range(2):  # in Lightning's order: the last step's gradients live through the forward pass
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
                 loss = autoregressive_nats(network(tokens), tokens).mean()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             tracker.reset_mod_stats()
     (measured,) = (parts["Total"] for parts in tracker.get_tracker_snapshot("peak").values() if parts["Total"] > 0)
     planned = make_recipe(model, images=images, precision_name=precision).memory(images, checkpointed).peak
@@ -151,7 +151,7 @@ def test_no_batch_fits_where_the_state_does_not():
 
 
 def test_time_is_that_of_the_slower_of_arithmetic_and_memory():
-    recipe = make_recipe(images=8, utilisation=0.25)
+    recipe = make_recipe(images=8, utilization=0.25)
     assert recipe.micro_step().arithmetic_bound
     assert recipe.step_seconds == pytest.approx(8 * recipe.size.flops / (0.384e12 * 0.25))
     slow = replace(recipe, device=replace(recipe.device, bandwidth=1e6))
@@ -228,6 +228,6 @@ def test_what_cannot_be_planned_is_one_sentence(command, arguments, message):
     assert message in caught.value.code
 
 
-def test_a_utilisation_above_one_is_refused():
-    with pytest.raises(IgptError, match=r"utilisation in \(0, 1\]"):
-        make_recipe(utilisation=1.5)
+def test_a_utilization_above_one_is_refused():
+    with pytest.raises(IgptError, match=r"utilization in \(0, 1\]"):
+        make_recipe(utilization=1.5)

@@ -11,9 +11,9 @@ from rich.console import Console
 from conftest import SMALL
 from igpt import progress
 from igpt.data.sources import SPLITS
-from igpt.evaluation.probe import Labelled, ProbeSettings, linear_rows, low_label_rows, neighbour_hits
+from igpt.evaluation.probe_scores import Labeled, ProbeSettings, linear_rows, low_label_rows, neighbor_hits
 from igpt.progress import Progress, track
-from igpt.training.progress import described
+from igpt.training.callbacks.training_progress import described
 
 
 class Clock:
@@ -160,12 +160,12 @@ def test_evaluation_counts_its_batches(trained, command, work):
 
 def test_probes_count_layers_steps_and_subsets(work):
     features = {split: np.random.default_rng(0).normal(size=(2, 20, 3)).astype(np.float32) for split in SPLITS}
-    data = Labelled("random", features, {split: np.arange(20) % 2 for split in SPLITS}, ("even", "odd"))
+    data = Labeled("random", features, {split: np.arange(20) % 2 for split in SPLITS}, ("even", "odd"))
     cpu = torch.device("cpu")
-    neighbour_hits(data, ProbeSettings(neighbours=3))
+    neighbor_hits(data, ProbeSettings(neighbors=3))
     low_label_rows([data], [2, 4], 2, ProbeSettings(solver="sgd", sgd_steps=7), cpu)
     assert [bar.total for bar in work.closed if bar.description == "Fitting probes"] == [7] * 4
-    assert work.complete() == {"Searching neighbours", "Fitting probes with few labels", "Fitting probes"}
+    assert work.complete() == {"Searching neighbors", "Fitting probes with few labels", "Fitting probes"}
     linear_rows(data, ProbeSettings(), cpu)
     assert work.incomplete() == {"Fitting probes, at most"}  # which converge earlier
 
@@ -173,7 +173,7 @@ def test_probes_count_layers_steps_and_subsets(work):
 def test_packing_and_palette_count_images(command, work, monkeypatch, tmp_path):
     monkeypatch.setenv("IGPT_CACHE", str(tmp_path / "cache"))
     command("palette", "tokenizer.size=4", "data.source.resolution=8", "hydra.run.dir=out")
-    assert work.complete() >= {"Packing emoji", "Counting colours", "Checksum of train.images.npy"}
+    assert work.complete() >= {"Packing emoji", "Counting colors", "Checksum of train.images.npy"}
     assert work.incomplete() == set()
     (packing,) = [bar for bar in work.closed if bar.description == "Packing emoji"]
     assert packing.total == 3781
@@ -181,8 +181,10 @@ def test_packing_and_palette_count_images(command, work, monkeypatch, tmp_path):
 
 def test_training_says_what_it_does_and_how_far_it_is(command, work, monkeypatch, tmp_path):
     monkeypatch.setattr(progress, "LINE_AFTER", 0)
-    monkeypatch.setattr("igpt.training.progress.LINE_EVERY", 0)
-    command("train", *SMALL, "trainer.max_steps=4", "trainer.val_check_interval=2", "draw_every=2", "hydra.run.dir=run")
+    monkeypatch.setattr("igpt.training.callbacks.training_progress.LINE_EVERY", 0)
+    command(
+        "train", *SMALL, "trainer.max_steps=4", "trainer.val_check_interval=2", "sample_every=2", "hydra.run.dir=run"
+    )
     log = (tmp_path / "run" / "train.log").read_text().splitlines()
     lines = [line.partition(": ")[2] for line in log]
     assert work.complete() >= {"Training", "Validating", "Sampling", "Evaluating the test split"}

@@ -107,7 +107,7 @@ def test_the_representation_says_what_was_loaded(trained, model):
         "autoregressive",
         "1 layers x 32",
         "8x8 pixels",
-        "Palette(16 colours",
+        "Palette(16 colors",
         "on cpu",
         "best.ckpt",
         str(trained),

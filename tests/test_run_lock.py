@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from igpt.commands.new_folders import new_folder
+from igpt.configuration.new_folders import new_folder
 from igpt.errors import RunTakenError
 from igpt.run_lock import Owner, locked, start_of
 

@@ -52,22 +52,22 @@ def fill_figure(originals: Images, masks: NDArray[np.bool_], filled: Images) -> 
     return grid(lines.reshape(-1, *originals.shape[1:]), columns=3)
 
 
-def swatches(colours: NDArray[np.uint8], rows: int = 16) -> Image.Image:
-    """The colours (k, 3) so that the gamut can be seen: grays on the left, then hues, light to dark in each column."""
-    hls = np.array([colorsys.rgb_to_hls(*(c / 255.0)) for c in colours])
-    chroma = (colours.max(axis=1).astype(int) - colours.min(axis=1)) / 255
+def swatches(colors: NDArray[np.uint8], rows: int = 16) -> Image.Image:
+    """The colors (k, 3) so that the gamut can be seen: grays on the left, then hues, light to dark in each column."""
+    hls = np.array([colorsys.rgb_to_hls(*(c / 255.0)) for c in colors])
+    chroma = (colors.max(axis=1).astype(int) - colors.min(axis=1)) / 255
     hue = np.where(chroma < 0.08, -1.0, hls[:, 0])
     by_hue = np.lexsort((hls[:, 1], hue))
     columns = [column[np.argsort(-hls[column, 1])] for column in np.split(by_hue, range(rows, len(by_hue), rows))]
     picture = np.full((rows, len(columns), 3), 255, np.uint8)
     for x, column in enumerate(columns):
-        picture[: len(column), x] = colours[column]
+        picture[: len(column), x] = colors[column]
     return Image.fromarray(picture.repeat(16, axis=0).repeat(16, axis=1))
 
 
-def quantised_strip(originals: Images, quantised: Images) -> Image.Image:
-    """Originals above their quantised selves."""
-    return grid(np.concatenate([originals, quantised]), columns=len(originals))
+def quantized_strip(originals: Images, quantized: Images) -> Image.Image:
+    """Originals above their quantized selves."""
+    return grid(np.concatenate([originals, quantized]), columns=len(originals))
 
 
 def loss_curve(metrics: Path) -> Image.Image:
@@ -88,7 +88,7 @@ def loss_curve(metrics: Path) -> Image.Image:
 def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
     """A confusion matrix (K, K): rows are what images are, columns what they were taken for.
 
-    Colours are shares of a row. Of many classes there are no counts, of very many no names either.
+    Colors are shares of a row. Of many classes there are no counts, of very many no names either.
     """
     side = min(0.6 * len(classes), 12)  # inches
     figure, axes = new_plot(1.5 + side, 1.2 + side)
@@ -96,8 +96,8 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
     shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if len(classes) <= MOST_COUNTED:
         for (row, column), count in np.ndenumerate(matrix):
-            colour = readable_on(shown.cmap(share[row, column]))
-            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=colour)
+            color = readable_on(shown.cmap(share[row, column]))
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=color)
     if len(classes) <= MOST_NAMED:
         ticks, points = range(len(classes)), min(10, 72 * side / len(classes) / 1.2)  # a name is as high as its row
         slant = {"rotation": 45, "ha": "right"} if len(classes) <= MOST_COUNTED else {"rotation": 90}
@@ -108,7 +108,7 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
 
 
 def readable_on(background: Sequence[float]) -> str:
-    """Black or white, whichever has the higher contrast to a colour (red, green, blue, ... in [0, 1])."""
+    """Black or white, whichever has the higher contrast to a color (red, green, blue, ... in [0, 1])."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"  # WCAG's contrast ratios

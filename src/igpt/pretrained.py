@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from igpt.batch import TokenBatch
 from igpt.data.image_input import as_images
 from igpt.errors import IgptError, some_of
+from igpt.generation.autoregressive import bytes_a_picture, generate
+from igpt.generation.parallel_decoding import CHOICE_TEMPERATURE, PASSES, decode_parallel
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Masked, Task, predict_classes, task_from_state
-from igpt.parallel_decoding import CHOICE_TEMPERATURE, PASSES, decode_parallel
 from igpt.progress import Progress, track
-from igpt.run import RunDirectory, find_checkpoint, find_run, is_whole
-from igpt.sampling import bytes_a_picture, generate
+from igpt.run_directory import RunDirectory, find_checkpoint, find_run, is_whole
 from igpt.tokenizers import Ordered, Palette, Tokenizer, from_state, palette_of
 
 Images = NDArray[np.uint8]  # (N, H, W, 3)
@@ -164,9 +164,9 @@ class Pretrained:
 
     def sample(self, n: int, seed: int = 0, **how: Any) -> Images:
         """Draw n pictures. `how` takes temperature, top_k and top_p; for an autoregressive model also `cache_dtype` and
-        `compile`, see :func:`~igpt.sampling.generate`; for a masked model also passes (16) and what else
-        :func:`~igpt.parallel_decoding.decode_parallel` takes, and it works best if the model was trained with
-        objective.max_ratio=1.
+        `compile`, see :func:`~igpt.generation.autoregressive.generate`; for a masked model also passes (16)
+        and what else :func:`~igpt.generation.parallel_decoding.decode_parallel` takes, and it works best if the model
+        was trained with objective.max_ratio=1.
         """
         return self._draw(torch.empty(1, 0, dtype=torch.long), n, seed, **how)
 

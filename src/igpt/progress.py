@@ -17,7 +17,7 @@ import rich.progress
 from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.text import Text
 
-from igpt.ranks import is_main_process
+from igpt.cluster.ranks import is_main_process
 from igpt.units import time_text
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from igpt.cluster.slurm import ENDED, job_state
 from igpt.errors import RunTakenError
-from igpt.slurm import ENDED, job_state
 
 
 @dataclass(frozen=True)

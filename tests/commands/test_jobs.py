@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from igpt.run import write_job
+from igpt.run_directory import write_job
 
 SQUEUE = """#!/bin/sh
 echo '12_0|COMPLETED|None'

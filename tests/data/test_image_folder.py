@@ -23,9 +23,9 @@ from igpt.files import sha256
 QUARTERS = np.array([[[250, 10, 20], [30, 240, 50]], [[60, 70, 230], [200, 190, 0]]], np.uint8)  # (2, 2, 3)
 
 
-def blocks(colours, size=16):
-    """Each of 2 x 2 colours as a square of `size` pixels."""
-    return colours.repeat(size, 0).repeat(size, 1)
+def blocks(colors, size=16):
+    """Each of 2 x 2 colors as a square of `size` pixels."""
+    return colors.repeat(size, 0).repeat(size, 1)
 
 
 def gray(values):

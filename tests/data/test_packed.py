@@ -372,7 +372,7 @@ from pathlib import Path
 import numpy as np
 from igpt.data import packing
 from igpt.data.sources import Chunk
-from igpt.training.preemption import stop_signals
+from igpt.cluster.signals import stop_signals
 
 @dataclass(frozen=True)
 class Slow:

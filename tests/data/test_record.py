@@ -21,7 +21,7 @@ def save(folder, name, level):
 
 @pytest.fixture
 def pics(tmp_path):
-    """Three class folders of 12 images of one colour each; the classes share their file names."""
+    """Three class folders of 12 images of one color each; the classes share their file names."""
     for k, name in enumerate("abc"):
         for i in range(12):
             save(tmp_path / "pics" / name, f"{i}.png", 80 * k + i)
@@ -166,7 +166,7 @@ def test_a_damaged_record_is_named(source, tmp_path, content):
 
 
 def test_every_command_that_uses_the_data_of_a_run_compares(pics, command, tmp_path):
-    few = ("data.batch_size=4", "trainer.max_steps=2", "trainer.val_check_interval=1", "draw_every=99")
+    few = ("data.batch_size=4", "trainer.max_steps=2", "trainer.val_check_interval=1", "sample_every=99")
     command(
         "train", *SMALL, "data=folder", "data.source.path=pics", "data.num_workers=0", "showcase_class=null", *few,
         "hydra.run.dir=run",

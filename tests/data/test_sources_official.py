@@ -366,9 +366,9 @@ def test_parquet_with_splits_and_columns_that_are_named(parquet):
     assert source.classes == ("x", "y", "z")
     np.testing.assert_array_equal(source.read("test", 0, 5).labels, 2 - labels[20:])
     assert source.sizes() == {"train": 18, "validation": 2, "test": 5}
-    unlabelled = HubSource("parquet", data_files=files, resolution=8, labels=False)
-    assert unlabelled.classes == ()
-    assert (unlabelled.read("train", 0, 5).labels == -1).all()
+    unlabeled = HubSource("parquet", data_files=files, resolution=8, labels=False)
+    assert unlabeled.classes == ()
+    assert (unlabeled.read("train", 0, 5).labels == -1).all()
 
 
 @pytest.mark.parametrize(

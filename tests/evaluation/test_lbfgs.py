@@ -7,7 +7,7 @@ from scipy.optimize import minimize as scipy_minimize
 from scipy.optimize import rosen, rosen_der
 
 from igpt.errors import IgptError
-from igpt.evaluation.lbfgs import _decreases_enough, _Pairs, minimise
+from igpt.evaluation.lbfgs import _decreases_enough, _Pairs, minimize
 
 
 class Counted:
@@ -22,17 +22,17 @@ class Counted:
 
 
 def quadratics(n_problems, size, condition, seed=0, dtype=torch.float64):
-    """Hessians (B, D, D), minimisers (B, D) and the objective 1/2 (x - m)' H (x - m)."""
+    """Hessians (B, D, D), minimizers (B, D) and the objective 1/2 (x - m)' H (x - m)."""
     generator = torch.Generator().manual_seed(seed)
     rotation, _ = torch.linalg.qr(torch.randn(n_problems, size, size, generator=generator, dtype=torch.float64))
     eigenvalues = torch.logspace(0, -np.log10(condition), size, dtype=torch.float64)
     hessian = ((rotation * eigenvalues) @ rotation.mT).to(dtype)
-    minimiser = torch.randn(n_problems, size, generator=generator, dtype=torch.float64).to(dtype)
+    minimizer = torch.randn(n_problems, size, generator=generator, dtype=torch.float64).to(dtype)
 
     def objective(x):
-        return 0.5 * torch.einsum("bi,bij,bj->b", x - minimiser, hessian, x - minimiser)
+        return 0.5 * torch.einsum("bi,bij,bj->b", x - minimizer, hessian, x - minimizer)
 
-    return hessian, minimiser, objective
+    return hessian, minimizer, objective
 
 
 def rosenbrock(x):
@@ -46,14 +46,14 @@ def starts(n_problems, size, dtype=torch.float64):
 @pytest.mark.parametrize("history", [1, 5, 30])
 @pytest.mark.parametrize("condition", [1, 1e3])
 def test_quadratics_reach_their_closed_form_minimum(history, condition):
-    _, minimiser, objective = quadratics(6, 20, condition)
-    found = minimise(objective, torch.zeros_like(minimiser), 2000, tolerance=1e-10, history=history)
-    torch.testing.assert_close(found, minimiser, atol=1e-10 * condition * 20, rtol=0)
+    _, minimizer, objective = quadratics(6, 20, condition)
+    found = minimize(objective, torch.zeros_like(minimizer), 2000, tolerance=1e-10, history=history)
+    torch.testing.assert_close(found, minimizer, atol=1e-10 * condition * 20, rtol=0)
 
 
 def test_rosenbrock_ends_where_scipy_ends():
     start = starts(5, 3)
-    found = minimise(rosenbrock, start, tolerance=1e-8)
+    found = minimize(rosenbrock, start, tolerance=1e-8)
     for ours, x in zip(found, start, strict=True):
         theirs = scipy_minimize(rosen, x.numpy(), jac=rosen_der, method="BFGS", options={"gtol": 1e-8}).x
         np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-6)
@@ -63,7 +63,7 @@ def test_no_more_evaluations_than_scipy_by_half():
     """A wrong direction or step length still descends, but slowly."""
     start = starts(1, 10)
     objective = Counted(rosenbrock)
-    found = minimise(objective, start, tolerance=1e-6)
+    found = minimize(objective, start, tolerance=1e-6)
     options = {"gtol": 1e-6, "ftol": 0, "maxcor": 10}
     theirs = scipy_minimize(rosen, start[0].numpy(), jac=rosen_der, method="L-BFGS-B", options=options)
     assert rosenbrock(found).item() < 1e-9
@@ -72,15 +72,15 @@ def test_no_more_evaluations_than_scipy_by_half():
 
 def test_a_problem_does_not_notice_the_others():
     start = starts(6, 5) * torch.logspace(-2, 1, 6, dtype=torch.float64)[:, None]
-    together = minimise(rosenbrock, start, tolerance=1e-7)
-    alone = torch.cat([minimise(rosenbrock, x[None], tolerance=1e-7) for x in start])
+    together = minimize(rosenbrock, start, tolerance=1e-7)
+    alone = torch.cat([minimize(rosenbrock, x[None], tolerance=1e-7) for x in start])
     torch.testing.assert_close(together, alone, atol=1e-12, rtol=0)
 
 
 def test_a_converged_problem_stays_put():
     start = starts(3, 4)
     start[1] = 1 + 1e-9  # the gradient here is not 0, yet below the tolerance
-    found = minimise(rosenbrock, start, tolerance=1e-5)
+    found = minimize(rosenbrock, start, tolerance=1e-5)
     assert torch.equal(found[1], start[1])
     assert not torch.equal(found[0], start[0])
 
@@ -94,7 +94,7 @@ def test_the_gradient_of_convex_problems_vanishes(seed, size, n_problems, double
     def objective(x):
         return quadratic(x) + torch.nn.functional.softplus(3 * x).sum(dim=1)
 
-    found = minimise(objective, starts(n_problems, size, dtype), tolerance=1e-5).requires_grad_()
+    found = minimize(objective, starts(n_problems, size, dtype), tolerance=1e-5).requires_grad_()
     (gradient,) = torch.autograd.grad(objective(found).sum(), found)
     assert found.dtype == dtype
     assert gradient.abs().max() <= 1e-5
@@ -103,32 +103,32 @@ def test_the_gradient_of_convex_problems_vanishes(seed, size, n_problems, double
 def test_negative_curvature_on_the_way_does_no_harm():
     """Between -0.58 and 0.58 the curvature of x^4 / 4 - x^2 / 2 is negative; the minima are at -1 and 1."""
     start = torch.linspace(-3, 3, 40, dtype=torch.float64)[:, None]
-    found = minimise(lambda x: (x**4 / 4 - x**2 / 2).sum(dim=1), start, tolerance=1e-9)
+    found = minimize(lambda x: (x**4 / 4 - x**2 / 2).sum(dim=1), start, tolerance=1e-9)
     torch.testing.assert_close(found.abs(), torch.ones_like(found))
 
 
 def test_steps_beyond_the_domain_are_taken_back():
     """x - log x is not a number below 0, where a curvature estimated near 0 or far from it leads."""
     start = torch.tensor([[1e-3], [0.5], [30.0]], dtype=torch.float64)
-    found = minimise(lambda x: (x - x.log()).sum(dim=1), start, tolerance=1e-9)
+    found = minimize(lambda x: (x - x.log()).sum(dim=1), start, tolerance=1e-9)
     torch.testing.assert_close(found, torch.ones_like(found))
 
 
 def test_float32_converges_where_values_no_longer_differ():
-    """Beside 1000, all of the last three digits of the minimiser are lost in the value."""
-    _, minimiser, quadratic = quadratics(4, 10, 10, dtype=torch.float32)
-    found = minimise(lambda x: 1000 + quadratic(x), torch.zeros_like(minimiser), tolerance=1e-5)
-    torch.testing.assert_close(found, minimiser, atol=3e-4, rtol=0)
+    """Beside 1000, all of the last three digits of the minimizer are lost in the value."""
+    _, minimizer, quadratic = quadratics(4, 10, 10, dtype=torch.float32)
+    found = minimize(lambda x: 1000 + quadratic(x), torch.zeros_like(minimizer), tolerance=1e-5)
+    torch.testing.assert_close(found, minimizer, atol=3e-4, rtol=0)
 
 
 def test_the_inverse_hessian_as_preconditioner_is_newtons_method():
-    hessian, minimiser, objective = quadratics(3, 20, 1e4)
+    hessian, minimizer, objective = quadratics(3, 20, 1e4)
     plain, newton = Counted(objective), Counted(objective)
-    start = minimiser + 0.01  # near enough for the cautious first step to be a full one
+    start = minimizer + 0.01  # near enough for the cautious first step to be a full one
     inverse = torch.linalg.inv(hessian)
-    found = minimise(newton, start, tolerance=1e-9, precondition=lambda x: torch.einsum("bij,bj->bi", inverse, x))
-    torch.testing.assert_close(found, minimiser, atol=1e-6, rtol=0)
-    minimise(plain, start, tolerance=1e-9)
+    found = minimize(newton, start, tolerance=1e-9, precondition=lambda x: torch.einsum("bij,bj->bi", inverse, x))
+    torch.testing.assert_close(found, minimizer, atol=1e-6, rtol=0)
+    minimize(plain, start, tolerance=1e-9)
     assert newton.evaluations == 2
     assert plain.evaluations > 20
 
@@ -188,19 +188,19 @@ def test_a_search_that_cannot_succeed_ends():
     """The value is -x, the gradient that autograd sees is 1: the steps lead uphill."""
     objective = Counted(lambda x: (x - 2 * x.detach()).sum(dim=1))
     start = starts(2, 1)
-    assert torch.equal(minimise(objective, start, max_iterations=500), start)
+    assert torch.equal(minimize(objective, start, max_iterations=500), start)
     assert objective.evaluations < 100
 
 
 def test_the_iterations_have_a_limit():
     objective = Counted(rosenbrock)
-    minimise(objective, starts(2, 4), max_iterations=7)
+    minimize(objective, starts(2, 4), max_iterations=7)
     assert objective.evaluations == 1 + 7
 
 
 def test_gradients_are_taken_where_they_are_switched_off():
     with torch.no_grad():
-        found = minimise(lambda x: (x - 3).square().sum(dim=1), torch.zeros(2, 2))
+        found = minimize(lambda x: (x - 3).square().sum(dim=1), torch.zeros(2, 2))
     torch.testing.assert_close(found, torch.full((2, 2), 3.0))
 
 
@@ -209,4 +209,4 @@ def test_a_start_without_a_value_is_an_error(bad):
     start = torch.zeros(3, 2)
     start[1] = bad
     with pytest.raises(IgptError, match="objective of problem 1 has no finite value"):
-        minimise(lambda x: x.square().sum(dim=1), start)
+        minimize(lambda x: x.square().sum(dim=1), start)

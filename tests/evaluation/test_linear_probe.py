@@ -19,7 +19,7 @@ from igpt.evaluation.linear_probe import (
     fit_sgd,
     low_label_subset,
     select,
-    standardise,
+    standardize,
 )
 
 L, N, C, K = 3, 400, 12, 5
@@ -30,9 +30,9 @@ def make_data(n=N, n_classes=K, seed=0):
     """Features (L, n, C), correlated, each channel with its own scale and mean; the classes overlap, less by layer."""
     rng = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(n_classes), rng.integers(n_classes, size=n - n_classes)])
-    centres = np.random.default_rng(99).normal(size=(n_classes, C))
+    centers = np.random.default_rng(99).normal(size=(n_classes, C))
     signal = np.array([0.2, 0.5, 1.0])[:, None, None]
-    features = signal * centres[labels] + rng.normal(size=(L, n, C))
+    features = signal * centers[labels] + rng.normal(size=(L, n, C))
     mixed = features @ np.random.default_rng(98).normal(size=(L, C, C)) / 3
     return torch.from_numpy(mixed * np.logspace(-1, 1, C) + np.linspace(-3, 3, C)), torch.from_numpy(labels)
 
@@ -43,8 +43,8 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def standardised(data):
-    return standardise(data[0])[0], data[1]
+def standardized(data):
+    return standardize(data[0])[0], data[1]
 
 
 def objective(features, labels, weight, bias, penalty):
@@ -63,8 +63,8 @@ def scikit_learn(features, labels, penalty):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("raw", [False, True])
-def test_lbfgs_equals_scikit_learn(raw, dtype, data, standardised):
-    features, labels = data if raw else standardised
+def test_lbfgs_equals_scikit_learn(raw, dtype, data, standardized):
+    features, labels = data if raw else standardized
     features = features.to(dtype)
     probes = fit_lbfgs(features, labels, K, PENALTIES)
     assert len(probes) == len(PENALTIES)
@@ -79,16 +79,16 @@ def test_lbfgs_equals_scikit_learn(raw, dtype, data, standardised):
             assert (predictions[layer] == theirs.predict(x)).mean() >= 0.995
 
 
-def test_two_classes_equal_scikit_learn_at_twice_the_penalty(standardised):
-    features, labels = standardised[0], (standardised[1] > 1).long()
+def test_two_classes_equal_scikit_learn_at_twice_the_penalty(standardized):
+    features, labels = standardized[0], (standardized[1] > 1).long()
     (probe,) = fit_lbfgs(features, labels, 2, [0.02], tolerance=1e-8)
     theirs = scikit_learn(features[2].numpy(), labels.numpy(), 0.01)
     difference = probe.weight[2, :, 1] - probe.weight[2, :, 0]
     np.testing.assert_allclose(difference.numpy(), theirs.coef_[0], atol=1e-5)
 
 
-def test_layers_and_penalties_together_equal_each_alone(standardised):
-    features, labels = standardised
+def test_layers_and_penalties_together_equal_each_alone(standardized):
+    features, labels = standardized
     together = fit_lbfgs(features, labels, K, torch.tensor(PENALTIES), tolerance=1e-8)
     for penalty, probe in zip(PENALTIES, together, strict=True):
         for layer in range(L):
@@ -100,9 +100,9 @@ def test_layers_and_penalties_together_equal_each_alone(standardised):
 @settings(deadline=None, max_examples=10)
 @given(shift=st.lists(st.floats(-5, 5), min_size=C, max_size=C), classes=st.permutations(range(K)))
 def test_weights_do_not_depend_on_an_offset_nor_on_the_names_of_the_classes(shift, classes):
-    """The bias takes up an offset, at no cost because it is not penalised."""
+    """The bias takes up an offset, at no cost because it is not penalized."""
     features, labels = make_data(n=60)
-    (features,) = standardise(features)
+    (features,) = standardize(features)
     offset, renamed = torch.tensor(shift, dtype=torch.float64), torch.tensor(classes)
     (probe,) = fit_lbfgs(features, labels, K, [0.1], tolerance=1e-9)
     (other,) = fit_lbfgs(features + offset, renamed[labels], K, [0.1], tolerance=1e-9)
@@ -111,8 +111,8 @@ def test_weights_do_not_depend_on_an_offset_nor_on_the_names_of_the_classes(shif
     torch.testing.assert_close(other.bias[..., renamed], expected, atol=1e-5, rtol=0)
 
 
-def test_a_channel_that_says_nothing_is_no_obstacle(standardised):
-    features, labels = standardised[0].clone(), standardised[1]
+def test_a_channel_that_says_nothing_is_no_obstacle(standardized):
+    features, labels = standardized[0].clone(), standardized[1]
     features[:, :, 3] = 0
     features[:, :, 5] = features[:, :, 4]  # singular second moments, even without a penalty to help
     kept = features[:, :, [c for c in range(C) if c not in (3, 5)]]
@@ -123,11 +123,11 @@ def test_a_channel_that_says_nothing_is_no_obstacle(standardised):
 
 @pytest.mark.parametrize("fit", [fit_lbfgs, partial(fit_sgd, steps=5)])
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
-def test_probes_are_fitted_where_gradients_are_switched_off(fit, mode, standardised):
+def test_probes_are_fitted_where_gradients_are_switched_off(fit, mode, standardized):
     """A validation loop is such a place, and features are made there."""
-    (expected,) = fit(*standardised, K, torch.tensor([0.1]))
+    (expected,) = fit(*standardized, K, torch.tensor([0.1]))
     with mode():
-        features, labels, penalties = standardised[0] * 1, standardised[1] * 1, torch.tensor([0.1])
+        features, labels, penalties = standardized[0] * 1, standardized[1] * 1, torch.tensor([0.1])
         (inside,) = fit(features, labels, K, penalties)
     (outside,) = fit(features, labels, K, penalties)
     assert torch.equal(inside.weight, expected.weight)
@@ -140,16 +140,16 @@ def nats(probe, features, labels):
     return torch.stack([F.cross_entropy(layer, labels) for layer in logits])
 
 
-def test_dead_features_leave_the_frequencies_of_the_classes(standardised):
-    features, labels = torch.zeros(1, N, C), standardised[1]
+def test_dead_features_leave_the_frequencies_of_the_classes(standardized):
+    features, labels = torch.zeros(1, N, C), standardized[1]
     (probe,) = fit_lbfgs(features, labels, K, [0.0], tolerance=1e-6)
     assert (probe.weight == 0).all()
     torch.testing.assert_close(probe.bias[0].softmax(0), labels.bincount() / N, atol=1e-5, rtol=0)
 
 
-def test_sgd_comes_near_the_optimum(standardised):
+def test_sgd_comes_near_the_optimum(standardized):
     """Within 1 % for a good learning rate; one that is much too small stays 10 % away. (Layer 2 is separable.)"""
-    features, labels = standardised[0][:2], standardised[1]
+    features, labels = standardized[0][:2], standardized[1]
     (best,) = fit_lbfgs(features, labels, K, [0.0], tolerance=1e-7)
     good, small = fit_sgd(features, labels, K, [0.3, 1e-4], steps=600, batch_size=50)
     optimum = nats(best, features, labels)
@@ -158,8 +158,8 @@ def test_sgd_comes_near_the_optimum(standardised):
     assert (nats(small, features, labels) >= 1.1 * optimum).all()
 
 
-def test_sgd_on_full_batches_equals_torch(standardised):
-    features, labels = standardised
+def test_sgd_on_full_batches_equals_torch(standardized):
+    features, labels = standardized
     probes = fit_sgd(features, labels, K, [0.5, 0.1], steps=20, batch_size=N)
     for rate, probe in zip([0.5, 0.1], probes, strict=True):
         for layer, x in enumerate(features):
@@ -178,8 +178,8 @@ def test_sgd_on_full_batches_equals_torch(standardised):
             torch.testing.assert_close(probe.bias[layer], linear.bias.detach(), atol=1e-9, rtol=1e-9)
 
 
-def test_sgd_depends_on_its_seed_alone(standardised):
-    features, labels = standardised
+def test_sgd_depends_on_its_seed_alone(standardized):
+    features, labels = standardized
     runs = [fit_sgd(features, labels, K, [1.0], steps=5, batch_size=50, seed=seed)[0] for seed in (1, 1, 2)]
     torch.manual_seed(123)
     (again,) = fit_sgd(features, labels, K, [1.0], steps=5, batch_size=50, seed=1)
@@ -198,9 +198,9 @@ def test_an_epoch_sees_every_sample_at_most_once_and_leaves_less_than_a_batch(n_
         assert 0 <= epoch.min() <= epoch.max() < n_samples
 
 
-def test_standardised_features_equal_scikit_learns(data):
+def test_standardized_features_equal_scikit_learns(data):
     train, valid = data[0], make_data(n=50, seed=1)[0]
-    ours = standardise(train, valid)
+    ours = standardize(train, valid)
     for layer in range(L):
         scaler = StandardScaler().fit(train[layer].numpy())
         np.testing.assert_allclose(ours[0][layer].numpy(), scaler.transform(train[layer].numpy()), atol=1e-10)
@@ -210,7 +210,7 @@ def test_standardised_features_equal_scikit_learns(data):
 def test_a_constant_channel_is_only_centred(data):
     train, valid = data[0].float(), data[0].float()
     train[1, :, 4] = 0.1  # float32's mean of it is not exactly 0.1
-    ours, others = standardise(train, valid)
+    ours, others = standardize(train, valid)
     assert ours[1, :, 4].abs().max() < 1e-6
     torch.testing.assert_close(others[1, :, 4], valid[1, :, 4] - 0.1)
 

@@ -8,12 +8,19 @@ from sklearn.metrics import balanced_accuracy_score
 
 from igpt.data.sources import SPLITS
 from igpt.evaluation.linear_probe import low_label_subset
-from igpt.evaluation.probe import Labelled, ProbeSettings, balanced_accuracy, best_row, linear_rows, low_label_rows
+from igpt.evaluation.probe_scores import (
+    Labeled,
+    ProbeSettings,
+    balanced_accuracy,
+    best_row,
+    linear_rows,
+    low_label_rows,
+)
 
 
 @pytest.fixture(scope="module")
 def hits():
-    """Whether each of 900 images of 150 groups and three classes of different size is recognised, by two layers."""
+    """Whether each of 900 images of 150 groups and three classes of different size is recognized, by two layers."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(150), 6)
     labels = rng.choice(3, 150, p=[0.6, 0.3, 0.1])[groups]
@@ -31,7 +38,7 @@ def bootstrap(hits, labels, groups, score):
 
 def test_errors_are_what_a_bootstrap_over_groups_finds(hits):
     hits, labels, groups = hits
-    data = Labelled("random", {}, {"test": labels}, "abc", {"test": groups})
+    data = Labeled("random", {}, {"test": labels}, "abc", {"test": groups})
     _, residuals = balanced_accuracy(hits, labels)
     for layer, row in enumerate(data.score("test_accuracy", "test", hits)):
         assert row["test_accuracy"] == hits[layer].mean()
@@ -56,7 +63,7 @@ def data():
     features = {
         s: (rng.normal(size=(2, 60, 4)) + labels[:, None] * [[[0.5]], [[2]]]).astype(np.float32) for s in SPLITS
     }
-    return Labelled("random", features, dict.fromkeys(SPLITS, labels), ("even", "odd"))
+    return Labeled("random", features, dict.fromkeys(SPLITS, labels), ("even", "odd"))
 
 
 def test_of_few_labels_the_error_is_over_the_subsets(data):
@@ -76,7 +83,7 @@ def test_of_few_labels_the_error_is_over_the_subsets(data):
 
 def test_nothing_is_chosen_without_a_validation_split(data):
     held_out = {split: data.features[split] for split in ("train", "test")}
-    blind = Labelled("random", held_out, data.labels, data.classes)
+    blind = Labeled("random", held_out, data.labels, data.classes)
     settings, cpu = ProbeSettings(penalties=(0.1,)), torch.device("cpu")
     rows = linear_rows(blind, settings, cpu)
     assert not any("validation" in name for row in rows for name in row)

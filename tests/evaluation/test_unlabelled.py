@@ -12,14 +12,14 @@ from igpt.data.packed import PackedImages
 from igpt.data.sources import SPLITS, Chunk
 from igpt.errors import IgptError
 from igpt.evaluation.attentive import attentive_hits
-from igpt.evaluation.probe import ProbeSettings, labelled, linear_rows
+from igpt.evaluation.final_report import evaluate
+from igpt.evaluation.probe_scores import ProbeSettings, labeled, linear_rows
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.classify import ClassificationObjective
 from igpt.objectives.tasks import Autoregressive
 from igpt.pretrained import Pretrained
 from igpt.tokenizers import Gray
-from igpt.training.report import evaluate
 
 HIDDEN = np.arange(12) % 3 == 0  # a third of the images
 
@@ -80,7 +80,7 @@ def test_a_perfect_classifier_is_always_right(perfect, data, caplog):
     values, pictures = evaluate(perfect, data(), "test")
     assert values["test/accuracy"] == 1
     assert values["test/accuracy_standard_error"] == 0
-    assert values["test/labelled_images"] == 8
+    assert values["test/labeled_images"] == 8
     assert values["test/images"] == 12  # of the likelihood
     assert "confusion" in pictures
     assert "4 of 12 test images have no label and are left out of the accuracy" in caplog.text
@@ -101,7 +101,7 @@ def test_no_classifier_is_trained_on_images_without_labels(data):
         number_of_classes(data(without=("validation",)))
 
 
-def test_validation_accuracy_while_training_is_over_labelled_images(data):
+def test_validation_accuracy_while_training_is_over_labeled_images(data):
     objective = ClassificationObjective(model(), configure=lambda module: {}, task=Autoregressive(), n_classes=2)
     torch.nn.init.constant_(objective.class_head.bias[1:], 1.0)  # it always says "bright"
     for number, batch in enumerate(data(partly=("validation",)).token_batches("validation")):
@@ -118,7 +118,7 @@ def test_a_probe_does_not_see_them():
     def rows(hidden, keep):
         splits = {s: PackedImages(numbers[keep], np.where(hidden, -1, labels)[keep], numbers[keep]) for s in SPLITS}
         kept = {split: values[:, keep] for split, values in features.items()}
-        return linear_rows(labelled("random", kept, splits, ("even", "odd")), ProbeSettings(), torch.device("cpu"))
+        return linear_rows(labeled("random", kept, splits, ("even", "odd")), ProbeSettings(), torch.device("cpu"))
 
     assert rows(HIDDEN, slice(None)) == rows(HIDDEN, ~HIDDEN)
 

@@ -1,6 +1,6 @@
 """A command that sends itself signals, and all processes of its group, at one moment: at the n-th call of a function.
 
-SIGNAL_AT="SIGTERM igpt.training.keep_last:KeepLast.on_train_start 1" python signal_at.py [arguments of igpt-train]
+SIGNAL_AT="SIGTERM igpt.training.callbacks.keep_last:KeepLast.on_train_start 1" python signal_at.py [arguments]
 """
 
 import os
@@ -30,8 +30,8 @@ def send_at(numbers, function, n):
 
 if __name__ == "__main__":
     names, function, n = os.environ["SIGNAL_AT"].split()
+    from igpt.cluster.signals import stop_signals
     from igpt.commands.train import main
-    from igpt.training.preemption import stop_signals
 
     if "LOCAL_RANK" not in os.environ:  # the other process is in the group
         with stop_signals.listen():  # during the imports, too

@@ -3,7 +3,7 @@
 import pytest
 from hydra import compose, initialize_config_module
 
-from igpt.commands.schema.check import check
+from igpt.configuration.schema.check import check
 from igpt.errors import IgptError
 
 # The command, its arguments, and what its sentence must have in it: the key, and where there is one, the way out.
@@ -29,7 +29,7 @@ CASES = [
     ("train", "monitor_mode=minimum", "monitor_mode is minimum; it must be min or max"),
     ("train", "matmul_precision=medium", "matmul_precision is medium; it must be high or highest"),
     ("train", "save_every=0", "save_every is 0"),
-    ("train", "draw_every=0", "draw_every is 0"),
+    ("train", "sample_every=0", "sample_every is 0"),
     ("train", "showcase_class=-1", "showcase_class is -1; it must be a class by its name"),
     ("train", "sampling.top_p=2", "sampling.top_p is 2; it must be a number above 0 and at most 1"),
     ("train", "sampling.temperature=-1", "sampling.temperature is -1"),
@@ -37,7 +37,7 @@ CASES = [
     ("train", "model.n_embd=130", "model.n_embd is 130; it must be a multiple of model.n_head=4"),
     ("train", "model.n_layer=0", "model.n_layer is 0"),
     ("train", "tokenizer.size=1", "tokenizer.size is 1"),
-    ("train", "tokenizer.size=5000", "tokenizer.size is 5000; it must be a whole number of colours from 2 to 4096"),
+    ("train", "tokenizer.size=5000", "tokenizer.size is 5000; it must be a whole number of colors from 2 to 4096"),
     ("train", "data.batch_size=0", "data.batch_size is 0"),
     ("train", "data.batch_size=32.0", "data.batch_size is 32.0"),
     ("train", "data.num_workers=-1", "data.num_workers is -1"),
@@ -92,12 +92,12 @@ CASES = [
     ("probe", f"{RUN} subsets=0", "subsets is 0"),
     ("probe", f"{RUN} probe.solver=newton", "probe.solver is newton; it must be lbfgs or sgd"),
     ("probe", f"{RUN} probe.penalties=[]", "probe.penalties is []"),
-    ("probe", f"{RUN} probe.neighbours=0", "probe.neighbours is 0"),
+    ("probe", f"{RUN} probe.neighbors=0", "probe.neighbors is 0"),
     ("probe", f"{RUN} attentive_epochs=-1", "attentive_epochs is -1"),
     ("probe", f"{RUN} untrained=no", "untrained is no; it must be true or false"),
     ("plan", "device=h1000", "device is h1000; it must be h100, h200"),
     ("plan", "devices=0", "devices is 0"),
-    ("plan", "utilisation=40", "utilisation is 40; it must be a number above 0 and at most 1"),
+    ("plan", "utilization=40", "utilization is 40; it must be a number above 0 and at most 1"),
     ("plan", "price_per_hour=free", "price_per_hour is free"),
     ("palette", "tokenizer.iterations=0", "tokenizer.iterations is 0"),
     ("palette", "tokenizer=rgb +tokenizer.size=4", "tokenizer.size is a key that nothing uses"),

@@ -17,7 +17,7 @@ from PIL import Image
 
 import igpt
 from conftest import SMALL
-from igpt.commands.runs import data_of_run
+from igpt.commands.open_run import data_of_run
 from igpt.data.packed import open_packed
 from igpt.data.packing import pack
 from igpt.data.sources import SPLITS, EmojiSource
@@ -34,7 +34,7 @@ def test_training_leaves_everything_in_the_run_directory(trained):
         ".hydra/config.yaml", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "palette.npz", "metrics.csv",
         "summary.json", "train.log", "samples/step_0000004.png", "samples/step_0000008.png",
         "completions/step_0000004.png", "completions/step_0000008.png", "figures/samples.png",
-        "figures/completions.png", "figures/curve.png", "figures/palette.png", "figures/quantised.png",
+        "figures/completions.png", "figures/curve.png", "figures/palette.png", "figures/quantized.png",
     }  # fmt: skip
     found = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
     assert expected <= found
@@ -84,16 +84,16 @@ def test_sample_writes_pictures_and_arrays(trained, command, tmp_path, test_imag
     assert arrays["samples"].shape == (5, 8, 8, 3)
     assert arrays["completions"].shape == (3, 2, 8, 8, 3)
     palette = igpt.load(trained).tokenizer
-    quantised = palette.decode(palette.encode(torch.from_numpy(arrays["originals"]))).numpy()
+    quantized = palette.decode(palette.encode(torch.from_numpy(arrays["originals"]))).numpy()
     for i in range(2):
-        np.testing.assert_array_equal(arrays["completions"][:, i, :4], quantised[:, :4])  # the half that was given
+        np.testing.assert_array_equal(arrays["completions"][:, i, :4], quantized[:, :4])  # the half that was given
     assert Image.open(tmp_path / "drawn" / "samples.png").width > 100
 
 
 def test_sample_completes_image_files(trained, command, tmp_path):
     (tmp_path / "mine").mkdir()
-    for name, colour in (("a.png", "red"), ("b.jpg", "blue")):
-        Image.new("RGB", (30, 20), colour).save(tmp_path / "mine" / name)
+    for name, color in (("a.png", "red"), ("b.jpg", "blue")):
+        Image.new("RGB", (30, 20), color).save(tmp_path / "mine" / name)
     command(
         "sample",
         f"run={trained}",
@@ -113,7 +113,7 @@ def test_palette_is_built_and_shown(command, tmp_path):
     printed = command("palette", "tokenizer.size=20", "data.source.resolution=8", "hydra.run.dir=out")
     assert "psnr_db" in printed
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {
-        "palette.npz", "palette.png", "quantised.png", "palette.log",
+        "palette.npz", "palette.png", "quantized.png", "palette.log",
     }  # fmt: skip
     again = command("palette", "tokenizer.path=out/palette.npz", "data.source.resolution=8", "hydra.run.dir=again")
     fingerprint = next(line for line in printed.splitlines() if line.startswith("fingerprint"))

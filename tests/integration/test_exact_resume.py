@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from conftest import SMALL
-from igpt.run import find_checkpoint
+from igpt.run_directory import find_checkpoint
 
-STEPS = ("trainer.val_check_interval=50", "save_every=5", "draw_every=999", "callbacks=none")
+STEPS = ("trainer.val_check_interval=50", "save_every=5", "sample_every=999", "callbacks=none")
 
 
 pytestmark = pytest.mark.usefixtures("terminal")

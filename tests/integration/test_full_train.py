@@ -26,7 +26,7 @@ def pics(tmp_path):
 def full(command, tmp_path, pics):
     """A run with full_train after four steps, with a validation every second one."""
     small = [argument for argument in SMALL if "data." not in argument]
-    steps = ("trainer.max_steps=4", "trainer.val_check_interval=2", "data.batch_size=8", "draw_every=100")
+    steps = ("trainer.max_steps=4", "trainer.val_check_interval=2", "data.batch_size=8", "sample_every=100")
     command("train", *small, *FOLDER, *steps, "data.num_workers=0", "showcase_class=null", "hydra.run.dir=run")
     return tmp_path / "run"
 

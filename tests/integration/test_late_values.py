@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from conftest import SMALL
-from igpt.commands.classes import class_number
+from igpt.configuration.class_names import class_number
 from igpt.data.datamodule import ImageDataModule
 from igpt.data.sources import EmojiSource
 from igpt.pretrained import Pretrained
@@ -34,12 +34,12 @@ def refused(command, monkeypatch):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Three folders of one-colour images."""
+    """Three folders of one-color images."""
     for name in "abc":
         (tmp_path / "pics" / name).mkdir(parents=True)
         for i in range(20):
-            colour = np.random.default_rng([ord(name), i]).integers(0, 256, 3, np.uint8)
-            Image.fromarray(np.tile(colour, (8, 8, 1))).save(tmp_path / "pics" / name / f"{i}.png")
+            color = np.random.default_rng([ord(name), i]).integers(0, 256, 3, np.uint8)
+            Image.fromarray(np.tile(color, (8, 8, 1))).save(tmp_path / "pics" / name / f"{i}.png")
     return "pics"
 
 
@@ -92,12 +92,12 @@ def test_a_probe_that_asks_for_more_than_there_is(refused, trained, monkeypatch)
     monkeypatch.setattr("igpt.commands.probe.feature_kinds", lambda *args: pytest.fail("features were calculated"))
     message = refused("probe", f"run={trained}", "logger=none", "labels_per_class=[4,5000]")
     assert "labels_per_class asks for 5000 images of each class, but class Activities has" in message
-    assert "probe.neighbours is 5000" in refused("probe", f"run={trained}", "logger=none", "probe.neighbours=5000")
+    assert "probe.neighbors is 5000" in refused("probe", f"run={trained}", "logger=none", "probe.neighbors=5000")
 
 
 def test_classes_by_name_and_nothing_but_metrics(command, tmp_path):
     few = ("trainer.max_steps=2", "trainer.val_check_interval=1")
-    command("train", *SMALL, "hydra.run.dir=named", *few, "showcase_class=Flags", "draw_every=null")
+    command("train", *SMALL, "hydra.run.dir=named", *few, "showcase_class=Flags", "sample_every=null")
     assert not (tmp_path / "named" / "completions").exists()
     assert (tmp_path / "named" / "figures" / "completions.png").exists()
     command("train", *SMALL, "hydra.run.dir=bare", *few, "callbacks=null", "logger=null", "save_every=null")

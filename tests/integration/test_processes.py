@@ -14,7 +14,7 @@ from conftest import SMALL
 
 RECIPE = (
     *SMALL, "objective=mlm", "data/augment=flip", "trainer.max_steps=12", "trainer.val_check_interval=6",
-    "draw_every=999", "+callbacks.record._target_=recorder.RecordBatches", "+callbacks.record.folder=${run_dir}/seen",
+    "sample_every=999", "+callbacks.record._target_=recorder.RecordBatches", "+callbacks.record.folder=${run_dir}/seen",
 )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def cache(tmp_path_factory):
 def masked(tmp_path_factory, cache):
     """The run directory of a small masked model."""
     folder = tmp_path_factory.mktemp("masked")
-    steps = ("trainer.max_steps=8", "trainer.val_check_interval=4", "draw_every=8")
+    steps = ("trainer.max_steps=8", "trainer.val_check_interval=4", "sample_every=8")
     run_command("train", *SMALL, "objective=mlm", *steps, "hydra.run.dir=run", cwd=folder)
     return folder / "run"
 
@@ -62,12 +62,12 @@ def test_a_masked_model_fills_in_and_draws(masked, cache):
     model = igpt.load(masked)
     images = open_packed(pack(EmojiSource(resolution=8), cache))["test"].images[:5]
     masks, filled = model.fill(images)
-    quantised = model.tokenizer.decode(model.tokenize(images)).numpy()
-    np.testing.assert_array_equal(filled[~masks], quantised[~masks])
+    quantized = model.tokenizer.decode(model.tokenize(images)).numpy()
+    np.testing.assert_array_equal(filled[~masks], quantized[~masks])
     assert 0 < masks.mean() < 0.4
     assert model.sample(2, passes=3).shape == (2, 8, 8, 3)
     completed = model.complete(images, n=2, passes=3)
-    np.testing.assert_array_equal(completed[:, :, :4], np.broadcast_to(quantised[:, None, :4], (5, 2, 4, 8, 3)))
+    np.testing.assert_array_equal(completed[:, :, :4], np.broadcast_to(quantized[:, None, :4], (5, 2, 4, 8, 3)))
     with pytest.raises(IgptError, match="no likelihood"):
         model.log_likelihood(images)
 
@@ -103,7 +103,7 @@ def test_probe_prints_every_layer_beside_the_baselines(trained, command, cache):
     splits = open_packed(pack(EmojiSource(resolution=8), cache))
     x, z = (splits[s].images.reshape(len(splits[s]), -1) / 255.0 for s in ("train", "test"))
     mean, deviation = x.mean(0), x.std(0)
-    chosen = float(rows[4]["regularisation"])
+    chosen = float(rows[4]["regularization"])
     theirs = LogisticRegression(C=1 / (chosen * len(x)), max_iter=2000).fit(
         (x - mean) / deviation, splits["train"].labels
     )
@@ -127,7 +127,7 @@ def test_attentive_probe_reports_every_layer(trained, command):
 
 
 def test_online_probe_leaves_the_training_alone(command, tmp_path):
-    steps = ("trainer.max_steps=4", "trainer.val_check_interval=2", "draw_every=100")
+    steps = ("trainer.max_steps=4", "trainer.val_check_interval=2", "sample_every=100")
     command("train", *SMALL, *steps, "hydra.run.dir=without")
     command(
         "train", *SMALL, *steps, "hydra.run.dir=with", "callbacks=online_probe", "callbacks.online_probe.n_train=200"

@@ -18,14 +18,14 @@ import yaml
 from hydra import compose, initialize_config_module
 
 from conftest import SMALL, run_command
-from igpt.commands.resume import MAY_CHANGE, may_change
-from igpt.commands.stored import configuration_of
-from igpt.commands.sweep_report import SweepReport, report_and_unlock, write_table
+from igpt.configuration.resume import MAY_CHANGE, may_change
+from igpt.configuration.stored import configuration_of
 from igpt.errors import IgptError
-from igpt.run import RunDirectory
+from igpt.run_directory import RunDirectory
 from igpt.run_lock import Owner, start_of
+from igpt.sweeps.sweep_table import SweepReport, report_and_unlock, write_table
 
-FEW = (*SMALL, "trainer.val_check_interval=4", "trainer.max_steps=8", "draw_every=99")
+FEW = (*SMALL, "trainer.val_check_interval=4", "trainer.max_steps=8", "sample_every=99")
 STOP = ("+callbacks.stop._target_=stopper.StopAt", "+callbacks.stop.step=5")
 
 
@@ -176,10 +176,10 @@ def applied(trainer, module, data):
         "data.processes": data.processes,
         "data.cache_dir": str(data.cache_dir),
         "save_every": found["KeepLast"].every_n_steps,
-        "draw_every": found["DrawPictures"].every_n_steps,
-        "showcase_class": found["DrawPictures"].label,
-        "sampling.top_k": found["DrawPictures"].sampling["top_k"],
-        "callbacks.draw.n_samples": found["DrawPictures"].n_samples,
+        "sample_every": found["SampleImages"].every_n_steps,
+        "showcase_class": found["SampleImages"].label,
+        "sampling.top_k": found["SampleImages"].sampling["top_k"],
+        "callbacks.draw.n_samples": found["SampleImages"].n_samples,
         "optim.lr": others["initial_lr"],
         "optim.matrix_lr": matrices["initial_lr"],
         "optim.warmup_steps": 1 / optimizer["lr_scheduler"]["scheduler"].lr_lambdas[0](0),
@@ -200,7 +200,7 @@ def test_what_may_change_is_applied(command, cut, tmp_path, monkeypatch):
         "trainer.gradient_clip_val": 0.5, "trainer.accelerator": "cpu", "trainer.devices": 2, "trainer.strategy": "ddp",
         "trainer.precision": "bf16-mixed", "data.device_batch_size": 4, "data.eval_batch_size": 33,
         "data.num_workers": 1, "data.processes": 1, "data.cache_dir": str(tmp_path / "other_cache"), "save_every": 7,
-        "draw_every": 11, "showcase_class": 1, "sampling.top_k": 5, "callbacks.draw.n_samples": 3, "optim.lr": 0.5,
+        "sample_every": 11, "showcase_class": 1, "sampling.top_k": 5, "callbacks.draw.n_samples": 3, "optim.lr": 0.5,
         "optim.matrix_lr": 0.25, "optim.warmup_steps": 4, "optim.schedule": "constant",
         "activation_checkpointing": True,
     }  # fmt: skip
@@ -357,7 +357,7 @@ def test_a_sweep_holds_its_lock_to_its_end_and_takes_over_that_of_a_dead_one(
         owners.append(json.loads((tmp_path / "s" / "sweep.lock").read_text())["process"])
         write_table(rows, path)
 
-    monkeypatch.setattr("igpt.commands.sweep_report.write_table", seen)
+    monkeypatch.setattr("igpt.sweeps.sweep_table.write_table", seen)
     few = (*FEW, "data.batch_size=4000")
     assert "no job of the sweep gave a result" in refused(command, "-m", *few, "seed=0,1", "hydra.sweep.dir=s")
     assert owners == [os.getpid()]

@@ -13,7 +13,7 @@ from conftest import SMALL
 
 RECIPE = (
     *SMALL, "optim=adam", "model.n_layer=2", "trainer.gradient_clip_val=1", "trainer.val_check_interval=2",
-    "draw_every=2", "callbacks=online_probe", "callbacks.online_probe.n_train=60",
+    "sample_every=2", "callbacks=online_probe", "callbacks.online_probe.n_train=60",
     "callbacks.online_probe.n_validation=60",
 )  # fmt: skip
 SHARDED = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2")
@@ -55,5 +55,5 @@ def test_trains_on_two_processes_and_goes_on_in_one(command, tmp_path):
 
 def test_muon_needs_whole_matrices(command):
     with pytest.raises(SystemExit) as caught:
-        command("train", *SMALL, *SHARDED)  # the recipe's optimiser is Muon
+        command("train", *SMALL, *SHARDED)  # the recipe's optimizer is Muon
     assert "choose optim=adam" in caught.value.code

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from conftest import SMALL
-from igpt.run import RunDirectory
+from igpt.run_directory import RunDirectory
 
-RECIPE = (*SMALL, "data.num_workers=0", "draw_every=999", "trainer.limit_val_batches=1", "save_every=100")
+RECIPE = (*SMALL, "data.num_workers=0", "sample_every=999", "trainer.limit_val_batches=1", "save_every=100")
 TIMED = ("images_per_second", "tokens_per_second", "flops_per_second", "mfu", "peak_memory_gb")
 
 
@@ -110,9 +110,9 @@ def samples_by_step(run):
 
 
 VALIDATES_ALWAYS = (
-    *RECIPE, "trainer.max_steps=8", "trainer.val_check_interval=1", "draw_every=2", "callbacks=online_probe",
+    *RECIPE, "trainer.max_steps=8", "trainer.val_check_interval=1", "sample_every=2", "callbacks=online_probe",
     "callbacks.online_probe.every_n_steps=3", "callbacks.online_probe.n_train=40",
-    "callbacks.online_probe.n_validation=40", "+callbacks.stop._target_=igpt.training.monitor.EarlyStop",
+    "callbacks.online_probe.n_validation=40", "+callbacks.stop._target_=igpt.training.callbacks.monitor.EarlyStop",
     "+callbacks.stop.monitor=${monitor}", "+callbacks.stop.mode=${monitor_mode}", "+callbacks.stop.patience=9",
 )  # fmt: skip
 

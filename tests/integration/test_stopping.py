@@ -18,15 +18,15 @@ import pytest
 import torch
 
 from conftest import SMALL, ended, run_command, wait_until
-from igpt.child_processes import SIGNALS
-from igpt.objectives.base import Objective
+from igpt.cluster.child_processes import SIGNALS
+from igpt.objectives.objective import Objective
+from igpt.training.callbacks.keep_last import KeepLast
 from igpt.training.checkpoint_io import AtomicCheckpointIO
-from igpt.training.keep_last import KeepLast
 
 pytestmark = pytest.mark.usefixtures("terminal")
 
 RECIPE = (
-    *SMALL, "trainer=cpu", "trainer.val_check_interval=8", "draw_every=8", "save_every=3",
+    *SMALL, "trainer=cpu", "trainer.val_check_interval=8", "sample_every=8", "save_every=3",
     "trainer.max_steps=24",
 )  # fmt: skip
 
@@ -36,11 +36,11 @@ HALVES = ("data.device_batch_size=8",)
 MOMENTS = {
     "start": ("igpt.commands.build:build_objective", 1),
     "packing": ("igpt.data.packing:_read_shard", 2),
-    "before the first step": ("igpt.training.keep_last:KeepLast.on_train_start", 1),
-    "training": ("igpt.training.keep_last:KeepLast.on_train_batch_start", 6),
+    "before the first step": ("igpt.training.callbacks.keep_last:KeepLast.on_train_start", 1),
+    "training": ("igpt.training.callbacks.keep_last:KeepLast.on_train_batch_start", 6),
     "a save": ("igpt.training.checkpoint_io:torch.save", 2),
-    "validation": ("igpt.objectives.base:Objective.validation_step", 2),
-    "sampling": ("igpt.training.pictures:drawings", 2),
+    "validation": ("igpt.objectives.objective:Objective.validation_step", 2),
+    "sampling": ("igpt.training.callbacks.sample_images:drawings", 2),
     "the report": ("igpt.pretrained:Pretrained.nats", 1),
 }
 ALL = list(itertools.product(SIGNALS, (0, 1, 3), MOMENTS))

@@ -17,10 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
 from conftest import SMALL
-from igpt.commands.launch import run_apart
 from igpt.errors import IgptError
-from igpt.run import RunDirectory
-from igpt.training.tracking import as_job
+from igpt.run_directory import RunDirectory
+from igpt.sweeps.subprocess_jobs import run_apart
+from igpt.training.loggers import as_job
 
 FEW = (*SMALL, "trainer.max_steps=4", "trainer.val_check_interval=2", "callbacks=none")
 PROCESSES = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")

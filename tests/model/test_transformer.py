@@ -7,8 +7,8 @@ from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
 
 from conftest import random_weights
 from igpt.errors import IgptError
+from igpt.generation.torch_decoder import Decoder
 from igpt.model.config import PRESETS, TransformerConfig
-from igpt.model.decoder import Decoder
 from igpt.model.transformer import Transformer
 
 
@@ -25,14 +25,14 @@ def test_parameter_counts_are_the_papers(name, millions):
     assert count / 1e6 == pytest.approx(millions, rel=2e-4 if name != "xl" else 2e-3)
 
 
-def test_loss_at_initialisation_is_ln_of_the_vocabulary():
+def test_loss_at_initialization_is_ln_of_the_vocabulary():
     model = Transformer(TransformerConfig(n_layer=2, n_head=2, n_embd=32, vocab_size=128, n_positions=64))
     tokens = torch.randint(128, (3, 64))
     loss = F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten())
     assert loss.item() == pytest.approx(math.log(128), abs=1e-6)
 
 
-def test_initialisation_has_the_released_deviations():
+def test_initialization_has_the_released_deviations():
     torch.manual_seed(0)
     model = Transformer(TransformerConfig(n_layer=4, n_head=4, n_embd=256, vocab_size=512, n_positions=1024))
     block = model.blocks[2]

@@ -5,16 +5,16 @@ import pytest
 from sklearn.cluster import KMeans, kmeans_plusplus
 
 from igpt.errors import IgptError
-from igpt.tokenizers.histogram import count_colours
+from igpt.tokenizers.histogram import count_colors
 from igpt.tokenizers.kmeans import PaletteRecipe, plus_plus, weighted_kmeans
 
 
 @pytest.fixture(scope="module")
 def pixels():
-    """Correlated colours, many of which occur often."""
+    """Correlated colors, many of which occur often."""
     rng = np.random.default_rng(0)
-    centres = rng.uniform(0, 255, (40, 3))
-    return np.clip(centres[rng.integers(40, size=20_000)] + rng.normal(0, 12, (20_000, 3)), 0, 255).astype(np.uint8)
+    centers = rng.uniform(0, 255, (40, 3))
+    return np.clip(centers[rng.integers(40, size=20_000)] + rng.normal(0, 12, (20_000, 3)), 0, 255).astype(np.uint8)
 
 
 def mean_squared_error(pixels, centroids):
@@ -22,16 +22,16 @@ def mean_squared_error(pixels, centroids):
 
 
 def test_histogram_equals_numpy_unique(pixels):
-    colours, counts = count_colours([pixels[:777], pixels[777:].reshape(-1, 1, 3)])
+    colors, counts = count_colors([pixels[:777], pixels[777:].reshape(-1, 1, 3)])
     expected, expected_counts = np.unique(pixels, axis=0, return_counts=True)
-    np.testing.assert_array_equal(colours, expected)
+    np.testing.assert_array_equal(colors, expected)
     np.testing.assert_array_equal(counts, expected_counts)
 
 
 def test_the_error_is_within_three_per_cent_of_scikit_learns_best_of_ten(pixels):
     """On average over seeds: where a single clustering ends is luck."""
-    colours, counts = count_colours([pixels])
-    points = colours.astype(np.float32)
+    colors, counts = count_colors([pixels])
+    points = colors.astype(np.float32)
     ours = [weighted_kmeans(points, counts, 32, iterations=50, seed=seed) for seed in range(3)]
     theirs = KMeans(32, n_init=10, random_state=0).fit(points, sample_weight=counts).cluster_centers_
     assert np.mean([mean_squared_error(pixels, each) for each in ours]) < 1.03 * mean_squared_error(pixels, theirs)
@@ -39,7 +39,7 @@ def test_the_error_is_within_three_per_cent_of_scikit_learns_best_of_ten(pixels)
 
 @pytest.mark.parametrize("n", [300, 3000])  # all points begin, or some of them
 def test_the_start_looks_at_the_weights(n):
-    """Rare colours far away from the frequent ones must not take the centroids, however many they are."""
+    """Rare colors far away from the frequent ones must not take the centroids, however many they are."""
     rng = np.random.default_rng(0)
     frequent, rare = rng.uniform(0, 60, (n, 3)), rng.uniform(100, 255, (n, 3))
     points = np.concatenate([frequent, rare]).astype(np.float32)
@@ -64,8 +64,8 @@ def squared_error(points, weights, centroids):
 
 def test_every_centroid_is_the_weighted_mean_of_its_pixels(pixels):
     """The condition for a local optimum, which depends on the weights."""
-    colours, counts = count_colours([pixels])
-    centroids = weighted_kmeans(colours.astype(np.float32), counts, k=4, iterations=100, seed=0)
+    colors, counts = count_colors([pixels])
+    centroids = weighted_kmeans(colors.astype(np.float32), counts, k=4, iterations=100, seed=0)
     nearest = ((pixels[:, None] - centroids.astype(np.float64)) ** 2).sum(-1).argmin(1)
     means = np.stack([pixels[nearest == i].mean(0) for i in range(4)])
     np.testing.assert_allclose(centroids, means, atol=0.5)
@@ -73,11 +73,11 @@ def test_every_centroid_is_the_weighted_mean_of_its_pixels(pixels):
 
 def test_info_tells_source_and_quality(pixels):
     palette = PaletteRecipe(size=16).build(lambda: [pixels], "some pixels")
-    error = ((pixels[:, None] - palette.colours.astype(np.float64)) ** 2).sum(-1).min(1).mean() / 3
+    error = ((pixels[:, None] - palette.colors.astype(np.float64)) ** 2).sum(-1).min(1).mean() / 3
     assert palette.info["psnr_db"] == pytest.approx(10 * np.log10(255**2 / error), abs=0.01)
     assert palette.info["source"] == "some pixels"
     assert palette.info["pixels"] == len(pixels)
-    assert palette.info["distinct_colours"] == len(np.unique(pixels, axis=0))
+    assert palette.info["distinct_colors"] == len(np.unique(pixels, axis=0))
 
 
 def test_the_same_recipe_gives_the_same_palette(pixels):
@@ -85,14 +85,14 @@ def test_the_same_recipe_gives_the_same_palette(pixels):
     assert recipe.build(lambda: [pixels], "a").fingerprint == recipe.build(lambda: [pixels], "b").fingerprint
 
 
-def test_as_many_colours_as_there_are_lose_nothing():
+def test_as_many_colors_as_there_are_lose_nothing():
     few = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8).repeat([5, 3, 9], axis=0)
-    assert PaletteRecipe(size=3).build(lambda: [few], "three colours").info["psnr_db"] == float("inf")
+    assert PaletteRecipe(size=3).build(lambda: [few], "three colors").info["psnr_db"] == float("inf")
 
 
-def test_more_colours_than_there_are_is_an_error():
+def test_more_colors_than_there_are_is_an_error():
     few = np.zeros((10, 3), np.uint8)
-    with pytest.raises(IgptError, match="a flag: it has 1 distinct colours; set tokenizer.size to 1 or less"):
+    with pytest.raises(IgptError, match="a flag: it has 1 distinct colors; set tokenizer.size to 1 or less"):
         PaletteRecipe(size=2).build(lambda: [few], "a flag")
 
 

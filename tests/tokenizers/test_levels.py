@@ -13,12 +13,12 @@ def test_rgb_tokens_are_the_channels_pixel_by_pixel():
 
 
 def test_gray_is_pillows():
-    colours = np.random.default_rng(0).integers(0, 256, (250, 400, 3), dtype=np.uint8)
-    tokens = Gray().encode(torch.from_numpy(colours)[None]).reshape(250, 400)
-    np.testing.assert_array_equal(tokens.numpy(), np.asarray(Image.fromarray(colours).convert("L")))
+    colors = np.random.default_rng(0).integers(0, 256, (250, 400, 3), dtype=np.uint8)
+    tokens = Gray().encode(torch.from_numpy(colors)[None]).reshape(250, 400)
+    np.testing.assert_array_equal(tokens.numpy(), np.asarray(Image.fromarray(colors).convert("L")))
 
 
-def test_gray_loses_colour_and_nothing_of_gray():
+def test_gray_loses_color_and_nothing_of_gray():
     tokens = torch.arange(256)[None]
     images = Gray().decode(tokens)
     assert images.shape == (1, 16, 16, 3)

@@ -17,7 +17,7 @@ from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Autoregressive, Masked
 from igpt.pretrained import Pretrained, check_palette
-from igpt.run import RunDirectory
+from igpt.run_directory import RunDirectory
 from igpt.tokenizers import RGB, Gray, Ordered, Palette, from_state, palette_of, with_order
 from igpt.tokenizers.orders import ORDERS, order
 
@@ -26,8 +26,8 @@ NAMES = [*ORDERS, "random"]
 
 @functools.cache
 def plain(kind):
-    colours = np.random.default_rng(0).permutation(256)[:48].reshape(16, 3)  # all different
-    return {"palette": lambda: Palette(colours), "rgb": RGB, "gray": Gray}[kind]()
+    colors = np.random.default_rng(0).permutation(256)[:48].reshape(16, 3)  # all different
+    return {"palette": lambda: Palette(colors), "rgb": RGB, "gray": Gray}[kind]()
 
 
 KINDS = ["palette", "rgb", "gray"]
@@ -94,7 +94,7 @@ def test_the_palette_is_found_in_any_order(tmp_path):
     check_palette(run, with_order(palette, "spiral"))
     check_palette(run, RGB())
     with pytest.raises(IgptError, match=palette.fingerprint):
-        check_palette(run, with_order(Palette(palette.colours[::-1]), "spiral"))
+        check_palette(run, with_order(Palette(palette.colors[::-1]), "spiral"))
 
 
 def test_an_unknown_order_is_refused_at_once():

@@ -43,7 +43,7 @@ def test_orders_are_those_written_by_hand(name, expected):
 
 
 @pytest.mark.parametrize(("name", "side"), [("hilbert", 16), ("hilbert", 32), ("serpentine", 9), ("spiral", 9)])
-def test_neighbours_in_the_sequence_are_neighbours_in_the_picture(name, side):
+def test_neighbors_in_the_sequence_are_neighbors_in_the_picture(name, side):
     place = np.stack(np.divmod(order(name, side).numpy(), side))
     assert (np.abs(np.diff(place)).sum(axis=0) == 1).all()
 

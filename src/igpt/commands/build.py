@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from igpt.commands.app import plain
+from igpt.cluster.ranks import is_main_process
+from igpt.configuration.app import plain
 from igpt.errors import IgptError
 from igpt.files import all_printable, printable
-from igpt.ranks import is_main_process
-from igpt.run import RunDirectory
+from igpt.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from igpt.data.datamodule import ImageDataModule
     from igpt.model.config import TransformerConfig
-    from igpt.objectives.base import Objective
+    from igpt.objectives.objective import Objective
     from igpt.objectives.tasks import Task
     from igpt.pretrained import Pretrained
     from igpt.tokenizers import Tokenizer
@@ -70,7 +70,7 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
 
     A new run keeps a record of its data; one that is resumed refuses data that have changed.
     """
-    from igpt.commands.classes import number_classes, require_images_of
+    from igpt.configuration.class_names import number_classes, require_images_of
     from igpt.data.record import check_record, record_of
     from igpt.tokenizers import Palette, palette_of, with_order
 
@@ -145,15 +145,15 @@ def task_to_tune(name: str | None, start: Pretrained | None) -> Task:
 
 def number_of_classes(data: ImageDataModule) -> int:
     """How many classes there are to learn; IgptError unless every training and some validation image has one."""
-    from igpt.evaluation.labels import check_labelled
+    from igpt.evaluation.labels import check_labeled
 
     train = data.splits["train"].labels
-    if unlabelled := int((train < 0).sum()):
+    if unlabeled := int((train < 0).sum()):
         raise IgptError(
-            f"{unlabelled} of {len(train)} training images of '{data.source.name}' have no label, so no classifier can "
+            f"{unlabeled} of {len(train)} training images of '{data.source.name}' have no label, so no classifier can "
             "be trained on them; leave them out of the data, or pre-train on all with objective=ar or mlm."
         )
-    check_labelled(data, "validation")
+    check_labeled(data, "validation")
     return len(data.source.classes)
 
 
@@ -190,13 +190,13 @@ def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) 
     from pytorch_lightning.callbacks import Timer
 
     from igpt.pretrained import first_step
+    from igpt.training.callbacks.count_steps import CountSteps
+    from igpt.training.callbacks.keep_last import KeepLast
+    from igpt.training.callbacks.nan_guard import StopOnNaN
+    from igpt.training.callbacks.throughput import Throughput
+    from igpt.training.callbacks.training_progress import TrainingProgress
     from igpt.training.checkpoint_io import AtomicCheckpointIO
-    from igpt.training.keep_last import KeepLast
-    from igpt.training.nan_guard import StopOnNaN
-    from igpt.training.progress import TrainingProgress
-    from igpt.training.steps import CountSteps
-    from igpt.training.throughput import Throughput
-    from igpt.training.tracking import MetricsCSV
+    from igpt.training.loggers import MetricsCSV
 
     # The guard comes first, so that what it refuses is not saved.
     guard, keep = StopOnNaN(run.last), KeepLast(run.last, config.save_every)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from igpt.commands.app import run_app
-from igpt.commands.stored import configuration_of
-from igpt.commands.sweep_jobs import LOSS, Row, best_value, number, progress, sweep_rows
-from igpt.commands.table import aligned
+from igpt.configuration.app import run_app
+from igpt.configuration.stored import configuration_of
 from igpt.errors import IgptError
 from igpt.files import expand_user
-from igpt.run import RunDirectory
+from igpt.run_directory import RunDirectory
+from igpt.sweeps.job_records import LOSS, Row, best_value, number, progress, sweep_rows
+from igpt.text_table import aligned
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from igpt.commands.app import run_app
+from igpt.configuration.app import run_app
 from igpt.errors import IgptError
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ def main() -> None:
 
 
 def palette(config: DictConfig) -> None:
-    """Build (or read) the palette; write palette.npz, the swatches, and originals above their quantised selves."""
+    """Build (or read) the palette; write palette.npz, the swatches, and originals above their quantized selves."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
     from igpt import figures
-    from igpt.commands.log_file import open_log_files
+    from igpt.evaluation.final_report import palette_figures
+    from igpt.log_file import open_log_files
     from igpt.tokenizers import palette_of
-    from igpt.training.report import palette_figures
 
     open_log_files()
     data: ImageDataModule = instantiate(config.data, tokenizer=config.tokenizer, _convert_="all")
@@ -42,7 +42,7 @@ def palette(config: DictConfig) -> None:
         figures.save(picture, output / f"{name}.png")
     for name, value in {"fingerprint": built.fingerprint, **built.info}.items():
         print(f"{name:18} {value}")
-    print(f"Results are in {output}: palette.npz, palette.png, quantised.png")
+    print(f"Results are in {output}: palette.npz, palette.png, quantized.png")
 
 
 if __name__ == "__main__":

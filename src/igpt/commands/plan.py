@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from igpt.commands.app import plain, run_app
+from igpt.configuration.app import plain, run_app
 from igpt.files import expand_user
 
 if TYPE_CHECKING:
@@ -22,22 +22,22 @@ def main() -> None:
 
 def plan(config: DictConfig) -> None:
     """Print one block for each part of the answer."""
-    from igpt.planning import report
+    from igpt.planning import plan_text
 
     recipe = read_recipe(config)
     watts = recipe.device.watts if config.watts is None else config.watts
     price_per_hour = recipe.device.price_per_hour if config.price_per_hour is None else config.price_per_hour
     blocks = {
-        "Recipe": report.recipe_rows(recipe),
-        "Model": report.model_rows(recipe),
-        "Memory of one device, GB": report.memory_rows(recipe),
-        "Largest micro-batch of one device": report.fit_rows(recipe) if config.fit else [],
-        "Time and price": report.cost_rows(recipe, watts, price_per_hour),
-        "Drawing": report.drawing_rows(recipe, config.pictures),
+        "Recipe": plan_text.recipe_rows(recipe),
+        "Model": plan_text.model_rows(recipe),
+        "Memory of one device, GB": plan_text.memory_rows(recipe),
+        "Largest micro-batch of one device": plan_text.fit_rows(recipe) if config.fit else [],
+        "Time and price": plan_text.cost_rows(recipe, watts, price_per_hour),
+        "Drawing": plan_text.drawing_rows(recipe, config.pictures),
     }
     for title, rows in blocks.items():
         if rows:
-            print(report.text(title, rows))
+            print(plan_text.text(title, rows))
 
 
 def read_recipe(config: DictConfig) -> Recipe:
@@ -52,11 +52,11 @@ def read_recipe(config: DictConfig) -> Recipe:
         images=config.data.batch_size,
         device_batch=config.data.device_batch_size,
         steps=config.trainer.max_steps,
-        optimiser=config.optim.name,
+        optimizer=config.optim.name,
         precision_name=str(config.trainer.precision),
         device=device,
         devices=config.devices,
-        utilisation=device.utilisation if config.utilisation is None else config.utilisation,
+        utilization=device.utilization if config.utilization is None else config.utilization,
     )
 
 

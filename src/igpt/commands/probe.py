@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from igpt.commands.app import run_app
-from igpt.commands.table import aligned
+from igpt.configuration.app import run_app
 from igpt.errors import IgptError
+from igpt.text_table import aligned
 
 if TYPE_CHECKING:
     from igpt.data.datamodule import ImageDataModule
-    from igpt.evaluation.probe import Labelled, ProbeSettings, Row
+    from igpt.evaluation.probe_scores import Labeled, ProbeSettings, Row
     from igpt.pretrained import Pretrained
 
 
@@ -28,12 +28,12 @@ def probe(config: DictConfig) -> None:
     """Probe every layer and the baselines; print a table, write it with its figure into the run's probe/."""
     from igpt import figures
     from igpt.commands.build import can_track, made
-    from igpt.commands.runs import finish_tracking, load_model
+    from igpt.commands.open_run import finish_tracking, load_model
     from igpt.evaluation.attentive import attentive_hits
-    from igpt.evaluation.probe import best_row, linear_rows, low_label_rows, neighbour_hits
-    from igpt.run import find_run
-    from igpt.training.report import write_json
-    from igpt.training.tracking import log_probe
+    from igpt.evaluation.final_report import write_json
+    from igpt.evaluation.probe_scores import best_row, linear_rows, low_label_rows, neighbor_hits
+    from igpt.run_directory import find_run
+    from igpt.training.loggers import log_probe
 
     pretrained = load_model(config)
     data = probed_data(config, pretrained)
@@ -44,7 +44,7 @@ def probe(config: DictConfig) -> None:
     rows: list[Row] = []
     for kind in kinds:
         found = linear_rows(kind, settings, pretrained.device)
-        for row, score in zip(found, kind.score("knn_accuracy", "test", neighbour_hits(kind, settings)), strict=True):
+        for row, score in zip(found, kind.score("knn_accuracy", "test", neighbor_hits(kind, settings)), strict=True):
             row.update(score)
         rows += found
     if config.attentive_epochs > 0:
@@ -75,10 +75,10 @@ def probe(config: DictConfig) -> None:
 
 def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
     """The data to probe on: the configuration's, or the run's own, which must be what the run was trained on."""
-    from igpt.commands.classes import require_classes, require_labels
-    from igpt.commands.runs import data_of_run, open_data
+    from igpt.commands.open_run import data_of_run, open_data
+    from igpt.configuration.class_names import require_classes, require_labels
     from igpt.pretrained import read_checkpoint
-    from igpt.run import find_checkpoint
+    from igpt.run_directory import find_checkpoint
 
     if "data" in config:
         data = open_data(config, pretrained)
@@ -92,8 +92,8 @@ def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
             )
     require_classes(data, "a probe")
     require_labels(data, config.labels_per_class)
-    if config.probe.neighbours > (images := len(data.splits["train"])):
-        raise IgptError(f"probe.neighbours is {config.probe.neighbours}, but there are {images} training images.")
+    if config.probe.neighbors > (images := len(data.splits["train"])):
+        raise IgptError(f"probe.neighbors is {config.probe.neighbors}, but there are {images} training images.")
     return data
 
 
@@ -113,17 +113,17 @@ def check_choices(config: DictConfig, settings: ProbeSettings, pretrained: Pretr
     print(f"The validation images are trained on, so they choose nothing: probe.{name} is as given.")
 
 
-def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataModule) -> list[Labelled]:
+def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataModule) -> list[Labeled]:
     """Features to compare: the model's layers first, then the same network untrained, raw pixels, palette histogram."""
     from igpt.data.sources import SPLITS
     from igpt.evaluation.features import cached, palette_histogram, raw_pixels, split_features, untrained
-    from igpt.evaluation.labels import check_labelled, left_out
-    from igpt.evaluation.probe import labelled
+    from igpt.evaluation.labels import check_labeled, left_out
+    from igpt.evaluation.probe_scores import labeled
     from igpt.files import sha256
-    from igpt.run import find_checkpoint, find_run
+    from igpt.run_directory import find_checkpoint, find_run
 
     splits = [split for split in SPLITS if split != "validation" or not data.trains_on_validation]
-    check_labelled(data, *splits)
+    check_labeled(data, *splits)
     for split in splits:
         labels = data.splits[split].labels
         if n := int((labels < 0).sum()):
@@ -142,13 +142,13 @@ def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataMod
                 {**key, "model": name},
                 lambda model=model, split=split: split_features(model, data, split, config.masks),  # type: ignore[misc]
             )
-        kinds.append(labelled(name, features, data.splits, classes))
+        kinds.append(labeled(name, features, data.splits, classes))
     for name, extract in {"raw pixels": raw_pixels, "palette histogram": palette_histogram}.items():
-        kinds.append(labelled(name, {split: extract(data, split) for split in splits}, data.splits, classes))
+        kinds.append(labeled(name, {split: extract(data, split) for split in splits}, data.splits, classes))
     return kinds
 
 
-def majority_share(data: Labelled) -> float:
+def majority_share(data: Labeled) -> float:
     """Test accuracy of always answering with the most frequent class of the training split."""
     import numpy as np
 

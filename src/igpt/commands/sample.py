@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from igpt.commands.app import plain, run_app
+from igpt.configuration.app import plain, run_app
 from igpt.errors import IgptError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def sample(config: DictConfig) -> None:
     import numpy as np
 
     from igpt import figures
-    from igpt.commands.runs import load_model
+    from igpt.commands.open_run import load_model
     from igpt.files import atomic_path
 
     output = output_folder(config)
@@ -56,7 +56,7 @@ def sample(config: DictConfig) -> None:
 def output_folder(config: DictConfig) -> Path:
     """Where the images go: the folder that is asked for, or a new one in the run directory."""
     from igpt.files import expand_user
-    from igpt.run import find_run
+    from igpt.run_directory import find_run
 
     if config.output is None:
         return find_run(config.run).path / "drawn" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -75,8 +75,8 @@ def cache_dtype(name: str | None) -> torch.dtype | None:
 
 def images_to_complete(config: DictConfig, pretrained: Pretrained) -> Images:
     """The image files the configuration names, or test images of the run's own data."""
-    from igpt.commands.classes import class_number
-    from igpt.commands.runs import data_of_run
+    from igpt.commands.open_run import data_of_run
+    from igpt.configuration.class_names import class_number
     from igpt.data.image_input import read_images
 
     if config.images is None:

@@ -7,27 +7,27 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from igpt.cluster.ranks import is_main_process
+from igpt.cluster.signals import Interrupted, end_with_starter, stop_signals
 from igpt.errors import IgptError
-from igpt.ranks import is_main_process
-from igpt.run import RunDirectory, find_checkpoint, resume_command
+from igpt.run_directory import RunDirectory, find_checkpoint, resume_command
 from igpt.run_lock import locked
-from igpt.training.preemption import Interrupted, end_with_starter, stop_signals
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from omegaconf import DictConfig
 
-    from igpt.commands.stored import Changes
+    from igpt.configuration.stored import Changes
     from igpt.data.datamodule import ImageDataModule
-    from igpt.objectives.base import Objective
+    from igpt.objectives.objective import Objective
 
 
 def main() -> None:
     """The console script."""
     end_with_starter()
     with stop_signals.listen():  # before Hydra and torch are imported, which takes long enough for a signal to come
-        from igpt.commands.app import run_app
-        from igpt.commands.resume import resume_arguments
+        from igpt.configuration.app import run_app
+        from igpt.configuration.resume import resume_arguments
 
         try:
             sys.argv[1:] = resume_arguments(sys.argv[1:])
@@ -43,9 +43,9 @@ def train(config: DictConfig) -> float | None:
     """
     from hydra.core.hydra_config import HydraConfig
 
-    from igpt.commands.launch import run_apart, runs_apart
-    from igpt.commands.paths import make_absolute
-    from igpt.commands.sweep_jobs import best_value
+    from igpt.configuration.path_arguments import make_absolute
+    from igpt.sweeps.job_records import best_value
+    from igpt.sweeps.subprocess_jobs import run_apart, runs_apart
 
     make_absolute(config)
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
@@ -64,9 +64,9 @@ def begin(run: RunDirectory, config: DictConfig) -> Changes:
 
     Raises :class:`~igpt.errors.RunTakenError`, and has written nothing then.
     """
-    from igpt.commands.log_file import open_log_files
-    from igpt.commands.resume import changes_of, resumes
-    from igpt.commands.stored import store
+    from igpt.configuration.resume import changes_of, resumes
+    from igpt.configuration.stored import store
+    from igpt.log_file import open_log_files
 
     changes = changes_of(config, run)
     if not run.trained and not resumes():
@@ -86,10 +86,10 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from igpt.commands.build import build_data, build_objective, build_trainer, starting_point
-    from igpt.commands.log_file import open_log_files
-    from igpt.commands.resume import stored_arguments
-    from igpt.commands.runs import tracked
-    from igpt.commands.stored import store_changes
+    from igpt.commands.open_run import tracked
+    from igpt.configuration.resume import stored_arguments
+    from igpt.configuration.stored import store_changes
+    from igpt.log_file import open_log_files
     from igpt.pretrained import first_step
 
     log = logging.getLogger(__name__)
@@ -150,12 +150,12 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     from pytorch_lightning.callbacks import Timer
 
     from igpt import figures
-    from igpt.commands.app import plain
-    from igpt.commands.sweep_jobs import best_value
+    from igpt.configuration.app import plain
+    from igpt.evaluation.final_report import drawings, evaluate, palette_figures, write_json
     from igpt.pretrained import load
+    from igpt.sweeps.job_records import best_value
     from igpt.tokenizers import palette_of
-    from igpt.training.report import drawings, evaluate, palette_figures, write_json
-    from igpt.training.tracking import log_picture, log_summary
+    from igpt.training.loggers import log_picture, log_summary
 
     log = logging.getLogger(__name__)
     checkpoint = find_checkpoint(run.path)

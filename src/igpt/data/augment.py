@@ -95,8 +95,8 @@ class ImageNetCrop:
 
     The photo's shorter side becomes a whole number drawn from `shorter_side` (both ends included), a square of `crop`
     pixels is cut out at a random place, and it becomes `resolution` pixels wide. Here the square is a box in the
-    stored image, whose side stands for the shorter side. Packed images are the centre squares of photos, so the crops
-    lie in the centre square too, while the paper's reach the ends of the longer side.
+    stored image, whose side stands for the shorter side. Packed images are the center squares of photos, so the crops
+    lie in the center square too, while the paper's reach the ends of the longer side.
     """
 
     resolution: int = 32
@@ -178,7 +178,7 @@ def _weights(size: int, resolution: int, start: Tensor, stop: Tensor) -> Tensor:
     have shape (B, 1, 1). The weights are whole numbers in float64, in units of 1 / UNIT.
     """
     step = (stop - start) / resolution
-    centres = start + step * (torch.arange(resolution, device=start.device)[:, None] + 0.5)
+    centers = start + step * (torch.arange(resolution, device=start.device)[:, None] + 0.5)
     pixels = torch.arange(size, device=start.device) + 0.5
-    triangle = (1 - (pixels - centres).abs() / step.clamp(min=1)).clamp(min=0)
+    triangle = (1 - (pixels - centers).abs() / step.clamp(min=1)).clamp(min=0)
     return (triangle / triangle.sum(dim=2, keepdim=True) * UNIT).round()

@@ -33,7 +33,7 @@ class ImageDataModule(pl.LightningDataModule):
     """Batches of tokens from a source of images.
 
     `tokenizer` is one, or the recipe for a palette; its tokens come in the given `order` of positions. `batch_size` is
-    the global one: images an optimiser step, over all processes and accumulated micro-batches, of which a device takes
+    the global one: images an optimizer step, over all processes and accumulated micro-batches, of which a device takes
     at most `device_batch_size` at once. Images travel to the device as uint8, and are augmented (in training) and
     become tokens there. With `stored_resolution`, training images are packed at that size as well, for augmentation to
     cut the model's resolution out of them. With `drop_duplicates`, training images that equal a held-out one at the
@@ -150,11 +150,11 @@ class ImageDataModule(pl.LightningDataModule):
                 train = self._open(self.source)["train"].images
                 step = max(1, PIXELS_PER_CHUNK // train[0, ..., 0].size)
                 palette = recipe.build(
-                    lambda: (train[i : i + step] for i in track(range(0, len(train), step), "Counting colours")),
+                    lambda: (train[i : i + step] for i in track(range(0, len(train), step), "Counting colors")),
                     source=f"{self.source.name} at {self.source.resolution}x{self.source.resolution}",
                 )
                 palette.save(path)
-                log.info("Built a palette of %d colours, PSNR %.2f dB", palette.vocab_size, palette.info["psnr_db"])
+                log.info("Built a palette of %d colors, PSNR %.2f dB", palette.vocab_size, palette.info["psnr_db"])
 
     def _palette_path(self, recipe: PaletteRecipe) -> Path:
         key = content_key(self.key(), recipe.key())
@@ -200,7 +200,7 @@ class ImageDataModule(pl.LightningDataModule):
         return self._loader(TrainingStream(train, share, self.seed, step * share.accumulate))
 
     def accumulation(self, world_size: int) -> int:
-        """Micro-batches an optimiser step: as few as `device_batch_size` allows, all of the same size."""
+        """Micro-batches an optimizer step: as few as `device_batch_size` allows, all of the same size."""
         each, rest = divmod(self.batch_size, world_size)
         if rest:
             raise IgptError(
@@ -222,12 +222,12 @@ class ImageDataModule(pl.LightningDataModule):
         loader = self._loader(EvaluationBatches(images, self.eval_batch_size, order=order))
         return map(self.tokenize, track(loader, f"{doing} the {split} split"))
 
-    def labelled_batches(self, split: str, epoch: int | None = None, doing: str = "Reading") -> Iterator[TokenBatch]:
+    def labeled_batches(self, split: str, epoch: int | None = None, doing: str = "Reading") -> Iterator[TokenBatch]:
         """The same, without the images that have no label (-1)."""
         for batch in self.token_batches(split, epoch, doing):
-            labelled = batch.labels >= 0
-            if labelled.any():
-                yield TokenBatch(*(part[labelled] for part in batch))
+            labeled = batch.labels >= 0
+            if labeled.any():
+                yield TokenBatch(*(part[labeled] for part in batch))
 
     @property
     def trains_on_validation(self) -> bool:

@@ -67,7 +67,7 @@ def read_or_blank(
 
 
 def decode(file: Path | IO[bytes] | None, resolution: int) -> NDArray[np.uint8]:
-    """(R, R, 3): upright, over white where it is transparent, the first frame, the centre square, averaged down.
+    """(R, R, 3): upright, over white where it is transparent, the first frame, the center square, averaged down.
 
     Anything that stands in the way, an absent file (None) or more than twice `PIL.Image.MAX_IMAGE_PIXELS` among it, is
     an :class:`UnreadableImageError`.
@@ -119,7 +119,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _square(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
-    """The centre square at the resolution: averaged down, or interpolated if it has to grow."""
+    """The center square at the resolution: averaged down, or interpolated if it has to grow."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     # A plain box takes pixels whole, which dislocates edges wherever the ratio is no integer.

@@ -16,7 +16,7 @@ from igpt.errors import IgptError
 
 
 def read_images(paths: str | PathLike[str] | Sequence[str | PathLike[str]], resolution: int) -> NDArray[np.uint8]:
-    """Image files, or folders of them, as training reads them: uint8 (N, R, R, 3), the centre square of each image,
+    """Image files, or folders of them, as training reads them: uint8 (N, R, R, 3), the center square of each image,
     averaged down to `resolution` pixels a side.
     """
     if resolution < 1:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch.utils.data import DataLoader
 
 from igpt.batch import ImageBatch
-from igpt.child_processes import Fork, Spawn, lost_child
+from igpt.cluster.child_processes import Fork, Spawn, lost_child
 from igpt.data.stream import EvaluationBatches, TrainingStream
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from igpt.child_processes import Spawn
+from igpt.cluster.child_processes import Spawn
 from igpt.data.duplicates import shared_images
 from igpt.data.packed import ARRAYS, FORMAT, MANIFEST, array_file, packed_folder, read_manifest
 from igpt.data.sources import SPLITS, Chunk, ImageSource, at_resolution
@@ -38,7 +38,7 @@ Rows = Mapping[str, Sequence[int]]  # some rows of each split
 
 @dataclass(frozen=True)
 class Shard:
-    """Neighbouring images of a split: the unit of work, and of what a kill can cost."""
+    """Neighboring images of a split: the unit of work, and of what a kill can cost."""
 
     split: str
     start: int

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from igpt.data.sources.base import ImageFile, ImageSource
+from igpt.data.sources.source import ImageFile, ImageSource
 from igpt.errors import IgptError, some_of
 from igpt.files import atomic_path
 

@@ -48,8 +48,8 @@ def sequences_of_layers(pretrained: Pretrained, tokens: Tensor) -> Tensor:
 def attentive_hits(
     pretrained: Pretrained, data: ImageDataModule, split: str, n_classes: int, epochs: int, lr: float = 1e-3
 ) -> Tensor:
-    """Which of the labelled images of `split` the probe of each layer classifies rightly, bool (L + 1, N); the probes
-    are trained together on the labelled training images by Adam.
+    """Which of the labeled images of `split` the probe of each layer classifies rightly, bool (L + 1, N); the probes
+    are trained together on the labeled training images by Adam.
 
     The network stays as it is. Its sequences are computed anew in each epoch, since they seldom fit into memory.
     """
@@ -59,7 +59,7 @@ def attentive_hits(
         heads = AttentiveHeads(config.n_layer + 1, config.n_embd, config.n_head, n_classes).to(pretrained.device)
     optimizer = torch.optim.Adam(heads.parameters(), lr=lr)
     for epoch in track(range(epochs), "Training attentive probes"):
-        for batch in data.labelled_batches("train", epoch):
+        for batch in data.labeled_batches("train", epoch):
             with torch.no_grad():
                 sequences = sequences_of_layers(pretrained, batch.tokens.to(pretrained.device))
             labels = batch.labels.to(pretrained.device)
@@ -70,6 +70,6 @@ def attentive_hits(
     with torch.no_grad():
         right = [
             heads(sequences_of_layers(pretrained, batch.tokens.to(pretrained.device))).argmax(-1).cpu() == batch.labels
-            for batch in data.labelled_batches(split)
+            for batch in data.labeled_batches(split)
         ]
     return torch.cat(right, dim=1)

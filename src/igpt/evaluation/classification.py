@@ -15,7 +15,7 @@ from igpt.pretrained import Pretrained
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier took the labelled images of a split for: labels, predicted classes and groups, each (N,)."""
+    """What a classifier took the labeled images of a split for: labels, predicted classes and groups, each (N,)."""
 
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
@@ -39,10 +39,10 @@ class Predictions:
 
 
 def predict_split(pretrained: Pretrained, data: ImageDataModule, split: str) -> Predictions | None:
-    """Predictions of a fine-tuned model for the labelled images of a whole split; None if it has none."""
-    labelled = data.splits[split].labels >= 0
-    if not labelled.any():
+    """Predictions of a fine-tuned model for the labeled images of a whole split; None if it has none."""
+    labeled = data.splits[split].labels >= 0
+    if not labeled.any():
         return None
-    batches = data.labelled_batches(split, doing="Classifying")
+    batches = data.labeled_batches(split, doing="Classifying")
     predicted = torch.cat([pretrained.predict(batch).cpu() for batch in batches]).numpy()
-    return Predictions(data.splits[split].labels[labelled], predicted, data.splits[split].groups[labelled])
+    return Predictions(data.splits[split].labels[labeled], predicted, data.splits[split].groups[labeled])

@@ -42,7 +42,7 @@ def raw_pixels(data: ImageDataModule, split: str) -> Features:
 
 
 def palette_histogram(data: ImageDataModule, split: str) -> Features:
-    """How much of each image is of which colour, (1, N, V)."""
+    """How much of each image is of which color, (1, N, V)."""
 
     def count(tokens: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(tokens, data.tokenizer.vocab_size).float().mean(dim=1)

@@ -1,4 +1,4 @@
-"""k nearest neighbours by cosine similarity: a probe of features that has nothing to train."""
+"""k nearest neighbors by cosine similarity: a probe of features that has nothing to train."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def knn_predict(train: Tensor, labels: Tensor, queries: Tensor, k: int) -> Tenso
     """Classes (M,), int64, of queries (M, C): what most of the k nearest of the training features (N, C) are.
 
     `labels` (N,) are the training features' classes, int64 from 0. Near is what has a large cosine similarity. Every
-    neighbour has one vote, whatever its similarity; of classes with equally many votes the lowest wins. The search is
+    neighbor has one vote, whatever its similarity; of classes with equally many votes the lowest wins. The search is
     exact, in float32 on the CPU.
 
     Raises :class:`IgptError` if k is not between 1 and N, if there are not N labels, or if faiss is missing.
@@ -22,9 +22,9 @@ def knn_predict(train: Tensor, labels: Tensor, queries: Tensor, k: int) -> Tenso
         raise IgptError(f"{len(train)} training features take as many labels; these have shape {tuple(labels.shape)}.")
     if not 1 <= k <= len(train):
         raise IgptError(f"k is {k}; with {len(train)} training features it can be 1 to {len(train)}.")
-    neighbours = _search(train, queries, k)
+    neighbors = _search(train, queries, k)
     votes = torch.zeros(len(queries), int(labels.max()) + 1, dtype=torch.int64)
-    votes.scatter_add_(1, labels.cpu()[neighbours], torch.ones_like(neighbours))
+    votes.scatter_add_(1, labels.cpu()[neighbors], torch.ones_like(neighbors))
     return votes.argmax(dim=1).to(queries.device)  # the first of equals
 
 
@@ -34,11 +34,11 @@ def _search(train: Tensor, queries: Tensor, k: int) -> Tensor:
         import faiss
     except ImportError:
         raise IgptError(
-            "Finding nearest neighbours needs faiss, which is not installed: pip install 'igpt[cpu]' (or 'igpt[gpu]' "
+            "Finding nearest neighbors needs faiss, which is not installed: pip install 'igpt[cpu]' (or 'igpt[gpu]' "
             "on a machine with CUDA)."
         ) from None
     # The inner product of unit vectors is their cosine.
     index = faiss.IndexFlatIP(train.shape[1])
     index.add(F.normalize(train.float(), dim=1).cpu().numpy())
-    _, neighbours = index.search(F.normalize(queries.float(), dim=1).cpu().numpy(), k)
-    return torch.from_numpy(neighbours)
+    _, neighbors = index.search(F.normalize(queries.float(), dim=1).cpu().numpy(), k)
+    return torch.from_numpy(neighbors)

@@ -11,7 +11,7 @@ def left_out(split: str, n: int, total: int, what: str) -> str:
     return f"{n} of {total} {split} images have no label and are left out of {what}"
 
 
-def check_labelled(data: ImageDataModule, *splits: str) -> None:
+def check_labeled(data: ImageDataModule, *splits: str) -> None:
     """IgptError unless some image of each split has a label."""
     for split in splits:
         if not (data.splits[split].labels >= 0).any():

@@ -1,4 +1,4 @@
-"""L-BFGS for a batch of independent problems at once: the optimiser of the linear probes.
+"""L-BFGS for a batch of independent problems at once: the optimizer of the linear probes.
 
 Shapes: B problems, D variables each, m remembered pairs.
 """
@@ -20,7 +20,7 @@ SUFFICIENT_DECREASE = 1e-4  # c1 of Nocedal and Wright's condition (3.4)
 SMALLEST_STEP = 2.0**-40
 
 
-def minimise(
+def minimize(
     objective: Objective,
     start: Tensor,
     max_iterations: int = 500,
@@ -28,7 +28,7 @@ def minimise(
     history: int = 10,
     precondition: Map | None = None,
 ) -> Tensor:
-    """Minimisers (B, D) of B independent smooth functions, in the precision and on the device of `start` (B, D).
+    """Minimizers (B, D) of B independent smooth functions, in the precision and on the device of `start` (B, D).
 
     `objective` gives the values (B,) of all points (B, D); each may depend on its own row alone, and autograd must be
     able to differentiate it. `history` pairs are remembered per problem. A problem rests once the largest component of

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from igpt.errors import IgptError
-from igpt.evaluation.lbfgs import Map, minimise, value_and_gradient
+from igpt.evaluation.lbfgs import Map, minimize, value_and_gradient
 from igpt.progress import track
 
 Candidates = Tensor | Sequence[float]
@@ -43,7 +43,7 @@ class LinearProbe:
         return (self.predict(features) == labels).double().mean(dim=1)
 
 
-def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+def standardize(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """Features (L, N, C) of all splits, with mean 0 and deviation 1 per layer and channel on the training split.
 
     Every split is shifted and scaled by the training split's numbers; a channel that is constant there is only shifted.
@@ -64,16 +64,16 @@ def fit_lbfgs(
     max_iterations: int = 500,
     tolerance: float = 1e-5,
 ) -> list[LinearProbe]:
-    """One probe per penalty, each minimising mean cross-entropy (nats) + penalty / 2 * ||weight||^2 in every layer.
+    """One probe per penalty, each minimizing mean cross-entropy (nats) + penalty / 2 * ||weight||^2 in every layer.
 
-    `features` (L, N, C) are float32 or float64, `labels` (N,) int64 from 0 to n_classes - 1; the bias is not penalised.
-    All layers and penalties are one batch of problems for :func:`igpt.evaluation.lbfgs.minimise`, which says what
+    `features` (L, N, C) are float32 or float64, `labels` (N,) int64 from 0 to n_classes - 1; the bias is not penalized.
+    All layers and penalties are one batch of problems for :func:`igpt.evaluation.lbfgs.minimize`, which says what
     `max_iterations` and `tolerance` mean. Memory: a few times the L * P * K * N logits; features are not copied.
 
-    Float32 is enough for standardised features; where channels differ by orders of magnitude, standardise them or use
+    Float32 is enough for standardized features; where channels differ by orders of magnitude, standardize them or use
     float64. Penalties below 1e-3 want a lower tolerance, 1e-6, before the objective's fourth digit stands.
 
-    scikit-learn's LogisticRegression(C=...) has the same minimiser at penalty = 1 / (C * N), except for two classes,
+    scikit-learn's LogisticRegression(C=...) has the same minimizer at penalty = 1 / (C * N), except for two classes,
     where it fits one column of weights instead of two: there it is penalty = 2 / (C * N).
 
     Raises :class:`IgptError` for features, labels or penalties that cannot be fitted.
@@ -88,7 +88,7 @@ def fit_lbfgs(
         return (_cross_entropy(parameters, features, labels) + cost).flatten()
 
     precondition = _inverse_hessian(features, penalty, n_classes)
-    x = minimise(objective, start.view(-1, start[0, 0].numel()), max_iterations, tolerance, precondition=precondition)
+    x = minimize(objective, start.view(-1, start[0, 0].numel()), max_iterations, tolerance, precondition=precondition)
     return _probes(x.view_as(start))
 
 
@@ -128,7 +128,7 @@ def fit_sgd(
 def select(probes: Sequence[LinearProbe], features: Tensor, labels: Tensor) -> tuple[LinearProbe, Tensor]:
     """The most accurate candidate of every layer on a validation split, as one probe, and their indices (L,).
 
-    Of equally accurate candidates the last one wins. So give them from the weakest to the strongest regularisation,
+    Of equally accurate candidates the last one wins. So give them from the weakest to the strongest regularization,
     which is penalties in rising and learning rates in falling order.
     """
     accuracy = torch.stack([probe.accuracy(features, labels) for probe in probes])  # (P, L)
@@ -204,7 +204,7 @@ def _inverse_hessian(features: Tensor, penalty: Tensor, n_classes: int) -> Map:
 
     Without it, the scales and correlations of the channels cost L-BFGS most of its iterations. While all classes are
     equally likely, the Hessian is 1 / K times the second moments of (features, 1), plus the penalty. A fitted probe is
-    surer and its cross-entropy flatter, by the guess FLATTER. The guess also penalises the bias, so that one
+    surer and its cross-entropy flatter, by the guess FLATTER. The guess also penalizes the bias, so that one
     eigendecomposition per layer serves all penalties.
     """
     n_layer, n_sample, n_channel = features.shape

@@ -1,6 +1,6 @@
-"""The image GPT: a GPT-2 style transformer over colour tokens, top to bottom in one file.
+"""The image GPT: a GPT-2 style transformer over color tokens, top to bottom in one file.
 
-Shapes: B images, T positions (= H * W, raster order), C = n_embd channels, h heads of size d, V = vocab_size colours,
+Shapes: B images, T positions (= H * W, raster order), C = n_embd channels, h heads of size d, V = vocab_size colors,
 L = n_layer blocks.
 
 The architecture is that of Chen et al. 2020, "Generative Pretraining from Pixels", as it was released: pre-norm
@@ -107,7 +107,7 @@ class Transformer(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """The released initialisation; with a zero head, the loss starts at ln V exactly."""
+        """The released initialization; with a zero head, the loss starts at ln V exactly."""
         width, depth = self.config.n_embd, self.config.n_layer
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.position_embedding.weight, std=0.01)
@@ -179,7 +179,7 @@ class Transformer(nn.Module):
     def prompt_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Logits (B, V) of what comes after a prompt (B, t), 0 <= t < T, whose keys and values fill the empty cache.
 
-        :class:`~igpt.model.decoder.Decoder` goes on from there.
+        :class:`~igpt.generation.torch_decoder.Decoder` goes on from there.
         """
         x = self._after_start(tokens)
         x = x + self.position_embedding.weight[: x.shape[1]]

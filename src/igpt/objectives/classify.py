@@ -8,7 +8,7 @@ from torchmetrics import MeanMetric
 
 from igpt.batch import TokenBatch
 from igpt.model.transformer import Transformer
-from igpt.objectives.base import ConfigureOptimizers, Objective
+from igpt.objectives.objective import ConfigureOptimizers, Objective
 from igpt.objectives.tasks import Task, predict_classes
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from igpt.model.transformer import Transformer
-from igpt.objectives.base import ConfigureOptimizers, Objective
 from igpt.objectives.masking import Masking
+from igpt.objectives.objective import ConfigureOptimizers, Objective
 from igpt.objectives.tasks import Masked
 
 

@@ -15,7 +15,7 @@ from igpt.model.transformer import Transformer
 class Size:
     """Parameters, those of them in the blocks' matrices, and FLOPs of one image forward and backward.
 
-    A multiplication with its addition is two. Attention counts in full, as is the convention for utilisation, though
+    A multiplication with its addition is two. Attention counts in full, as is the convention for utilization, though
     a causal kernel leaves out nearly half of it; nothing that is calculated again counts.
     """
 
@@ -28,8 +28,8 @@ class Size:
     def flops(self) -> int:
         return self.linear_flops + self.attention_flops
 
-    def optimiser_values(self, name: str) -> int:
-        """Numbers the optimiser remembers: two a parameter for Adam; one for those that Muon moves."""
+    def optimizer_values(self, name: str) -> int:
+        """Numbers the optimizer remembers: two a parameter for Adam; one for those that Muon moves."""
         return 2 * self.parameters - (self.block_matrices if name == "muon" else 0)
 
 

@@ -48,7 +48,7 @@ def find_precision(name: str) -> Precision:
 class Device:
     """What one device can do at most: dense FLOP/s by number format, bytes, bytes a second, watts of the whole board.
 
-    Speeds, memory and watts are `source`'s. `price_per_hour` (US dollars, rented) and `utilisation` (share of the
+    Speeds, memory and watts are `source`'s. `price_per_hour` (US dollars, rented) and `utilization` (share of the
     speed that training reaches) are assumptions. `fused_norm` says whether torch's RMS norm is one kernel there.
     """
 
@@ -59,7 +59,7 @@ class Device:
     watts: float
     price_per_hour: float
     source: str
-    utilisation: float = 0.4
+    utilization: float = 0.4
     fused_norm: bool = True
 
     def speed(self, arithmetic: str) -> float:
@@ -96,7 +96,7 @@ DEVICES = {
     "laptop": Device(
         "laptop CPU", {"fp32": 0.384 * TERA}, 16 * GB, 76.8 * GB, 45, 0.0,
         "calculated: 4 cores of 3 GHz with two 8-wide FMA units, two channels of DDR5-4800",
-        utilisation=0.5, fused_norm=False,
+        utilization=0.5, fused_norm=False,
     ),
 }  # fmt: skip
 

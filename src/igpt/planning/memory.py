@@ -1,6 +1,6 @@
 """Peak memory of a training step on one device, by part, in bytes.
 
-T positions, C = n_embd channels, h heads, V colours, L blocks. The closed forms count what autograd keeps of
+T positions, C = n_embd channels, h heads, V colors, L blocks. The closed forms count what autograd keeps of
 `igpt.model.transformer` under fused attention, which never holds a T x T matrix.
 """
 
@@ -25,7 +25,7 @@ class Memory:
 
     weights: float
     gradients: float
-    optimiser: float
+    optimizer: float
     activations: float
     logits: float
     recomputed: float = 0.0
@@ -33,7 +33,7 @@ class Memory:
     @property
     def state(self) -> float:
         """What does not depend on the batch."""
-        return self.weights + self.gradients + self.optimiser
+        return self.weights + self.gradients + self.optimizer
 
     @property
     def passes(self) -> float:
@@ -42,14 +42,14 @@ class Memory:
 
     @property
     def peak(self) -> float:
-        """The optimiser's step, which comes when the activations are gone, takes about one more copy of the weights."""
+        """The optimizer's step, which comes when the activations are gone, takes about one more copy of the weights."""
         return self.state + max(self.passes, self.weights)
 
 
-def state_memory(parameters: int, optimiser_values: int, precision: Precision, devices: int) -> State:
-    """Weights, gradients and optimiser state. DDP's buckets are a second copy of the gradients."""
+def state_memory(parameters: int, optimizer_values: int, precision: Precision, devices: int) -> State:
+    """Weights, gradients and optimizer state. DDP's buckets are a second copy of the gradients."""
     weights = float(parameters * precision.weight)
-    return weights, weights * (2 if devices > 1 else 1), float(optimiser_values * precision.weight)
+    return weights, weights * (2 if devices > 1 else 1), float(optimizer_values * precision.weight)
 
 
 def block_memory(config: TransformerConfig, precision: Precision, tokens: int, fused_norm: bool = True) -> float:

@@ -27,17 +27,17 @@ class Recipe:
     images: int
     device_batch: int | None
     steps: int
-    optimiser: str
+    optimizer: str
     precision_name: str
     device: Device
     devices: int
-    utilisation: float
+    utilization: float
 
     def __post_init__(self) -> None:
-        if self.devices < 1 or self.steps < 1 or not 0 < self.utilisation <= 1:
+        if self.devices < 1 or self.steps < 1 or not 0 < self.utilization <= 1:
             raise IgptError(
-                f"devices={self.devices}, trainer.max_steps={self.steps}, utilisation={self.utilisation}: a plan needs "
-                "at least one device and one step, and a utilisation in (0, 1]."
+                f"devices={self.devices}, trainer.max_steps={self.steps}, utilization={self.utilization}: a plan needs "
+                "at least one device and one step, and a utilization in (0, 1]."
             )
         if self.images < 1 or self.images % self.devices or (self.device_batch or 1) < 1:
             raise IgptError(
@@ -72,7 +72,7 @@ class Recipe:
 
     def memory(self, images: int, checkpointed: bool) -> Memory:
         """Of one device with a micro-batch of `images`."""
-        values = self.size.optimiser_values(self.optimiser)
+        values = self.size.optimizer_values(self.optimizer)
         state = state_memory(self.size.parameters, values, self.precision, self.devices)
         return Memory(
             *state,
@@ -86,7 +86,7 @@ class Recipe:
     def micro_step(self) -> Duration:
         """One forward and backward pass of a device, nothing calculated again."""
         moved = self.memory(self.micro_batch, checkpointed=False).peak
-        speed = self.device.speed(self.precision.arithmetic) * self.utilisation
+        speed = self.device.speed(self.precision.arithmetic) * self.utilization
         return duration(self.size.flops * self.micro_batch, speed, moved, self.device.bandwidth)
 
     @property

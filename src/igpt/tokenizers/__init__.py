@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from igpt.errors import IgptError
-from igpt.tokenizers.base import Tokenizer
+from igpt.tokenizers.color_palette import Palette
 from igpt.tokenizers.levels import RGB, Gray
 from igpt.tokenizers.ordered import Ordered, palette_of, with_order
-from igpt.tokenizers.palette import Palette
+from igpt.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["RGB", "Gray", "Ordered", "Palette", "Tokenizer", "from_state", "palette_of", "with_order"]
 

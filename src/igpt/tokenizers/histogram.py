@@ -1,4 +1,4 @@
-"""Counting colours: every pixel of a data set in 2^24 counters, however many images there are."""
+"""Counting colors: every pixel of a data set in 2^24 counters, however many images there are."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def colour_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+def color_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
     """R * 65536 + g * 256 + b of uint8 pixels (..., 3)."""
     red, green, blue = np.moveaxis(pixels.astype(np.int32), -1, 0)
     return (red << 16) | (green << 8) | blue
 
 
-def count_colours(
+def count_colors(
     chunks: Iterable[NDArray[np.uint8]], threads: int | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Distinct colours (n, 3), by rising code, and how often each occurs (n,), over chunks of pixels (..., 3).
+    """Distinct colors (n, 3), by rising code, and how often each occurs (n,), over chunks of pixels (..., 3).
 
     Each of the `threads` (default: one a CPU core, four at most) takes the next chunk and adds to 128 MiB of counters
     of its own, so memory depends on neither the number of pixels nor the number of chunks.
@@ -36,7 +36,7 @@ def count_colours(
                 chunk = next(feed, None)
             if chunk is None:
                 return counts
-            codes = torch.from_numpy(colour_codes(chunk).ravel())
+            codes = torch.from_numpy(color_codes(chunk).ravel())
             counts.index_add_(0, codes, one.expand(len(codes)))  # in place, and outside Python's lock
 
     threads = threads or min(4, os.cpu_count() or 1)
@@ -44,5 +44,5 @@ def count_colours(
         counts = sum(job.result() for job in [pool.submit(count) for _ in range(threads)])
     assert isinstance(counts, Tensor)
     codes = np.flatnonzero(counts.numpy())
-    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1).astype(np.uint8)
-    return colours, counts.numpy()[codes]
+    colors = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1).astype(np.uint8)
+    return colors, counts.numpy()[codes]

@@ -1,4 +1,4 @@
-"""Palette building: k-means over all pixels of a data set, as weighted k-means over its distinct colours."""
+"""Palette building: k-means over all pixels of a data set, as weighted k-means over its distinct colors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from igpt.errors import IgptError
 from igpt.progress import track
-from igpt.tokenizers.histogram import colour_codes, count_colours
-from igpt.tokenizers.palette import MAX_SIZE, Palette
+from igpt.tokenizers.color_palette import MAX_SIZE, Palette
+from igpt.tokenizers.histogram import color_codes, count_colors
 
 Points = NDArray[np.float32]  # (n, 3)
 
@@ -24,10 +24,10 @@ STARTING_POINTS, MOST_STARTING_POINTS, STARTING_ITERATIONS = 256, 2**17, 10
 
 @dataclass(frozen=True)
 class PaletteRecipe:
-    """How to get a palette: build one with `size` colours (the paper: 512), or read the file at `path`.
+    """How to get a palette: build one with `size` colors (the paper: 512), or read the file at `path`.
 
-    Clustering pixels weighted by how often a colour occurs gives the same objective as clustering every pixel, at
-    the cost of the distinct colours alone.
+    Clustering pixels weighted by how often a color occurs gives the same objective as clustering every pixel, at
+    the cost of the distinct colors alone.
     """
 
     size: int = 512
@@ -37,7 +37,7 @@ class PaletteRecipe:
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= MAX_SIZE:
-            raise IgptError(f"tokenizer.size is {self.size}; a palette has 1 to {MAX_SIZE} colours.")
+            raise IgptError(f"tokenizer.size is {self.size}; a palette has 1 to {MAX_SIZE} colors.")
 
     def key(self) -> dict[str, Any]:
         """What a built palette depends on besides the data; the key of its cache entry."""
@@ -47,20 +47,20 @@ class PaletteRecipe:
     def build(self, chunks: Callable[[], Iterable[NDArray[np.uint8]]], source: str) -> Palette:
         """The palette of the pixels (..., 3) in `chunks()`; `source` names the data in the palette's info.
 
-        Raises :class:`IgptError` when there are fewer distinct colours than `size`.
+        Raises :class:`IgptError` when there are fewer distinct colors than `size`.
         """
         if self.path is not None:
             return Palette.load(Path(self.path))
-        colours, counts = count_colours(chunks())
-        if self.size > len(colours):
+        colors, counts = count_colors(chunks())
+        if self.size > len(colors):
             raise IgptError(
-                f"A palette of {self.size} colours cannot be built from {source}: it has {len(colours)} distinct "
-                f"colours; set tokenizer.size to {len(colours)} or less."
+                f"A palette of {self.size} colors cannot be built from {source}: it has {len(colors)} distinct "
+                f"colors; set tokenizer.size to {len(colors)} or less."
             )
-        centroids = weighted_kmeans(colours.astype(np.float32), counts, self.size, self.iterations, self.seed)
+        centroids = weighted_kmeans(colors.astype(np.float32), counts, self.size, self.iterations, self.seed)
         palette = Palette(centroids)
-        psnr = weighted_psnr(palette, colours, counts)
-        info = {"source": source, "psnr_db": round(psnr, 4), "distinct_colours": len(colours), **self.key()}
+        psnr = weighted_psnr(palette, colors, counts)
+        info = {"source": source, "psnr_db": round(psnr, 4), "distinct_colors": len(colors), **self.key()}
         return Palette(centroids, {**info, "pixels": int(counts.sum())})
 
 
@@ -77,7 +77,7 @@ def weighted_kmeans(points: Points, weights: NDArray[np.int64], k: int, iteratio
         rough = points[rng.choice(len(points), n, p=weights / weights.sum())]
         rough_weights = np.ones(n, np.int64)
     starts = []
-    for _ in track(range(min(10, max(1, 512 // k))), "Clustering colours"):
+    for _ in track(range(min(10, max(1, 512 // k))), "Clustering colors"):
         start = plus_plus(rough, rough_weights, k, rng)
         starts.append(_faiss_kmeans(rough, rough_weights, k, STARTING_ITERATIONS, seed, start))
     _, best = min(starts, key=lambda error_and_centroids: error_and_centroids[0])
@@ -94,7 +94,7 @@ def plus_plus(points: Points, weights: NDArray[np.int64], k: int, rng: np.random
     norms = (x**2).sum(axis=1)
     chosen = [rng.choice(len(x), p=weights / weights.sum())]
     squared = ((x - x[chosen[0]]) ** 2).sum(axis=1)
-    for _ in track(range(1, k), "Choosing colours to begin with"):
+    for _ in track(range(1, k), "Choosing colors to begin with"):
         share = np.cumsum(weights * squared)
         drawn = np.searchsorted(share, share[-1] * rng.random(2 + int(math.log(k))))
         each = norms + norms[drawn, None] - 2 * x[drawn] @ x.T  # squared distances (candidates, n)
@@ -130,9 +130,9 @@ def _faiss_kmeans(
     return float(squared[:, 0] @ weights), np.asarray(kmeans.centroids)
 
 
-def weighted_psnr(palette: Palette, colours: NDArray[np.uint8], counts: NDArray[np.int64]) -> float:
-    """Peak signal-to-noise ratio in dB of the quantised pixels, whose colours (n, 3) occur `counts` (n,) times."""
-    quantised = palette.colours[palette.table[colour_codes(colours)]]
-    squared = ((quantised.astype(np.float64) - colours) ** 2).mean(axis=1)
+def weighted_psnr(palette: Palette, colors: NDArray[np.uint8], counts: NDArray[np.int64]) -> float:
+    """Peak signal-to-noise ratio in dB of the quantized pixels, whose colors (n, 3) occur `counts` (n,) times."""
+    quantized = palette.colors[palette.table[color_codes(colors)]]
+    squared = ((quantized.astype(np.float64) - colors) ** 2).mean(axis=1)
     mean = float((squared * counts).sum() / counts.sum())
     return math.inf if mean == 0 else 10 * math.log10(255**2 / mean)

@@ -1,4 +1,4 @@
-"""Tokenizers without a palette: a token is one of the 256 levels of a colour channel, or of gray."""
+"""Tokenizers without a palette: a token is one of the 256 levels of a color channel, or of gray."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from igpt.tokenizers.base import Tokenizer, require_uint8
+from igpt.tokenizers.tokenizer import Tokenizer, require_uint8
 
 # ITU-R BT.601 luma in 16-bit fixed point, 0.299 R + 0.587 G + 0.114 B; the weights add up to 1, so that gray stays.
 RED, GREEN, BLUE = (round(weight * 2**16) for weight in (0.299, 0.587, 0.114))
@@ -43,7 +43,7 @@ class RGB(Tokenizer):
 
 
 class Gray(Tokenizer):
-    """A token is a pixel's luma (ITU-R BT.601), as Pillow's `convert("L")` computes it; colour is lost."""
+    """A token is a pixel's luma (ITU-R BT.601), as Pillow's `convert("L")` computes it; color is lost."""
 
     kind: ClassVar[str] = "gray"
     vocab_size = 256

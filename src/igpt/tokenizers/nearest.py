@@ -1,6 +1,6 @@
-"""Nearest centroid for all 2^24 colours: exact, and quick because few centroids can be nearest within a small cube.
+"""Nearest centroid for all 2^24 colors: exact, and quick because few centroids can be nearest within a small cube.
 
-Shapes: B cubes of neighbouring colours, k centroids, m of them that may be nearest to something in a cube.
+Shapes: B cubes of neighboring colors, k centroids, m of them that may be nearest to something in a cube.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Colours = NDArray[np.float64]  # (..., 3)
+Colors = NDArray[np.float64]  # (..., 3)
 Indices = NDArray[np.int64]
 
-BLOCK, CUBE = 16, 4  # sides: all colours are cut into blocks, and these into cubes
+BLOCK, CUBE = 16, 4  # sides: all colors are cut into blocks, and these into cubes
 N_BLOCKS, N_CUBES = 256 // BLOCK, BLOCK // CUBE
 CUBES = CUBE * np.stack(np.meshgrid(*3 * [np.arange(N_CUBES)], indexing="ij"), axis=-1).reshape(-1, 3)
 SLACK = 1e-6  # far above the rounding of squared distances in float64
@@ -19,44 +19,44 @@ MANY = 16  # candidates; with more, cubes that have about as many are searched t
 
 
 def nearest_table(centroids: NDArray[np.floating]) -> NDArray[np.int16]:
-    """Index of the nearest centroid, ties to the lower index, for each colour r * 65536 + g * 256 + b.
+    """Index of the nearest centroid, ties to the lower index, for each color r * 65536 + g * 256 + b.
 
-    The result is bit-equal to a brute-force search in float64, since a colour is compared with all centroids but those
-    that are farther than another one from everything in the colour's block, or in its cube. Time depends little on
-    where the centroids are (0.5 to 2 s); only thousands on one curve, closer together than colours, take longer (10 s).
+    The result is bit-equal to a brute-force search in float64, since a color is compared with all centroids but those
+    that are farther than another one from everything in the color's block, or in its cube. Time depends little on
+    where the centroids are (0.5 to 2 s); only thousands on one curve, closer together than colors, take longer (10 s).
     """
     distinct = np.sort(np.unique(centroids, axis=0, return_index=True)[1])  # of equal ones, the first
-    centres = centroids[distinct].astype(np.float64)
+    centers = centroids[distinct].astype(np.float64)
     table = np.empty((N_BLOCKS, BLOCK, N_BLOCKS, BLOCK, N_BLOCKS, BLOCK), np.int16)
     for r, g, b in np.ndindex(N_BLOCKS, N_BLOCKS, N_BLOCKS):
-        table[r, :, g, :, b, :] = _nearest_in_block(centres, BLOCK * np.array([r, g, b]))
+        table[r, :, g, :, b, :] = _nearest_in_block(centers, BLOCK * np.array([r, g, b]))
     return distinct.astype(np.int16)[table.reshape(-1)]
 
 
-def _nearest_in_block(centres: Colours, lowest: Indices) -> Indices:
-    """Indices (BLOCK, BLOCK, BLOCK) into `centres` for the colours of the block that begins at `lowest` (3,)."""
-    candidates = np.flatnonzero(_possible(centres, lowest[None], BLOCK)[0])
+def _nearest_in_block(centers: Colors, lowest: Indices) -> Indices:
+    """Indices (BLOCK, BLOCK, BLOCK) into `centers` for the colors of the block that begins at `lowest` (3,)."""
+    candidates = np.flatnonzero(_possible(centers, lowest[None], BLOCK)[0])
     cubes = lowest + CUBES
-    possible = _possible(centres[candidates], cubes, CUBE)
+    possible = _possible(centers[candidates], cubes, CUBE)
     count = possible.sum(axis=1)
     nearest = np.empty((len(cubes), CUBE**3), np.int64)
     for some in np.array_split(count.argsort(), 1 if count.max() <= MANY else 4):
         chosen = candidates[_indices(possible[some])]
-        nearest[some] = np.take_along_axis(chosen, _search(centres[chosen], cubes[some]), axis=1)
+        nearest[some] = np.take_along_axis(chosen, _search(centers[chosen], cubes[some]), axis=1)
     return nearest.reshape(3 * (N_CUBES,) + 3 * (CUBE,)).transpose(0, 3, 1, 4, 2, 5).reshape(3 * (BLOCK,))
 
 
-def _possible(centres: Colours, lowest: Indices, side: int) -> NDArray[np.bool_]:
-    """Which of the centres (k, 3) can be nearest to one of the side^3 colours from `lowest` (B, 3) on: (B, k).
+def _possible(centers: Colors, lowest: Indices, side: int) -> NDArray[np.bool_]:
+    """Which of the centers (k, 3) can be nearest to one of the side^3 colors from `lowest` (B, 3) on: (B, k).
 
-    How much farther a colour is from a centre than from a reference, squared, is linear in the colour. Its least value
-    in the cube is that in the middle, less half of the cube's width times 2 |centre - reference|, summed over channels.
-    The reference is the centre that is nearest to the middle.
+    How much farther a color is from a center than from a reference, squared, is linear in the color. Its least value
+    in the cube is that in the middle, less half of the cube's width times 2 |center - reference|, summed over channels.
+    The reference is the center that is nearest to the middle.
     """
     middle = lowest + (side - 1) / 2
-    distance = (centres**2).sum(axis=1) - 2 * middle @ centres.T  # squared, but for a term that all centres share
+    distance = (centers**2).sum(axis=1) - 2 * middle @ centers.T  # squared, but for a term that all centers share
     reference = distance.argmin(axis=1)
-    apart = sum(np.abs(centres[:, c] - centres[reference, c, None]) for c in range(3))
+    apart = sum(np.abs(centers[:, c] - centers[reference, c, None]) for c in range(3))
     nearest = np.take_along_axis(distance, reference[:, None], axis=1)
     possible: NDArray[np.bool_] = distance - nearest <= (side - 1) * apart + SLACK
     return possible
@@ -71,9 +71,9 @@ def _indices(possible: NDArray[np.bool_]) -> Indices:
     return indices
 
 
-def _search(centres: Colours, lowest: Indices) -> Indices:
-    """Which of its centres (B, m, 3) is nearest to each colour of a cube, (B, CUBE^3), by comparing all of them."""
-    colours = lowest[:, None] + np.arange(CUBE)[:, None]  # (B, CUBE, 3)
-    red, green, blue = np.moveaxis((colours[:, :, None] - centres[:, None]) ** 2, -1, 0)  # (B, CUBE, m)
+def _search(centers: Colors, lowest: Indices) -> Indices:
+    """Which of its centers (B, m, 3) is nearest to each color of a cube, (B, CUBE^3), by comparing all of them."""
+    colors = lowest[:, None] + np.arange(CUBE)[:, None]  # (B, CUBE, 3)
+    red, green, blue = np.moveaxis((colors[:, :, None] - centers[:, None]) ** 2, -1, 0)  # (B, CUBE, m)
     distance = (red[:, :, None] + green[:, None])[:, :, :, None] + blue[:, None, None]
-    return distance.argmin(axis=-1).reshape(len(centres), -1)
+    return distance.argmin(axis=-1).reshape(len(centers), -1)

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from igpt.tokenizers.base import Tokenizer
+from igpt.tokenizers.color_palette import Palette
 from igpt.tokenizers.orders import RANDOM, RASTER, order, require_order
-from igpt.tokenizers.palette import Palette
+from igpt.tokenizers.tokenizer import Tokenizer
 
 
 class Ordered(Tokenizer):

@@ -66,7 +66,7 @@ def hilbert(square: Indices) -> Indices:
     """Hilbert's curve, from the upper left to the lower left corner.
 
     It exists for powers of two. Other squares take the part that lies in them of the curve for the next power of two,
-    so that their neighbours in the sequence are not always neighbours in the picture.
+    so that their neighbors in the sequence are not always neighbors in the picture.
     """
     side, size = len(square), 1
     rows, columns = np.zeros((2, 1), np.int64)
@@ -81,7 +81,7 @@ def hilbert(square: Indices) -> Indices:
 
 
 def checkerboard(square: Indices) -> Indices:
-    """The cells of the upper left one's colour in raster order, then the others in raster order, as in AIM."""
+    """The cells of the upper left one's color in raster order, then the others in raster order, as in AIM."""
     rows, columns = np.indices(square.shape)
     odd = (rows + columns) % 2 == 1
     return np.concatenate([square[~odd], square[odd]])

@@ -1,1 +1,1 @@
-"""Everything around the training loop: optimisers, callbacks, tracking, the final report."""
+"""Everything around the training loop: optimizers, callbacks, tracking, the final report."""

@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024) for the matrices of the blocks, Adam for everything else, as one optimiser."""
+"""Muon (Jordan et al. 2024) for the matrices of the blocks, Adam for everything else, as one optimizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """Matrices (n, rows, columns) with about the same singular vectors and all singular values near 1.
 
     In bfloat16 on GPUs, as proposed; in float32 on CPUs, where most have no bfloat16 arithmetic.
@@ -34,7 +34,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 class MuonAdam(torch.optim.Adam):
     """Adam, whose parameter groups with `matrices=True` are updated by Muon instead.
 
-    A Muon update is the Nesterov momentum of the gradient, orthogonalised and scaled by max(1, rows / columns)^0.5.
+    A Muon update is the Nesterov momentum of the gradient, orthogonalized and scaled by max(1, rows / columns)^0.5.
     A matrix that is several stacked ones (queries, keys, values) is taken apart: all are square or 4 to 1 here.
     """
 
@@ -74,6 +74,6 @@ class MuonAdam(torch.optim.Adam):
             p.grad = None  # so that Adam passes over it
         for shape, updates in by_shape.items():
             scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
-            orthogonal = orthogonalise(torch.cat([parts for _, parts in updates]))
+            orthogonal = orthogonalize(torch.cat([parts for _, parts in updates]))
             for (p, _), parts in zip(updates, orthogonal.split(shape[0]), strict=True):
                 p.add_(parts.reshape(p.shape), alpha=-group["lr"] * scale)

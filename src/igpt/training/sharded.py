@@ -1,4 +1,4 @@
-"""Fully sharded training: each process keeps a part of the weights, the gradients and the optimiser's state."""
+"""Fully sharded training: each process keeps a part of the weights, the gradients and the optimizer's state."""
 
 from __future__ import annotations
 

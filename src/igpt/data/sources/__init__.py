@@ -1,12 +1,12 @@
 """Where images come from: a source names its splits and reads their images by number."""
 
-from igpt.data.sources.base import SPLITS, Chunk, ImageSource
 from igpt.data.sources.cifar import CIFAR10Source, CIFAR100Source
 from igpt.data.sources.emoji import EmojiSource
 from igpt.data.sources.hub import HubSource
 from igpt.data.sources.image_folder import ImageFolderSource
 from igpt.data.sources.imagenet_small import ImageNet32Source, ImageNet64Source
 from igpt.data.sources.resize import area_average
+from igpt.data.sources.source import SPLITS, Chunk, ImageSource
 from igpt.data.sources.splits import at_resolution
 from igpt.data.sources.stl10 import STL10Source
 

@@ -49,9 +49,9 @@ def load_arrays(file: IO[bytes]) -> Any:
     return _ArraysOnly(file, encoding="bytes").load()
 
 
-@functools.lru_cache(maxsize=1)  # neighbouring images lie in the same part
+@functools.lru_cache(maxsize=1)  # neighboring images lie in the same part
 def _load_part(place: Path, part: str, label_key: bytes) -> tuple[NDArray[np.uint8], Numbers]:
-    """Images (n, 3072) of one part, colour by colour and row by row, and their labels."""
+    """Images (n, 3072) of one part, color by color and row by row, and their labels."""
     with blaming(place), open_member(place, part) as file:
         content = load_arrays(file)
         if not isinstance(content, dict):

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from igpt.data.sources.base import SPLITS, Chunk, ImageFile
 from igpt.data.sources.resize import area_average
+from igpt.data.sources.source import SPLITS, Chunk, ImageFile
 from igpt.errors import IgptError
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from igpt.data.image_files import read_or_blank
 from igpt.data.notes import note_lock, read_notes, write_note
-from igpt.data.sources.base import SPLITS, Chunk
+from igpt.data.sources.source import SPLITS, Chunk
 from igpt.data.sources.splits import VALIDATION_NAMES, Numbers, SplitSource, by_part, end_to_end
 from igpt.errors import IgptError
 from igpt.files import expand_user

@@ -14,9 +14,9 @@ import numpy as np
 
 from igpt.data.content import content_hashes
 from igpt.data.image_files import SUFFIXES, read_or_blank
-from igpt.data.sources.base import SPLITS, Chunk, ImageFile
 from igpt.data.sources.groups import group_key, group_names, numbered
 from igpt.data.sources.layout import find_splits, refuse_splits_inside
+from igpt.data.sources.source import SPLITS, Chunk, ImageFile
 from igpt.data.sources.splits import Numbers, SplitSource, end_to_end
 from igpt.data.sources.walk import FolderWalk
 from igpt.errors import IgptError
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class ImageFolderSource(SplitSource):
     """The images below `path`, square and at `resolution`; see :func:`igpt.data.image_files.decode` for how.
 
-    If `path` has a folder `train`, it and its neighbours `validation` (or `val`, `valid`, `dev`) and `test`, in upper
+    If `path` has a folder `train`, it and its neighbors `validation` (or `val`, `valid`, `dev`) and `test`, in upper
     or lower case, are the splits, and shares of `train` stand in for those that are missing; else, or with
     `split_folders=False`, all images are one pool to draw from. Folders inside a split, or inside the pool, are
     classes; without such folders, or with `labels=False`, there are no classes. `val_is_test` takes `val` for the test

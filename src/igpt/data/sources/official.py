@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igpt.data.sources.archives import data_root
-from igpt.data.sources.base import Chunk
 from igpt.data.sources.resize import area_average
+from igpt.data.sources.source import Chunk
 from igpt.data.sources.splits import Numbers, SplitSource, by_part, end_to_end
 from igpt.errors import IgptError
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from igpt.data.sources.base import SPLITS, Chunk, ImageFile, ImageSource
+from igpt.data.sources.source import SPLITS, Chunk, ImageFile, ImageSource
 from igpt.errors import IgptError
 
 VALIDATION_NAMES = ("validation", "val", "valid", "dev")  # what others call the validation split

@@ -1,4 +1,4 @@
-"""STL-10 (Coates, Ng and Lee 2011), its labelled images, from the official binary files."""
+"""STL-10 (Coates, Ng and Lee 2011), its labeled images, from the official binary files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _open_images(place: Path, name: str) -> IO[bytes]:
 
 @dataclass(frozen=True, kw_only=True)
 class STL10Source(OfficialSource):
-    """5,000 images to train on and 8,000 to test on, 96x96, in ten classes; the unlabelled ones are not used.
+    """5,000 images to train on and 8,000 to test on, 96x96, in ten classes; the unlabeled ones are not used.
 
     `fold` (0 to 9) takes one of the official folds of 1,000 images for the training images. Validation images are
     then held out of the fold too, since the others are not to be looked at; with `full_train` all 1,000 are trained on.
@@ -72,4 +72,4 @@ class STL10Source(OfficialSource):
         place = self.archive.locate(self.root)
         with blaming(place):
             pixels = read_rows(_open_images(place, f"{part}_X.bin"), rows, 3 * 96 * 96)
-        return pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)  # stored colour by colour, column by column
+        return pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)  # stored color by color, column by column

@@ -1,0 +1,106 @@
+"""What several commands share: the model and the data of a run, and the end of tracking."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from igpt.cluster.signals import Interrupted
+from igpt.configuration.stored import configuration_of
+from igpt.errors import IgptError
+from igpt.files import expand_user
+from igpt.run_directory import find_checkpoint, find_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from igpt.data.datamodule import ImageDataModule
+    from igpt.pretrained import Pretrained
+
+log = logging.getLogger(__name__)
+
+
+def load_model(config: DictConfig) -> Pretrained:
+    """The trained model that a command's configuration names; on a GPU, its products are as quick as in training."""
+    import torch
+
+    from igpt.pretrained import load
+
+    pretrained = load(config.run, config.device, config.checkpoint)
+    directory = find_run(config.run)
+    used = find_checkpoint(config.run, config.checkpoint)
+    if config.checkpoint == "best" and not directory.best.exists() and not used.samefile(expand_user(config.run)):
+        log.info("This run has no best checkpoint, so %s is used", used)
+    if pretrained.device.type == "cuda":
+        torch.set_float32_matmul_precision(config.matmul_precision)
+    return pretrained
+
+
+def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
+    """The data a run was trained on, with the tokenizer that its checkpoint carries."""
+    directory = find_run(run)
+    return open_data(configuration_of(directory), pretrained, directory.data)
+
+
+def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -> ImageDataModule:
+    """The data that a configuration names, packed if need be, under the tokenizer of a trained model; with the record
+    that a run keeps of its data, only if they have not changed.
+    """
+    from igpt.data.record import check_record
+
+    data: ImageDataModule = instantiate(config.data, tokenizer=config.tokenizer, seed=config.seed, _convert_="all")
+    if record is not None:
+        check_record(data.source, record)
+    data.use_tokenizer(pretrained.tokenizer)
+    if data.n_tokens != pretrained.model.config.n_positions:
+        raise IgptError(
+            f"The data has images of {data.source.resolution}x{data.source.resolution}, but the model was trained on "
+            f"{pretrained.resolution}x{pretrained.resolution}; set data.source.resolution={pretrained.resolution}."
+        )
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+@contextmanager
+def tracked() -> Iterator[None]:
+    """W&B's run ends with this block, also between the jobs of a sweep: as finished, as failed after an error, as
+    preempted if somebody stopped it, since it can be resumed.
+    """
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        finish_tracking(exit_code=1, preempted=True)
+        raise
+    except BaseException:
+        finish_tracking(exit_code=1)
+        raise
+    finish_tracking()
+
+
+def finish_tracking(exit_code: int = 0, preempted: bool = False) -> None:
+    """Close W&B's run, if there is one."""
+    wandb = sys.modules.get("wandb")
+    if wandb is None or wandb.run is None:
+        return
+    folder = shlex.quote(wandb.run.settings.sync_dir)
+    try:
+        if preempted:
+            wandb.run.mark_preempting()
+        wandb.finish(exit_code=exit_code)
+    except TimeoutError:
+        log.warning(
+            "W&B did not take everything in time; `wandb sync --include-online %s` uploads all of it, what arrived "
+            "already a second time.", folder,
+        )  # fmt: skip
+    except ConnectionError:  # its service has ended before
+        with suppress(ConnectionError):
+            wandb.teardown()
+        log.warning("W&B: `wandb sync --include-online %s` uploads what it has of this run.", folder)

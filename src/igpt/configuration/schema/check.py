@@ -1,0 +1,85 @@
+"""The check of a whole configuration, and the sentence with what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from igpt.configuration.hydra_messages import about_value
+from igpt.configuration.schema.command_schemas import COMMANDS
+from igpt.configuration.schema.values import PROBLEM, shown
+from igpt.configuration.suggestions import did_you_mean
+from igpt.errors import IgptError
+from igpt.files import all_printable
+
+
+def check(config: DictConfig, command: str) -> None:
+    """Refuse a configuration of a command with a value of the wrong type or range, or a key that nothing uses."""
+    try:
+        plain = all_printable(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        COMMANDS[command].model_validate(plain)
+    except OmegaConfBaseException as error:
+        raise IgptError(about_value(error)) from None
+    except ValidationError as error:
+        found = dict(problems(error, plain))
+        typed = {path: text for path, text in found.items() if not is_interpolated(config, path)}
+        raise IgptError("; ".join((typed or found).values()) + ".") from None
+
+
+def problems(error: ValidationError, plain: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The path of each key that is wrong, and what is wrong with it."""
+    for each in error.errors():
+        context = each.get("ctx", {})
+        kind = each["type"]
+        new = [each["loc"][-1]] if kind in ("missing", "extra_forbidden") else context.get("key", "").split(".")
+        inside = each["loc"][:-1] if kind in ("missing", "extra_forbidden") else each["loc"]
+        path = (*path_of(inside, plain), *(str(key) for key in new if key))
+        name = ".".join(path)
+        if kind == "missing":
+            yield path, f"{name} is missing"
+        elif kind == "extra_forbidden":
+            name = ".".join((*path, *first_keys(value_at(plain, path))))
+            yield path, f"{name} is a key that nothing uses{did_you_mean(name, plain)}"
+        elif kind == PROBLEM:
+            yield path, f"{name} is {shown(value_at(plain, path))}; {context['text']}"
+        else:
+            yield path, f"{name} is {shown(value_at(plain, path))}; {each['msg']}"
+
+
+def path_of(location: tuple[int | str, ...], plain: Any) -> tuple[str, ...]:
+    """The keys of a pydantic location, which names the chosen member of each union as well."""
+    path = []
+    for step in location:
+        if isinstance(plain, dict) and step in plain:
+            plain = plain[step]
+            path.append(str(step))
+    return tuple(path)
+
+
+def first_keys(value: Any) -> Iterator[str]:
+    """The keys that lead to the first value inside of nested dicts."""
+    while isinstance(value, dict) and value:
+        key, value = next(iter(value.items()))
+        yield str(key)
+
+
+def value_at(plain: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        plain = plain.get(key) if isinstance(plain, dict) else None
+    return plain
+
+
+def is_interpolated(config: DictConfig, path: tuple[str, ...]) -> bool:
+    """Whether a value, or something that it is in, is taken from another place, where it is wrong as well."""
+    node: Any = config
+    for key in path:
+        if not isinstance(node, Container) or key not in node:
+            return False
+        if OmegaConf.is_interpolation(node, key):
+            return True
+        node = node[key]
+    return False

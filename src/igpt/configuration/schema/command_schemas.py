@@ -1,0 +1,272 @@
+"""The whole configuration of each command, and what its parts say about each other."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from igpt.configuration.schema.components import UNSET, Component, Node, OneOf
+from igpt.configuration.schema.data_schemas import RGB, Data, Gray, Order, PaletteRecipe, Tokenizer
+from igpt.configuration.schema.training_schemas import (
+    Callbacks,
+    ClassificationObjective,
+    EarlyStop,
+    Loggers,
+    Model,
+    Objective,
+    OnlineProbe,
+    Optim,
+    PruneTrial,
+    Sampling,
+    ShardedStrategy,
+    Trainer,
+)  # fmt: skip
+from igpt.configuration.schema.values import (
+    AnyShare,
+    Checkpoint,
+    ClassChoice,
+    Count,
+    Device,
+    Flag,
+    MatmulPrecision,
+    MaybeCount,
+    MaybeNatural,
+    MaybeNotNegative,
+    MaybeShareOrAll,
+    MaybeText,
+    Natural,
+    NotNegative,
+    Positive,
+    Seed,
+    Text,
+    one_of,
+    problem,
+    says,
+)  # fmt: skip
+from igpt.planning.devices import DEVICES
+
+
+class Train(Node):
+    """igpt-train."""
+
+    data: Data
+    tokenizer: Tokenizer
+    model: Model
+    objective: Objective
+    optim: Optim
+    trainer: Annotated[Any, OneOf("trainer", (Trainer,), Trainer.given)]
+    callbacks: Callbacks = UNSET
+    logger: Loggers = UNSET
+    name: Text
+    run: MaybeText = UNSET
+    init_from: MaybeText
+    seed: Seed
+    order: Order
+    compile: Flag
+    activation_checkpointing: Flag
+    matmul_precision: MatmulPrecision
+    save_every: MaybeCount
+    sample_every: MaybeCount
+    sampling: Sampling
+    monitor: Text
+    monitor_mode: Annotated[str, one_of("min", "max")]
+    showcase_class: ClassChoice
+    run_dir: Text
+
+    @model_validator(mode="after")
+    def _positions_are_the_tokens_of_an_image(self) -> Train:
+        tokens = self._tokens()
+        if tokens is not None and self.model.n_positions not in (None, tokens):
+            side = self.data.source.resolution
+            raise problem(f"images of {side}x{side} have {tokens} tokens; leave it null", "model.n_positions")
+        return self
+
+    def _tokens(self) -> int | None:
+        """Tokens of an image, if they follow from the configuration alone."""
+        source = getattr(self.data, "source", None)
+        each = {RGB: 3, Gray: 1, PaletteRecipe: 1}.get(type(self.tokenizer))
+        if not isinstance(source, Component) or each is None or self.init_from is not None:
+            return None
+        resolution: int | None = getattr(source, "resolution", None)
+        return resolution and each * resolution**2
+
+    @model_validator(mode="after")
+    def _classifiers_have_a_task(self) -> Train:
+        if (
+            isinstance(self.objective, ClassificationObjective)
+            and self.objective.task is None
+            and self.init_from is None
+        ):
+            raise problem("without init_from it must say what to train beside the classes, ar or mlm", "objective.task")
+        return self
+
+    @model_validator(mode="after")
+    def _layers_are_there(self) -> Train:
+        there = self.model.n_layer + 1  # with the final norm
+        for name, callback in (self.callbacks or {}).items():
+            for layer in callback.layers or () if isinstance(callback, OnlineProbe) else ():
+                if not -there <= layer < there:
+                    raise problem(f"layers are numbered from 0 to {there - 1}", f"callbacks.{name}.layers")
+        return self
+
+    @model_validator(mode="after")
+    def _validation_judges_only_what_was_not_trained_on(self) -> Train:
+        if getattr(getattr(self.data, "source", None), "full_train", False) is True:
+            for name, callback in (self.callbacks or {}).items():
+                if isinstance(callback, EarlyStop | OnlineProbe | PruneTrial):
+                    text = f"but callbacks.{name} judges by the validation images, which it trains on; set that to null"
+                    raise problem(text, "data.source.full_train")
+        return self
+
+    @model_validator(mode="after")
+    def _monitored_is_measured(self) -> Train:
+        known = self._measured()
+        if known is None:
+            return self
+        monitors = {
+            f"callbacks.{name}.monitor": getattr(c, "monitor", None) for name, c in (self.callbacks or {}).items()
+        }
+        for key, monitor in {"monitor": self.monitor, **monitors}.items():
+            if monitor is not None and monitor not in known:
+                raise problem(f"a validation of this run measures {', '.join(known)}", key)
+        return self
+
+    @model_validator(mode="after")
+    def _muon_has_whole_matrices(self) -> Train:
+        sharded = isinstance(getattr(self.trainer, "strategy", None), ShardedStrategy)
+        if sharded and getattr(self.optim, "name", None) == "muon":
+            raise problem("it needs whole matrices, of which trainer=fsdp keeps parts; choose optim=adam", "optim.name")
+        return self
+
+    def _measured(self) -> list[str] | None:
+        """What a validation measures; not known if something of the user's own may log as well."""
+        callbacks = (self.callbacks or {}).values()
+        if isinstance(self.objective, dict) or any(isinstance(callback, dict) for callback in callbacks):
+            return None
+        measured = ["val/nats_per_token", "val/bits_per_token"]
+        if isinstance(self.objective, ClassificationObjective):
+            measured.append("val/accuracy")
+        for callback in callbacks:
+            if isinstance(callback, OnlineProbe):
+                all_layers = range(self.model.n_layer + 1)
+                chosen = all_layers if callback.layers is None else [all_layers[layer] for layer in callback.layers]
+                measured += [f"probe/layer_{layer}" for layer in chosen]
+        return measured
+
+
+class Plan(Train):
+    """igpt-plan."""
+
+    run: Annotated[None, says("null: a plan is made of a recipe, experiment=NAME or its values")] = UNSET
+    device: Annotated[str, one_of(*DEVICES)]
+    devices: Count
+    utilization: MaybeShareOrAll
+    watts: MaybeNotNegative
+    price_per_hour: MaybeNotNegative
+    fit: Flag
+    pictures: Count
+
+
+class OfRun(Node):
+    """What commands share that take a trained model."""
+
+    run: Text
+    checkpoint: Checkpoint
+    device: Device
+    matmul_precision: MatmulPrecision
+
+
+class Evaluate(OfRun):
+    """igpt-evaluate."""
+
+    split: Annotated[str, one_of("train", "validation", "test")]
+
+
+class SampleSampling(Sampling):
+    """How igpt-sample samples."""
+
+    passes: Count
+    choice_temperature: NotNegative
+    compile: Flag
+    cache_dtype: Annotated[str | None, one_of("float32", "bfloat16", None)]
+
+
+class Sample(OfRun):
+    """igpt-sample."""
+
+    n: Natural
+    completions: Natural
+    images: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1)] | None,
+        says("a file or folder, a list of them, [a.png,folder], or null for test images"),
+    ]
+    n_images: Count
+    image_class: ClassChoice
+    given: AnyShare
+    seed: Seed
+    sampling: SampleSampling
+    output: MaybeText
+
+    @model_validator(mode="after")
+    def _something_is_asked_for(self) -> Sample:
+        if self.n == 0 and self.completions == 0:
+            raise problem("with completions=0 nothing is asked for; give n of 1 or more", "n")
+        return self
+
+
+class ProbeSettings(Component):
+    target = "igpt.evaluation.probe_scores.ProbeSettings"
+
+    penalties: Annotated[
+        list[NotNegative], Field(min_length=1), says("one number or more of at least 0, such as [0.01,1]")
+    ] = UNSET
+    standardize: Flag = UNSET
+    solver: Annotated[str, one_of("lbfgs", "sgd")] = UNSET
+    learning_rates: Annotated[
+        list[Positive], Field(min_length=1), says("one number or more above 0, such as [1,0.1]")
+    ] = UNSET
+    sgd_steps: Count = UNSET
+    neighbors: Count = UNSET
+    layer: MaybeNatural = UNSET
+
+
+class Probe(OfRun):
+    """igpt-probe."""
+
+    data: Data = UNSET
+    logger: Loggers = UNSET
+    masks: Natural
+    untrained: Flag
+    attentive_epochs: Natural
+    labels_per_class: Annotated[list[Count], says("a list of whole numbers of at least 1, such as [4,25]")]
+    subsets: Count
+    probe: Annotated[Any, OneOf("probe", (ProbeSettings,))]
+    name: Text
+    seed: Seed
+    run_dir: Text
+    tokenizer: Tokenizer
+
+
+class Palette(Node):
+    """igpt-palette."""
+
+    data: Data
+    tokenizer: Tokenizer
+
+
+class Jobs(Node):
+    """igpt-jobs."""
+
+    sweep: MaybeText
+
+
+COMMANDS: dict[str, type[Node]] = {
+    "evaluate": Evaluate,
+    "jobs": Jobs,
+    "palette": Palette,
+    "plan": Plan,
+    "probe": Probe,
+    "sample": Sample,
+    "train": Train,
+}

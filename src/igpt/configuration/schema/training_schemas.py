@@ -1,0 +1,234 @@
+"""The groups model, objective, optim, trainer, callbacks and logger."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from igpt.configuration.schema.components import UNSET, Component, Node, OneOf, OpenComponent, named
+from igpt.configuration.schema.values import (
+    BelowOne,
+    ClassChoice,
+    Count,
+    Flag,
+    MaybeCount,
+    MaybeFlag,
+    MaybePositive,
+    MaybeShareOrAll,
+    Natural,
+    NotNegative,
+    Positive,
+    Seed,
+    ShareOrAll,
+    Text,
+    one_of,
+    problem,
+    says,
+)  # fmt: skip
+
+
+class Sampling(Node):
+    """How images are sampled during and after training; the last three are for masked models and GPUs."""
+
+    temperature: NotNegative
+    top_k: MaybeCount
+    top_p: ShareOrAll
+    passes: Count = UNSET
+    choice_temperature: NotNegative = UNSET
+    compile: Flag = UNSET
+
+
+class Model(Node):
+    n_layer: Count
+    n_head: Count
+    n_embd: Count
+    n_positions: MaybeCount
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Model:
+        if self.n_embd % self.n_head:
+            raise problem(f"it must be a multiple of model.n_head={self.n_head}", "n_embd")
+        return self
+
+
+class AutoregressiveObjective(Component):
+    target = "igpt.objectives.autoregressive.AutoregressiveObjective"
+    given = ("model", "configure")
+
+
+class MaskedObjective(Component):
+    target = "igpt.objectives.masked.MaskedObjective"
+    given = ("model", "configure")
+
+    ratio: ShareOrAll = UNSET
+    max_ratio: MaybeShareOrAll = UNSET
+    bert: Flag = UNSET
+    seed: Seed = UNSET
+
+    @model_validator(mode="after")
+    def _rises(self) -> MaskedObjective:
+        if self.max_ratio is not None and self.max_ratio < (self.ratio or 0.15):
+            raise problem(f"it must not be below objective.ratio={self.ratio}", "max_ratio")
+        return self
+
+
+class ClassificationObjective(Component):
+    target = "igpt.objectives.classify.ClassificationObjective"
+    given = ("model", "configure", "n_classes")
+
+    task: Annotated[str | None, one_of("ar", "mlm", None)]
+    generative_weight: NotNegative = UNSET
+    classification_weight: NotNegative = UNSET
+    votes: Count = UNSET
+
+
+Objective = Annotated[
+    Any,
+    OneOf("objective", (AutoregressiveObjective, MaskedObjective, ClassificationObjective), ("model", "configure")),
+]
+
+
+class OptimConfig(Component):
+    target = "igpt.training.optimizers.OptimConfig"
+
+    lr: Positive
+    total_steps: Count
+    name: Annotated[str, one_of("adam", "muon")] = UNSET
+    betas: Annotated[
+        list[BelowOne], Field(min_length=2, max_length=2), says("two numbers of at least 0 and below 1, [0.9,0.95]")
+    ] = UNSET
+    warmup_steps: Natural = UNSET
+    schedule: Annotated[str, one_of("cosine", "constant")] = UNSET
+    matrix_lr: Positive = UNSET
+    momentum: BelowOne = UNSET
+
+
+Optim = Annotated[Any, OneOf("optim", (OptimConfig,))]
+
+
+class ShardedStrategy(OpenComponent):
+    target = "igpt.training.sharded.ShardedStrategy"
+    takes = ("pytorch_lightning.strategies.ModelParallelStrategy",)
+
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", 16, 32, 64)
+BY_STEPS = "training counts steps, so set trainer.max_steps"
+BY_IGPT = "igpt sets it itself"
+
+
+class Trainer(OpenComponent):
+    target = "pytorch_lightning.Trainer"
+    given = ("callbacks", "logger", "plugins", "default_root_dir")
+    refused = {  # noqa: RUF012  # a ClassVar, as in the base class
+        "accumulate_grad_batches": "set data.device_batch_size instead, how many images a device takes at once",
+        "callbacks": "add a callback to the group callbacks",
+        "logger": "add a logger to the group logger",
+        "plugins": BY_IGPT,
+        "default_root_dir": BY_IGPT,
+        "enable_checkpointing": BY_IGPT,
+        "max_epochs": BY_STEPS,
+        "min_epochs": BY_STEPS,
+        "limit_train_batches": BY_STEPS,
+        "overfit_batches": "it would change what is trained on; use a smaller data set",
+        "fast_dev_run": "use debug=fast",
+        "reload_dataloaders_every_n_epochs": "training is one endless epoch",
+    }
+
+    accelerator: Annotated[str, one_of("auto", "cpu", "gpu", "cuda", "mps")]
+    devices: Annotated[
+        Count | Annotated[list[Natural], Field(min_length=1)] | Literal[-1, "auto"],
+        says("a number of devices, a list of their numbers, -1 for all or auto"),
+    ]
+    precision: Annotated[str | int, one_of(*PRECISIONS)]
+    max_steps: Count
+    val_check_interval: Count
+    check_val_every_n_epoch: MaybeCount = UNSET
+    log_every_n_steps: Count
+    gradient_clip_val: MaybePositive = UNSET
+    limit_val_batches: Annotated[int | float | None, Field(ge=0), says("a number of at least 0, or null for all")] = (
+        UNSET
+    )
+    num_sanity_val_steps: Natural = UNSET
+    enable_model_summary: Flag = UNSET
+    use_distributed_sampler: Flag = UNSET
+    strategy: Annotated[Any, OneOf("trainer", (ShardedStrategy,), words=("auto", "ddp"))] = UNSET
+    num_nodes: Count = UNSET
+
+
+class KeepBest(Component):
+    target = "igpt.training.callbacks.monitor.KeepBest"
+
+    path: Text
+    monitor: Text
+    mode: Annotated[str, one_of("min", "max")]
+
+
+class EarlyStop(OpenComponent):
+    target = "igpt.training.callbacks.monitor.EarlyStop"
+
+    monitor: Text
+    mode: Annotated[str, one_of("min", "max")]
+    patience: Natural
+
+
+class SampleImages(Component):
+    target = "igpt.training.callbacks.sample_images.SampleImages"
+
+    directory: Text
+    every_n_steps: MaybeCount
+    n_samples: Count = UNSET
+    n_images: Count = UNSET
+    n_completions: Count = UNSET
+    label: ClassChoice = UNSET
+    sampling: Sampling = UNSET
+
+
+class OnlineProbe(Component):
+    target = "igpt.training.callbacks.online_probe.OnlineProbe"
+
+    every_n_steps: Count
+    layers: Annotated[list[int] | None, Field(min_length=1), says("a list of layers, [0, 3, -1], or null for all")] = (
+        UNSET
+    )
+    n_train: Count = UNSET
+    n_validation: Count = UNSET
+    penalty: NotNegative = UNSET
+
+
+class PruneTrial(Component):
+    target = "igpt.sweeps.pruning.PruneTrial"
+
+    run_dir: Text
+    storage: Text
+    study: Text
+    monitor: Text
+    warmup: Annotated[float, Field(ge=0, le=1), says("a number from 0 to 1")] = UNSET
+    startup_trials: Natural = UNSET
+
+
+CALLBACKS = (KeepBest, EarlyStop, SampleImages, OnlineProbe, PruneTrial)
+Callbacks = Annotated[
+    dict[str, Annotated[Any, OneOf("callbacks", CALLBACKS, optional=True)]] | None, named("callbacks")
+]
+
+
+class WandbTracker(OpenComponent):
+    target = "igpt.training.loggers.WandbTracker"
+    takes = ("pytorch_lightning.loggers.WandbLogger", "wandb.init")
+
+    run_dir: Text
+    project: Text
+    name: Text
+    offline: MaybeFlag
+
+
+class TensorBoardTracker(OpenComponent):
+    target = "igpt.training.loggers.TensorBoardTracker"
+    takes = ("pytorch_lightning.loggers.TensorBoardLogger", "torch.utils.tensorboard.SummaryWriter")
+
+    run_dir: Text
+
+
+LOGGERS = (WandbTracker, TensorBoardTracker)
+Loggers = Annotated[dict[str, Annotated[Any, OneOf("logger", LOGGERS, optional=True)]] | None, named("logger")]

@@ -1,0 +1,136 @@
+"""The decoder for CPUs: decoder.c, compiled by the machine's own compiler when it is first needed, and called here.
+
+In torch, a position of a small model costs more for starting its hundred operations than for doing them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from igpt.model.cache import KVCache
+from igpt.model.transformer import Transformer
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("decoder.c")
+# Sums may be reordered, which vector code has to do. Not -ffast-math: that also changes how the whole process rounds.
+FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-shared", "-fPIC")
+
+
+class Shape(ctypes.Structure):
+    """What decoder.c has to know of a model."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")),
+        ("eps", ctypes.c_float),
+    )
+
+
+class NativeDecoder:
+    """Continues from a cache that has seen a prompt, like :class:`~igpt.generation.torch_decoder.Decoder`, in one
+    call per position.
+
+    Python is free to do other things meanwhile, so several of these work at once in as many threads.
+    """
+
+    def __init__(self, model: Transformer, cache: KVCache) -> None:
+        compiled = library()
+        if compiled is None:
+            raise RuntimeError("decoder.c could not be compiled here; ask can_decode first")
+        config, self.batch_size = model.config, cache.storage.shape[1]
+        self.call, self.cache = compiled.next_logits, cache
+        self.shape = Shape(
+            config.n_layer, config.n_head, config.n_embd, config.n_positions, config.vocab_size, model.norm.eps
+        )
+        self.tensors = weights_of(model), cache.storage.unbind()  # kept, since C sees only where they lie
+        self.weights, self.keys_values = map(pointers, self.tensors)
+        self.work = float32(self.batch_size * 6 * config.n_embd + config.n_positions)
+
+    def next_logits(self, token: Tensor) -> Tensor:
+        """Logits (B, V) of what comes after `token` (B,), which follows what the cache has seen."""
+        token = token.long().contiguous()
+        logits = float32(self.batch_size, self.shape.vocab_size)
+        done = len(token) == self.batch_size and self.call(
+            ctypes.byref(self.shape), self.weights, self.keys_values, token.data_ptr(), self.batch_size,
+            self.cache.length, self.work.data_ptr(), logits.data_ptr(),
+        )  # fmt: skip
+        if not done:
+            raise IndexError(f"a step for {self.batch_size} pictures after {self.cache.length} positions: {token}")
+        self.cache.length += 1
+        return logits
+
+
+def float32(*shape: int) -> Tensor:
+    """Room that C writes to, whatever torch's defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
+def can_decode(model: Transformer, cache: KVCache) -> bool:
+    """Whether decoder.c knows this model and cache, and this machine could compile it."""
+    tensors = (*weights_of(model), *cache.storage)
+    known = all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
+    return known and library() is not None
+
+
+def weights_of(model: Transformer) -> list[Tensor]:
+    """All weights of a causal model but its start embedding, in decoder.c's order."""
+    blocks = [
+        (b.attn_norm.gain, b.attn.qkv.weight, b.attn.out.weight, b.mlp_norm.gain, b.mlp.fc.weight, b.mlp.out.weight)
+        for b in model.blocks
+    ]
+    return [
+        model.token_embedding.weight,
+        model.position_embedding.weight,
+        *(weight for block in blocks for weight in block),
+        model.norm.gain,
+        model.head.weight,
+    ]
+
+
+def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """What the compiler `cc` (or $CC) makes of decoder.c; None, and a hint in the log, if that does not work.
+
+    Each process that draws compiles it anew: it takes half a second, and always fits the processor.
+    """
+    try:
+        try:
+            compiled = compile_and_load("-march=native")
+        except subprocess.CalledProcessError:  # not every compiler knows this one
+            compiled = compile_and_load()
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "stderr", None) or error
+        log.warning("Drawing on this CPU would be several times as fast if `cc` could compile decoder.c (%s).", reason)
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    compiled.next_logits.argtypes = (ctypes.POINTER(Shape), pointer, pointer, pointer, number, number, pointer, pointer)
+    compiled.next_logits.restype = ctypes.c_bool
+    return compiled
+
+
+def compile_and_load(*flags: str) -> ctypes.CDLL:
+    """The compiled decoder.c; its file is gone afterwards."""
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        target = str(Path(folder) / "decoder.so")
+        subprocess.run(
+            [*compiler, *FLAGS, *flags, "-o", target, str(SOURCE), "-lm"],
+            check=True, capture_output=True, text=True, errors="replace", timeout=120,
+            start_new_session=True,  # Ctrl-C is for us
+        )  # fmt: skip
+        return ctypes.CDLL(target)

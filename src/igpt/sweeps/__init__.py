@@ -1,0 +1,1 @@
+"""The jobs of a Hydra sweep: how they start, what is recorded of them, their table, pruning."""

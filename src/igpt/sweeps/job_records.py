@@ -1,0 +1,101 @@
+"""The jobs of a sweep, as the files in its folder tell of them: what is varied, how far each is, what it reached."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from igpt.run_directory import RunDirectory, read_job
+from igpt.run_lock import is_alive
+
+Row = dict[str, Any]
+
+LOSS = "train/nats_per_token"
+
+
+def sweep_rows(folder: Path) -> list[Row]:
+    """One row a job below the sweep's folder: how it stands, its overrides, its best values, its run directory.
+
+    A job that waits in SLURM's queue, or that ended there, has no run directory yet, but is known by SLURM's name of
+    it. `changed` are the overrides in which the jobs differ.
+    """
+    submitted = folder / "slurm"
+    runs = [file.parent for file in folder.rglob("job.json") if submitted not in file.parents]
+    rows = [run_row(folder, run) for run in sorted(runs, key=lambda run: _in_number_order(str(run)))]
+    begun = {row.get("slurm") for row in rows}
+    waiting = sorted(submitted.glob("*/job.json"), key=lambda file: _in_number_order(str(file)))
+    rows += [
+        {"job": "", "overrides": [], **read_job(file.parent), "slurm": file.parent.name, "run": ""}
+        for file in waiting
+        if file.parent.name not in begun
+    ]
+    shared = set.intersection(*(set(row["overrides"]) for row in rows)) if rows else set()
+    for row in rows:
+        row["changed"] = [o for o in row["overrides"] if o not in shared]
+    return rows
+
+
+def run_row(folder: Path, run: Path) -> Row:
+    """The row of a job that has a run directory."""
+    record = read_job(run)
+    host, process, _, _ = (record.pop(name, None) for name in ("host", "process", "varied", "sweep"))
+    if record.get("status") == "running":
+        ended = read_job(folder / "slurm" / record.get("slurm", "none"))
+        if ended.get("status") == "failed":
+            record |= ended  # it could not say so itself
+        elif "slurm" not in record and host == socket.gethostname() and not _another_works(process):
+            record["status"] = "stopped"
+    return {"job": str(run.relative_to(folder)), "status": "running", "overrides": [], **record, "run": str(run)}
+
+
+def best_value(metrics: Path, name: str, mode: str) -> float | None:
+    """The best value of a column of metrics.csv, or None if it has none."""
+    if not metrics.exists():
+        return None
+    with open(metrics, newline="", encoding="utf-8") as file:
+        values = [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+    best: Callable[..., float | None] = max if mode == "max" else min
+    return best([v for v in values if math.isfinite(v)], default=None)
+
+
+def reached(run: RunDirectory, monitor: str, mode: str) -> Row:
+    """The best values a job reached: of what is monitored, of accuracy, of the online probe of any layer."""
+    found = {monitor: best_value(run.metrics, monitor, mode)}
+    if not run.metrics.exists():
+        return found
+    with open(run.metrics, newline="", encoding="utf-8") as file:
+        columns = next(csv.reader(file), [])
+    probes = [best_value(run.metrics, c, "max") for c in columns if c.startswith("probe/")]
+    found["val/accuracy"] = best_value(run.metrics, "val/accuracy", "max")
+    found["probe/accuracy"] = max((p for p in probes if p is not None), default=None)
+    return {monitor: found.pop(monitor)} | {name: value for name, value in found.items() if value is not None}
+
+
+def progress(run: RunDirectory) -> Row:
+    """How far a job is: steps done, and the last loss of training."""
+    if not run.metrics.exists():
+        return {}
+    with open(run.metrics, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(LOSS)]
+    return {"step": int(rows[-1]["step"]) + 1, LOSS: float(rows[-1][LOSS])} if rows else {}
+
+
+def number(value: float | None) -> str:
+    """A value of a table, of four digits after the point."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def _another_works(process: int | None) -> bool:
+    """Whether this is another process of this machine, and still there."""
+    return process is not None and process != os.getpid() and is_alive(process)
+
+
+def _in_number_order(text: str) -> list[tuple[int, str]]:
+    """A sort key that puts 2 before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

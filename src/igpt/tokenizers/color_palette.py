@@ -1,0 +1,113 @@
+"""The palette: k colors, and the table that finds the nearest one for each of the 2^24 colors there are."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from igpt.errors import IgptError
+from igpt.files import atomic_path
+from igpt.tokenizers.nearest import nearest_table
+from igpt.tokenizers.tokenizer import Tokenizer, require_uint8
+
+MAX_SIZE = 4096
+
+
+class Palette(Tokenizer):
+    """An immutable set of k colors; a token is the index of the nearest one (Euclidean, in RGB; ties to the lower).
+
+    `centroids` (k, 3) lie in [0, 255] and need not be whole numbers; decoding rounds them. `info` says where they
+    come from and how good they are (source, PSNR in dB, number of distinct colors); it plays no part in equality.
+    """
+
+    kind: ClassVar[str] = "palette"
+    tokens_per_pixel = 1
+    lossless = False
+
+    def __init__(self, centroids: NDArray[np.floating], info: dict[str, Any] | None = None) -> None:
+        centroids = np.array(centroids, dtype=np.float32)  # a copy, so that nobody can change it from outside
+        if centroids.ndim != 2 or centroids.shape[1] != 3 or not 1 <= len(centroids) <= MAX_SIZE:
+            raise IgptError(
+                f"A palette must have shape (k, 3) with k from 1 to {MAX_SIZE}; this one has {centroids.shape}."
+            )
+        if not (np.isfinite(centroids).all() and centroids.min() >= 0 and centroids.max() <= 255):
+            raise IgptError("A palette's colors must lie in [0, 255]; this one has values outside.")
+        centroids.flags.writeable = False
+        self.centroids = centroids
+        self.info = dict(info or {})
+        self._on_device: dict[tuple[str, torch.device], Tensor] = {}
+
+    def __repr__(self) -> str:
+        return f"Palette({self.vocab_size} colors, fingerprint {self.fingerprint})"
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.centroids)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.centroids.tobytes()).hexdigest()[:16]
+
+    @functools.cached_property
+    def colors(self) -> NDArray[np.uint8]:
+        """The colors as they are drawn, (k, 3)."""
+        return np.rint(self.centroids).astype(np.uint8)
+
+    @functools.cached_property
+    def table(self) -> NDArray[np.int16]:
+        """The token of every color r * 65536 + g * 256 + b; 32 MiB, made once in one or two seconds."""
+        return nearest_table(self.centroids)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Tokens (N, H * W) int64 of uint8 images (N, H, W, 3): one table look-up a pixel, exact on every device."""
+        require_uint8(images)
+        red, green, blue = images.unbind(-1)
+        color = torch.add(torch.add(blue.int(), green, alpha=2**8), red, alpha=2**16)
+        tokens = self._device_copy("table", images.device).index_select(0, color.flatten())  # twice as fast as table[]
+        return tokens.view(len(images), -1).long()
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """uint8 images (N, side, side, 3) of tokens (N, side * side)."""
+        return self._device_copy("colors", tokens.device)[self.arrange(tokens).squeeze(-1)]
+
+    def _device_copy(self, name: str, device: torch.device) -> Tensor:
+        if (name, device) not in self._on_device:
+            array: NDArray[Any] = getattr(self, name)
+            self._on_device[name, device] = torch.from_numpy(array.copy()).to(device)
+        return self._on_device[name, device]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "centroids": torch.tensor(self.centroids), "info": self.info}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Palette:
+        return cls(state["centroids"].numpy(), state["info"])
+
+    def save(self, path: Path) -> None:
+        """Write an .npz that needs no pickle: `centroids`, and `info` as JSON."""
+        with atomic_path(path) as temporary:
+            np.savez(temporary, centroids=self.centroids, info=np.array(json.dumps(self.info)))
+
+    @classmethod
+    def load(cls, path: Path) -> Palette:
+        """Read an .npz made by :meth:`save`, or OpenAI's center file: .npy, (k, 3) in [-1, 1]."""
+        try:
+            content = np.load(path, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                if np.abs(content).max() > 1:
+                    raise IgptError(f"{path} is no center file in OpenAI's format: its values leave [-1, 1].")
+                return cls(127.5 * (content + 1), {"source": f"{path.name} (OpenAI's format)"})
+            with content:
+                return cls(content["centroids"], json.loads(str(content["info"])))
+        except FileNotFoundError:
+            raise IgptError(f"There is no palette at {path}; check tokenizer.path.") from None
+        except (ValueError, KeyError, EOFError, OSError) as error:
+            raise IgptError(f"{path} is not a palette that can be read ({error}).") from None

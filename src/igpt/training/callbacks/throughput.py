@@ -1,0 +1,155 @@
+"""How fast a training is, how much of its devices that is, and how much memory it takes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from igpt.objectives.objective import Objective
+from igpt.planning.compute import measure
+from igpt.planning.devices import DEVICES, PRECISIONS, TERA
+from igpt.training.callbacks.hints import Speed, StepTimes, hints
+
+log = logging.getLogger(__name__)
+
+# Dense FLOP/s of float32 products in TF32, from the same data sheets as the rest of DEVICES.
+TF32 = {"h100": 494.7 * TERA, "h200": 494.7 * TERA, "a100": 156 * TERA, "rtx4090": 82.6 * TERA}
+
+
+class Throughput(pl.Callback):
+    """Every `log_every_n_steps` steps, logs under train/ the means since the last time, over all processes:
+    images_per_second, tokens_per_second, flops_per_second, and mfu, the share of the devices' peak that these are.
+
+    The FLOPs are the model's: what checkpointing calculates again does not count (model FLOPs utilization, Chowdhery et
+    al. 2022). Neither does the time of the first step, of validations and of what hangs on them. peak_memory_gb is this
+    process's: on a GPU of tensors there, on a CPU of everything. `batch_size` is the global one, images a step.
+
+    It says what would make the training faster: at the start, and on a CPU that others use as well.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self._begin: tuple[float, int] | None = None  # time and step at which the current measurement began
+        self._pause: float | None = None  # when the validation began
+        self._step_times: StepTimes | None = None
+        self._batch: tuple[float, float] | None = None  # time and CPU time at which the current one began
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Objective)
+        device, arithmetic, config = pl_module.device, arithmetic_of(trainer), pl_module.model.config
+        self._begin = self._pause = None
+        self._image_tokens, self._image_flops = config.n_positions, measure(config).flops
+        peak = peak_flops(device, arithmetic)
+        self._peak = None if peak is None else peak * trainer.world_size
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        speed = Speed(
+            capability=torch.cuda.get_device_capability(device) if device.type == "cuda" else None,
+            arithmetic=arithmetic,
+            matmul_precision=torch.get_float32_matmul_precision(),
+            head_size=config.head_size,
+            device_tokens=self.batch_size
+            * config.n_positions
+            // (trainer.world_size * trainer.accumulate_grad_batches),
+            steps=trainer.max_steps,
+            compiled=bool(pl_module.hparams.get("compile")),
+        )
+        threads, policy = torch.get_num_threads(), os.environ.get("OMP_WAIT_POLICY", "")
+        busy_waiting = threads > 1 and policy.lower() != "passive"
+        self._step_times = StepTimes(threads, busy_waiting) if device.type == "cpu" else None
+        for hint in hints(speed) if trainer.is_global_zero else ():
+            log.info(hint)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._step_times is not None and self._batch is not None:
+            times = (now - begin for now, begin in zip(now_and_cpu(), self._batch, strict=True))
+            if (hint := self._step_times.add(*times)) and trainer.is_global_zero:
+                log.warning(hint)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # in the middle of a step
+        now, step = time.perf_counter(), trainer.global_step
+        if self._begin is None:
+            self._begin = now, step
+        elif step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            images_per_second = (step - self._begin[1]) * self.batch_size / (now - self._begin[0])
+            self._begin = now, step
+            values = {**self.rates(images_per_second), "peak_memory_gb": peak_memory(pl_module.device) / 1e9}
+            pl_module.log_dict({f"train/{name}": value for name, value in values.items()})
+
+    def rates(self, images_per_second: float) -> dict[str, float]:
+        """What this many images a second mean; without mfu where the peak is not known."""
+        flops_per_second = images_per_second * self._image_flops
+        rates = {
+            "images_per_second": images_per_second,
+            "tokens_per_second": images_per_second * self._image_tokens,
+            "flops_per_second": flops_per_second,
+        }
+        return rates if self._peak is None else {**rates, "mfu": flops_per_second / self._peak}
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._pause = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._pause is not None and self._begin is not None:
+            self._begin = self._begin[0] + time.perf_counter() - self._pause, self._begin[1]
+        self._pause = None
+        self._batch = now_and_cpu()
+
+
+def now_and_cpu() -> tuple[float, float]:
+    """The time, and the CPU time that this process has had, in seconds from some moment on."""
+    return time.perf_counter(), time.process_time()
+
+
+def arithmetic_of(trainer: pl.Trainer) -> str:
+    """The number format of matrix products, or what Lightning calls a precision that we do not know."""
+    precision = PRECISIONS.get(str(trainer.precision))
+    return precision.arithmetic if precision else str(trainer.precision)
+
+
+def peak_flops(device: torch.device, arithmetic: str) -> float | None:
+    """The most FLOP/s of one device in a number format: from the data sheet of a known GPU, measured on a CPU."""
+    if device.type == "cpu":
+        return measured_flops(torch.bfloat16 if arithmetic == "bf16" else torch.float32)
+    key = find_card(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    if key is None:
+        return None
+    tf32 = arithmetic == "fp32" and torch.get_float32_matmul_precision() != "highest"
+    return (TF32 if tf32 else {}).get(key) or DEVICES[key].flops.get(arithmetic)
+
+
+def find_card(name: str) -> str | None:
+    """The key in DEVICES of a GPU by the name that CUDA gives it: "NVIDIA A100-SXM4-80GB" is a100."""
+    words = re.split(r"[^a-z0-9]+", name.lower().replace("rtx ", "rtx"))
+    return next((key for key in DEVICES if key in words), None)
+
+
+def measured_flops(dtype: torch.dtype, size: int = 1024) -> float:
+    """FLOP/s of the best of some products of square matrices on the CPU; takes no random numbers."""
+    matrix, seconds = torch.ones(size, size, dtype=dtype), []
+    for _ in range(6):
+        start = time.perf_counter()
+        torch.mm(matrix, matrix)
+        seconds.append(time.perf_counter() - start)
+    return float(2 * size**3 / min(seconds))
+
+
+def peak_memory(device: torch.device) -> float:
+    """Bytes: the most that tensors took on a GPU, or this process at all."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # there is none on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,92 @@
+"""Optimizers and learning-rate schedules, from plain values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from igpt.errors import IgptError
+from igpt.training.muon import MuonAdam
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """`name` is adam (the paper's) or muon; the schedule is a linear warm-up, then cosine to 0 or constant.
+
+    Muon moves the matrices of the blocks with `matrix_lr`, and Adam the rest with `lr`.
+    """
+
+    lr: float
+    total_steps: int
+    name: str = "adam"
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_steps: int = 0
+    schedule: str = "cosine"
+    matrix_lr: float = 0.02
+    momentum: float = 0.95
+
+    def __post_init__(self) -> None:
+        for name, known in (("name", ("adam", "muon")), ("schedule", ("cosine", "constant"))):
+            if getattr(self, name) not in known:
+                raise IgptError(f"optim.{name} is '{getattr(self, name)}'; choose one of {', '.join(known)}.")
+
+    def configure(self, model: nn.Module) -> dict[str, Any]:
+        """The optimizer and the schedule, as Lightning's `configure_optimizers` returns them. A checkpoint brings the
+        moments and the step; all settings, and so the rate of each step, are those of this configuration.
+        """
+        optimizer = self.optimizer(model)
+        optimizer.register_load_state_dict_pre_hook(with_settings_of)
+        schedule = Schedule(optimizer, self.lr_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        betas = (self.betas[0], self.betas[1])
+        if self.name == "adam":
+            on_gpu = all(p.is_cuda for p in model.parameters())
+            adam = torch.optim.Adam(model.parameters(), lr=self.lr, betas=betas, fused=on_gpu or None)
+            # Unscaling, where there is a scaler, stays with Lightning, which would not clip gradients otherwise.
+            adam._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+            return adam
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for name, p in model.named_parameters():
+            (matrices if "blocks" in name and p.ndim == 2 else others).append(p)
+        groups: list[dict[str, Any]] = [
+            {"params": others},
+            {"params": matrices, "lr": self.matrix_lr, "matrices": True},
+        ]
+        return MuonAdam(groups, lr=self.lr, betas=betas, momentum=self.momentum)
+
+    def lr_factor(self, step: int) -> float:
+        """What the learning rates are multiplied with at a step, counted from 0."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return 1.0
+        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class Schedule(torch.optim.lr_scheduler.LambdaLR):
+    """A LambdaLR that reads nothing but the step from a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.last_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.last_epoch = state_dict["step"]
+        for group, rate, factor in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True):
+            group["lr"] = rate * factor(self.last_epoch)
+
+
+def with_settings_of(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """The saved state of an optimizer, with the settings (rates, betas, ...) of this one."""
+    groups = [
+        {**mine, "params": theirs["params"]}
+        for mine, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=True)
+    ]
+    return {**saved, "param_groups": groups}

@@ -1,0 +1,157 @@
+import dataclasses
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from conftest import random_weights
+from igpt.model.config import TransformerConfig
+from igpt.objectives.autoregressive import AutoregressiveObjective
+from igpt.training.callbacks.hints import WINDOW, Speed, StepTimes, hints
+from igpt.training.callbacks.throughput import Throughput, arithmetic_of, find_card, measured_flops, peak_flops
+
+FAST = Speed(
+    capability=(9, 0), arithmetic="bf16", matmul_precision="high", head_size=64, device_tokens=2**17, steps=10**6,
+    compiled=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"arithmetic": "fp32", "matmul_precision": "highest"}, "matmul_precision=high"),
+        ({"head_size": 20}, "multiple of 8"),
+        ({"device_tokens": 1024}, "larger data.batch_size"),
+        ({"compiled": False}, "compile=true"),
+    ],
+)
+def test_each_slow_choice_has_one_hint(change, expected):
+    assert hints(FAST) == []
+    (hint,) = hints(dataclasses.replace(FAST, **change))
+    assert expected in hint
+    assert hints(dataclasses.replace(FAST, **change, capability=None)) == []  # a CPU has no better choice
+
+
+def test_no_hint_where_the_choice_costs_nothing():
+    turing = dataclasses.replace(FAST, capability=(7, 5), arithmetic="fp32", matmul_precision="highest")
+    assert hints(turing) == []  # has no TF32
+    assert hints(dataclasses.replace(FAST, compiled=False, steps=1000)) == []
+
+
+def said(threads, steps, **how):
+    """What is said of steps of so many seconds and CPU seconds."""
+    times = StepTimes(threads, **how)
+    return [hint for step in steps if (hint := times.add(*step))]
+
+
+def test_steps_of_very_different_lengths_are_noticed_once():
+    uneven = [(0.5, 1.0), (0.5, 1.0), (0.5, 1.0), (0.5, 1.0), (4.0, 8.0)] * WINDOW
+    (hint,) = said(2, uneven)
+    assert "longer than 4 s, a typical one 500 ms" in hint
+    assert "OMP_WAIT_POLICY=passive" in hint
+
+
+def test_threads_without_a_core_are_noticed_once():
+    (hint,) = said(2, [(3.0, 1.2)] * 5 * WINDOW)  # 0.4 of two cores
+    assert hint.startswith("Steps get 0.4 of the 2 CPU cores that their threads ask for")
+    (hint,) = said(2, [(3.0, 1.2)] * 5 * WINDOW, busy_waiting=False)
+    assert "OMP_WAIT_POLICY" not in hint  # it is passive already
+
+
+def test_of_steady_steps_nothing_is_said():
+    first = [(60.0, 60.0)]  # is compiled
+    assert said(2, first + [(0.5 + 0.01 * (i % 7), 0.9) for i in range(5 * WINDOW)]) == []
+    assert said(2, [(1.0, 1.01)] * 5 * WINDOW) == []  # half of what they could have
+    assert said(2, [(0.5, 0.1)] * (WINDOW - 1)) == []  # too few to tell
+
+
+def test_training_on_a_busy_cpu_says_so(monkeypatch, caplog):
+    clock = [0.0]
+    monkeypatch.setattr("igpt.training.callbacks.throughput.now_and_cpu", lambda: (clock[0], clock[0] / 10))
+    monkeypatch.setattr("igpt.training.callbacks.throughput.peak_flops", lambda device, arithmetic: 1e9)
+    trainer = SimpleNamespace(
+        global_step=0, log_every_n_steps=10**6, accumulate_grad_batches=1, world_size=1, precision="32-true",
+        is_global_zero=True, max_steps=6,
+    )  # fmt: skip
+    objective, callback = Recorded(), Throughput(batch_size=8)
+    callback.on_train_start(trainer, objective)
+    for batch in range(3 * WINDOW):
+        callback.on_train_batch_start(trainer, objective, None, batch)
+        clock[0] += 1.0
+        callback.on_train_batch_end(trainer, objective, None, None, batch)
+        clock[0] += 100.0  # a validation, a save
+    (line,) = caplog.messages
+    assert "a typical one 1 s" in line
+
+
+class Recorded(AutoregressiveObjective):
+    def __init__(self):
+        config = TransformerConfig(n_layer=2, n_head=2, n_embd=16, vocab_size=11, n_positions=16)
+        super().__init__(random_weights(config), configure=None)
+        self.rows = []
+
+    def log_dict(self, values, **_):
+        self.rows.append(values)
+
+
+def test_speed_counts_neither_the_first_step_nor_validation(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("igpt.training.callbacks.throughput.peak_flops", lambda device, arithmetic: 1e9)
+    trainer = SimpleNamespace(
+        global_step=0, log_every_n_steps=2, accumulate_grad_batches=2, world_size=4, precision="32-true",
+        is_global_zero=True, max_steps=6,
+    )  # fmt: skip
+    objective, callback = Recorded(), Throughput(batch_size=24)
+    callback.on_train_start(trainer, objective)
+    for batch in range(12):  # six steps of two micro-batches
+        callback.on_train_batch_start(trainer, objective, None, batch)
+        clock[0] += 50.0 if batch == 0 else 0.5
+        trainer.global_step = (batch + 1) // 2
+        callback.on_train_batch_end(trainer, objective, None, None, batch)
+        if batch == 7:
+            callback.on_validation_start(trainer, objective)
+            clock[0] += 1000.0
+    assert [row["train/images_per_second"] for row in objective.rows] == [24.0, 24.0, 24.0]
+    row = objective.rows[0]
+    assert row["train/tokens_per_second"] == 24 * 16
+    # Products with weights: 2 FLOPs each, once forward and twice backward; then attention, at least as much again.
+    linear = 24 * 16 * 3 * 2 * (2 * 12 * 16**2 + 16 * 11)
+    attention = 24 * 3 * 2 * (2 * 2 * 16**2 * 16)
+    assert linear + attention <= row["train/flops_per_second"] <= linear + 1.2 * attention  # some kernels repeat QK'
+    assert row["train/mfu"] == pytest.approx(row["train/flops_per_second"] / 4e9)
+    assert 0.05 < row["train/peak_memory_gb"] < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("Tesla V100-SXM2-32GB", "v100"),
+        ("NVIDIA RTX A1000", None),
+        ("NVIDIA A10", None),
+    ],
+)
+def test_cards_are_known_by_their_names(name, key, monkeypatch):
+    assert find_card(name) == key
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    peak = peak_flops(torch.device("cuda"), "fp16")
+    assert (peak is None) == (key is None)
+
+
+def test_tf32_is_a_peak_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
+    for precision, peak in (("highest", 19.5e12), ("high", 156e12)):
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda precision=precision: precision)
+        assert peak_flops(torch.device("cuda"), "fp32") == peak
+    assert arithmetic_of(SimpleNamespace(precision="bf16-mixed")) == "bf16"
+    assert peak_flops(torch.device("cuda"), arithmetic_of(SimpleNamespace(precision="64-true"))) is None
+
+
+def test_the_measured_peak_leaves_the_random_numbers_alone():
+    before = torch.get_rng_state()
+    assert measured_flops(torch.float32, size=64) > 1e6
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,185 @@
+import csv
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from igpt.run_directory import RunDirectory
+from igpt.training.loggers import MetricsCSV, why_offline
+from tracking_server import w_and_b_server
+
+
+def read(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_row_a_step_and_one_column_a_metric(tmp_path):
+    metrics = MetricsCSV(tmp_path / "metrics.csv")
+    metrics.log_metrics({"train/loss": 1.5, "epoch": 0}, 0)
+    metrics.log_metrics({"val/loss": 2.5}, 0)
+    metrics.save()
+    metrics.log_metrics({"train/loss": 1.25}, 1)
+    metrics.save()
+    assert read(tmp_path / "metrics.csv") == [
+        {"step": "0", "train/loss": "1.5", "val/loss": "2.5"},
+        {"step": "1", "train/loss": "1.25", "val/loss": ""},
+    ]
+
+
+def test_a_resumed_run_keeps_what_came_before(tmp_path):
+    metrics = MetricsCSV(tmp_path / "metrics.csv")
+    for step in range(4):
+        metrics.log_metrics({"loss": step}, step)
+    metrics.save()
+    resumed = MetricsCSV(tmp_path / "metrics.csv", first_step=2)
+    resumed.log_metrics({"loss": 20}, 2)
+    resumed.save()
+    assert [row["loss"] for row in read(tmp_path / "metrics.csv")] == ["0", "1", "20"]
+
+
+def test_offline_reasons(monkeypatch, tmp_path):
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    assert "no API key" in why_offline()
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert "127.0.0.1 cannot be reached" in why_offline()
+    monkeypatch.delenv("WANDB_API_KEY")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password secret\n")
+    assert "cannot be reached" in why_offline()
+
+
+class Refuses(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self):
+        self.do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def key(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_server_that_answers_is_reached_whatever_it_says(key, monkeypatch):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        assert why_offline() is None
+        server.shutdown()
+
+
+TRACK = """
+import logging, os, wandb
+from igpt.training.loggers import WandbTracker
+logging.basicConfig(level=logging.INFO)
+tracker = WandbTracker(run_dir=".", project="igpt")
+tracker.log_metrics({"loss": 1.0}, 0)
+wandb.finish()
+assert "WANDB_MODE" not in os.environ  # the next job of a sweep finds out for itself
+"""
+
+
+def test_a_server_that_refuses_the_key_leaves_the_run_offline(key, monkeypatch, tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        result = subprocess.run(
+            [sys.executable, "-c", TRACK], cwd=tmp_path, capture_output=True, text=True, timeout=180
+        )
+        server.shutdown()
+    assert result.returncode == 0, result.stderr
+    assert "so this run is kept offline; `wandb sync ./wandb/*run-*` uploads it" in result.stderr
+    run_id = (tmp_path / "tracking_id.txt").read_text().strip()
+    assert list(tmp_path.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
+
+
+OUTCOMES = """
+from pathlib import Path
+from igpt.commands.open_run import tracked
+from igpt.errors import IgptError
+from igpt.cluster.signals import Interrupted
+from igpt.training.loggers import WandbTracker
+outcomes = {"good": None, "bad": IgptError("no"), "broken": ZeroDivisionError(), "stopped": Interrupted()}
+for again in ("", " again"):
+    for name, error in outcomes.items():
+        Path(name).mkdir(exist_ok=True)
+        try:
+            with tracked():
+                WandbTracker(run_dir=name, project="igpt", name=name + again).log_metrics({"loss": 1.0}, 0)
+                if error is not None and not again:
+                    raise error
+        except (IgptError, ZeroDivisionError, Interrupted):
+            pass
+"""
+
+
+def test_a_run_ends_as_what_became_of_it_and_keeps_its_name(key, monkeypatch, tmp_path):
+    with w_and_b_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        subprocess.run([sys.executable, "-c", OUTCOMES], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    runs = {run.settings["displayName"]: run for run in server.runs.values()}
+    assert {name: run.exit_codes for name, run in runs.items()} == {
+        "good": [0, 0], "bad": [1, 0], "broken": [1, 0], "stopped": [1, 0],
+    }  # fmt: skip
+    assert [name for name, run in runs.items() if run.preempting] == ["stopped"]
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(key, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert why_offline(timeout=0.2) == "127.0.0.1 cannot be reached"
+
+
+def test_an_address_that_is_none_is_not_reached(key, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:80x")
+    assert why_offline() == "127.0.0.1 cannot be reached"
+
+
+def test_the_id_of_a_run_stays(tmp_path):
+    for name, chosen in (("one", None), ("two", "chosen1")):
+        run = RunDirectory(tmp_path / name)
+        run.path.mkdir()
+        first = run.tracking_id(chosen)
+        assert first == (chosen or first)
+        assert run.tracking_id() == run.tracking_id("another") == first
+
+
+SERVICE_IS_KILLED = """
+import os, signal, subprocess, time
+from igpt.commands.open_run import finish_tracking
+from igpt.training.loggers import WandbTracker
+
+tracker = WandbTracker(".", offline=True)
+tracker.experiment
+for service in subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True).stdout.split():
+    os.kill(int(service), signal.SIGTERM)
+for step in range(1000):
+    tracker.log_metrics({"x": 1.0}, step)
+    if tracker.service_is_gone:
+        break
+    time.sleep(0.05)
+assert step < 999
+tracker.log_summary({"x": 1.0})
+tracker.finalize("failed")
+finish_tracking(exit_code=1, preempted=True)
+"""
+
+
+def test_the_end_of_w_and_b_s_service_ends_nothing_else(tmp_path):
+    command = [sys.executable, "-c", SERVICE_IS_KILLED]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("W&B's service has ended") == 1
