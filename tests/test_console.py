@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import SMALL
-from igpt.console import LastingStream, lasting_console
+from igpt.console import LastingStream, lasting_console, table_text
 from igpt.run_directory import RunDirectory
 
 RECIPE = (*SMALL, "trainer=cpu", "callbacks=null", "trainer.val_check_interval=4", "save_every=2", "hydra.run.dir=run")
@@ -98,3 +98,19 @@ def test_a_terminal_is_closed(tmp_path, hangup, terminal):
     status = process.wait(timeout=300)
     assert run.last.exists()
     assert (status, run.summary.exists()) == ((130, False) if hangup == "ends" else (0, True))
+
+
+def test_a_table_is_plain_aligned_text_with_every_value_in_full():
+    path = "/runs/" + "very_long_name/" * 40
+    text = table_text(["job", "changed", "run"], [["0", "data.augment=[red]", path], ["1", "a=:smile:,日本", ""]])
+    assert text.splitlines() == [
+        "job  changed             run",
+        f"0    data.augment=[red]  {path}",
+        "1    a=:smile:,日本",
+    ]
+
+
+def test_a_table_of_a_terminal_has_no_colors_and_is_as_wide_as_its_values(monkeypatch):
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "20", "TERM": "xterm-256color"}.items():
+        monkeypatch.setenv(name, value)
+    assert table_text(["name", "value"], [["x" * 30, "1"]]) == f"name{' ' * 28}value\n{'x' * 30}  1"

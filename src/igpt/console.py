@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 import rich
+from rich.console import Console
+from rich.table import Table
+
+ANY_WIDTH = 1_000_000  # characters; wider than any table
 
 
 class ConsoleHandler(logging.Handler):
@@ -65,3 +70,17 @@ def lasting_console() -> Iterator[None]:
             if stream is not None:
                 stream.flush()
         sys.stdout, sys.stderr = found
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts as plain lines, for a terminal, a pipe or a log alike: no colors, no frame, nothing cut off."""
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    # The console only renders: it knows no terminal, and takes [brackets] and :colons: as they are.
+    console = Console(
+        file=io.StringIO(), width=ANY_WIDTH, color_system=None, markup=False, emoji=False, highlight=False
+    )
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())

@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 
 from igpt.configuration.app import run_app
 from igpt.configuration.stored import configuration_of
+from igpt.console import table_text
 from igpt.errors import IgptError
 from igpt.files import expand_user
 from igpt.run_directory import RunDirectory
 from igpt.sweeps.job_records import LOSS, Row, best_value, number, progress, sweep_rows
-from igpt.text_table import aligned
 
 
 def main() -> None:
@@ -31,8 +31,8 @@ def jobs(config: DictConfig) -> None:
     states = slurm_states() if any("slurm" in row for row in rows) else {}
     monitor = monitored(rows)
     print(f"{len(rows)} jobs in {folder}")
-    heads = ("job", "status", "SLURM", "step", LOSS, monitor[0], "restarts", "changed", "run")
-    print(aligned([heads, *(line(row, monitor, states) for row in rows)]))
+    columns = ("job", "status", "SLURM", "step", LOSS, monitor[0], "restarts", "changed", "run")
+    print(table_text(columns, [line(row, monitor, states) for row in rows]))
     for row in rows:
         if "error" in row:
             print(f"Job {row['job'] or row['slurm']}: {row['error']}")

@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from igpt.configuration.app import run_app
+from igpt.console import table_text
 from igpt.errors import IgptError
-from igpt.text_table import aligned
 
 if TYPE_CHECKING:
     from igpt.data.datamodule import ImageDataModule
@@ -175,7 +175,7 @@ def print_table(rows: list[Row]) -> None:
         return f"{100 * row[name]:.1f}{error}"
 
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if not name.endswith("_error")]
-    print(aligned([names, *([cell(name, row) for name in names] for row in rows)]))
+    print(table_text(names, [[cell(name, row) for name in names] for row in rows]))
     print()
 
 

@@ -23,12 +23,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from igpt.cluster.ranks import is_main_process
+from igpt.console import table_text
 from igpt.errors import IgptError, RunTakenError
 from igpt.files import atomic_path
 from igpt.run_directory import RunDirectory, read_job, write_job
 from igpt.run_lock import locked
 from igpt.sweeps.job_records import Row, number, reached, sweep_rows
-from igpt.text_table import aligned
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def report(folder: Path, monitor: str, mode: str) -> list[Row]:
     write_table(rows, folder / "sweep.csv")
     ranked = rank(rows, monitor, mode)
     if rows:
-        print(text_table(rows, monitor))
+        print(jobs_table(rows, monitor))
     print(f"{len(ranked)} of {len(rows)} jobs gave a result; the table is {folder / 'sweep.csv'}")
     if ranked:
         draw(rows, ranked, monitor, folder / "sweep.png")
@@ -167,14 +167,21 @@ def report(folder: Path, monitor: str, mode: str) -> list[Row]:
     return rows
 
 
-def text_table(rows: Sequence[Row], monitor: str) -> str:
-    """The jobs for a person to read: how each ended, its best value, what is its own; why it failed."""
-    lines = [("job", "status", monitor, "changed", "")]
-    for row in rows:
-        error = row.get("error", "")
-        changed = " ".join(row["changed"])
-        lines.append((row["job"] or row["slurm"], row["status"], number(row.get(monitor)), changed, error))
-    return aligned(lines)
+def jobs_table(rows: Sequence[Row], monitor: str) -> str:
+    """The jobs for a person to read: status, best value, the overrides that are its own, and the error of a failed one."""
+    return table_text(
+        ("job", "status", monitor, "changed", "error"),
+        [
+            (
+                row["job"] or row["slurm"],
+                row["status"],
+                number(row.get(monitor)),
+                " ".join(row["changed"]),
+                row.get("error", ""),
+            )
+            for row in rows
+        ],
+    )
 
 
 def write_table(rows: Sequence[Row], path: Path) -> None:
