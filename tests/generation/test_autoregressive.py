@@ -12,18 +12,17 @@ from torch.nn import functional as F
 
 from conftest import random_weights
 from igpt.errors import IgptError
+from igpt.generation import c_decoder
 from igpt.generation.autoregressive import (
     bytes_a_picture,
     choose,
     exponential_noise,
     filter_logits,
     generate,
-    is_for_threads,
-    is_small_step,
     torch_threads,
 )
+from igpt.generation.steps import is_small_step, prefers_image_threads
 from igpt.generation.torch_decoder import Decoder
-from igpt.model import native
 from igpt.model.cache import cache_bytes
 from igpt.model.config import TransformerConfig
 from igpt.objectives.tasks import Autoregressive
@@ -182,7 +181,7 @@ def test_a_masked_model_does_not_draw():
 @pytest.mark.parametrize("temperature", [0, 1])
 @pytest.mark.parametrize(("threads", "shares"), [(1, {6}), (2, {6, 3}), (4, {6, 2, 1})])
 def test_threads_share_the_pictures_and_do_not_change_them(tiny, monkeypatch, temperature, threads, shares):
-    if native.library() is None:
+    if c_decoder.library() is None:
         pytest.skip("this machine has no C compiler")
     prompt, pictures_at_once = torch.zeros(3, 2, dtype=torch.long), set()
     expected = generate(tiny, prompt, torch.Generator().manual_seed(0), temperature, n=2)
@@ -199,7 +198,7 @@ def test_threads_share_the_pictures_and_do_not_change_them(tiny, monkeypatch, te
 
 
 def test_ctrl_c_stops_all_threads(tiny, monkeypatch, terminal):
-    if native.library() is None:
+    if c_decoder.library() is None:
         pytest.skip("this machine has no C compiler")
     steps = []
 
@@ -226,9 +225,9 @@ def test_little_to_draw(n_positions, prompt, pictures):
 
 @pytest.mark.parametrize(("threads", "limit", "expected"), [(4, 0, True), (5, 0, False), (5, 2**26, True)])
 def test_large_models_on_many_cores_are_left_to_torch(tiny, monkeypatch, threads, limit, expected):
-    monkeypatch.setattr("igpt.generation.autoregressive.LARGE_MODEL", limit)
+    monkeypatch.setattr("igpt.generation.steps.LARGE_MODEL", limit)
     with torch_threads(threads):
-        assert is_for_threads(tiny) == expected
+        assert prefers_image_threads(tiny) == expected
 
 
 def test_what_a_picture_takes_is_what_is_kept_for_it(tiny, monkeypatch):

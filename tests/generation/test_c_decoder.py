@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import random_weights
+from igpt.generation import c_decoder
 from igpt.generation.autoregressive import generate
 from igpt.generation.c_decoder import NativeDecoder, can_decode
-from igpt.model import native
 from igpt.model.config import TransformerConfig
 
 needs_a_compiler = pytest.mark.usefixtures("compiler")
@@ -16,16 +16,16 @@ needs_a_compiler = pytest.mark.usefixtures("compiler")
 
 @pytest.fixture(scope="module")
 def compiler():
-    if native.library() is None:
+    if c_decoder.library() is None:
         pytest.skip("this machine has no C compiler")
 
 
 @pytest.fixture
 def other_compiler(monkeypatch):
     """Draw as if in a new process, with another value of CC."""
-    native.library.cache_clear()
+    c_decoder.library.cache_clear()
     yield lambda command: monkeypatch.setenv("CC", command)
-    native.library.cache_clear()
+    c_decoder.library.cache_clear()
 
 
 def logits_one_by_one(model, tokens, prompt):
@@ -123,7 +123,7 @@ def test_other_precisions_are_left_to_torch(tiny):
 def test_without_a_compiler_torch_draws_the_same_after_one_hint(tiny, other_compiler, caplog, command):
     prompt = torch.zeros(3, 2, dtype=torch.long)
     expected = generate(tiny, prompt, temperature=0)
-    native.library.cache_clear()
+    c_decoder.library.cache_clear()
     caplog.clear()
     other_compiler(command)
     assert torch.equal(generate(tiny, prompt, temperature=0), expected)
@@ -139,7 +139,7 @@ def test_a_compiler_that_does_not_know_the_processor_is_asked_for_less(tmp_path,
     compiler.write_text('#!/bin/sh\ncase "$*" in *native*) exit 1;; esac\nexec cc "$@"\n')
     compiler.chmod(0o755)
     other_compiler(str(compiler))
-    assert native.library() is not None
+    assert c_decoder.library() is not None
 
 
 def test_a_compiler_that_fails_is_quoted(tmp_path, other_compiler, caplog):
@@ -147,11 +147,11 @@ def test_a_compiler_that_fails_is_quoted(tmp_path, other_compiler, caplog):
     compiler.write_text("#!/bin/sh\necho 'no such option' >&2\nexit 1\n")
     compiler.chmod(0o755)
     other_compiler(f"{compiler} --quietly")
-    assert native.library() is None
+    assert c_decoder.library() is None
     assert "no such option" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_leaves_it_to_torch(tmp_path, other_compiler, monkeypatch, caplog):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
-    assert native.library() is None
+    assert c_decoder.library() is None
     assert "missing" in caplog.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from igpt.errors import IgptError
-from igpt.generation.c_decoder import NativeDecoder, can_decode
-from igpt.generation.torch_decoder import Decoder
-from igpt.model.cache import KVCache, cache_bytes
+from igpt.generation.steps import Step, is_small_step, make_steps
+from igpt.model.cache import cache_bytes
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
-
-Step = Callable[[Tensor], Tensor]  # one more token of each picture (B,) in, logits (B, V) of what comes after it out
-SMALL_STEP = 2**19  # products of numbers in one operation, for which a second thread is not worth waiting for
-LARGE_MODEL = 2**26  # bytes of weights, more than caches are likely to hold
-FEW_THREADS = 4  # that can read the same weights at once
 
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
@@ -118,13 +112,12 @@ def generate(
     drawing.add(logits)
     if drawing.known == total or len(tokens) == 0:
         return tokens
-    if compile:
-        drawing.finish(compiled_step(model, cache))
-    elif is_for_threads(model) and can_decode(model, cache):
-        finish_in_threads(drawing, model, cache)
+    steps = make_steps(model, cache, compile)
+    if len(steps) > 1:
+        finish_in_threads(drawing, steps)
     else:
         with torch_threads(1 if is_small_step(model, len(tokens)) else torch.get_num_threads()):
-            drawing.finish(Decoder(model, cache).next_logits)
+            drawing.finish(steps[0])
     return tokens
 
 
@@ -163,32 +156,20 @@ class Drawing:
         return drawings
 
 
-def finish_in_threads(drawing: Drawing, model: Transformer, cache: KVCache) -> None:
-    """Go on by native steps in as many threads as torch has, each with its share of the pictures.
+def finish_in_threads(drawing: Drawing, steps: Sequence[Step]) -> None:
+    """Go on in as many threads as there are steps, each with its share of the pictures.
 
     They never wait for each other, so that it matters little if another program wants a core.
     """
-    n, stop = min(len(drawing.tokens), torch.get_num_threads()), threading.Event()
+    n, stop = len(steps), threading.Event()
     with torch_threads(1), ThreadPoolExecutor(n) as pool:
         try:
-            work = [
-                pool.submit(share.finish, NativeDecoder(model, its_cache).next_logits, stop)
-                for share, its_cache in zip(drawing.split(n), cache.split(n), strict=True)
-            ]
+            work = [pool.submit(share.finish, step, stop) for share, step in zip(drawing.split(n), steps, strict=True)]
             wait(work, return_when=FIRST_EXCEPTION)
         finally:
             stop.set()  # the pool waits for all of them
     for done in work:
         done.result()
-
-
-def is_for_threads(model: Transformer) -> bool:
-    """Whether threads with pictures of their own are faster than threads with parts of every operation.
-
-    Each of them reads all weights, which is well while caches hold these, or few threads share the memory. On two cores
-    it was so for sizes up to s; where it ends on many cores has not been measured.
-    """
-    return sum(p.nbytes for p in model.parameters()) <= LARGE_MODEL or torch.get_num_threads() <= FEW_THREADS
 
 
 @contextmanager
@@ -200,27 +181,3 @@ def torch_threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(found)
-
-
-def is_small_step(model: Transformer, batch_size: int) -> bool:
-    """Whether operations on `batch_size` pictures are too small for several threads.
-
-    Threads wait for each other after every operation: no gain where one takes microseconds, and, as soon as another
-    program wants a core, a loss of a factor of ten or more.
-    """
-    return batch_size * model.blocks[0].mlp.fc.weight.numel() < SMALL_STEP  # products in the largest operation
-
-
-def compiled_step(model: Transformer, cache: KVCache) -> Step:
-    """A step for one token (B,) a call, as one compiled graph; on a GPU, a CUDA graph."""
-    step = torch.compile(model.step, mode="reduce-overhead", dynamic=False)
-    torch._dynamo.mark_static_address(cache.storage)  # written in place, which a CUDA graph allows only then
-    position = torch.tensor([cache.length], device=cache.storage.device)
-
-    def advance(token: Tensor) -> Tensor:
-        torch.compiler.cudagraph_mark_step_begin()
-        logits = step(token.unsqueeze(1).contiguous(), cache.storage, position)
-        position.add_(1)
-        return logits
-
-    return advance

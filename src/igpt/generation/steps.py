@@ -1,0 +1,68 @@
+"""Which function takes a step of autoregressive sampling: one more token of each image in, the next logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from igpt.generation.c_decoder import NativeDecoder, can_decode
+from igpt.generation.torch_decoder import Decoder
+from igpt.model.cache import KVCache
+from igpt.model.transformer import Transformer
+
+Step = Callable[[Tensor], Tensor]  # tokens (B,) that follow what a cache has seen in, logits (B, V) of what follows out
+
+SMALL_STEP = 2**19  # multiply-adds in the largest operation, for which a second thread is not worth waiting for
+LARGE_MODEL = 2**26  # bytes of weights, more than processor caches are likely to hold
+FEW_THREADS = 4  # that can read the same weights at once
+
+
+def make_steps(model: Transformer, cache: KVCache, compile: bool = False) -> list[Step]:
+    """The steps that continue from a cache which has seen a prompt.
+
+    One step takes all B images of the cache. More than one take a share of the images each, those of
+    `tensor_split(len(steps))`, and are meant to run at once, each in a thread of its own: they do not hold Python's
+    lock, and need one torch thread each. `compile` makes one graph of a step, for GPUs.
+    """
+    if compile:
+        return [compiled_step(model, cache)]
+    if prefers_image_threads(model) and can_decode(model, cache):
+        shares = min(cache.storage.shape[1], torch.get_num_threads())
+        return [NativeDecoder(model, share).next_logits for share in cache.split(shares)]
+    return [Decoder(model, cache).next_logits]
+
+
+def prefers_image_threads(model: Transformer) -> bool:
+    """Whether threads with images of their own are faster than threads with parts of every operation.
+
+    Each thread reads all weights. That costs little while processor caches hold the weights, or few threads share the
+    memory. On two cores it was faster for sizes up to s; the limit on many cores has not been measured.
+    """
+    return sum(p.nbytes for p in model.parameters()) <= LARGE_MODEL or torch.get_num_threads() <= FEW_THREADS
+
+
+def is_small_step(model: Transformer, batch_size: int) -> bool:
+    """Whether operations on `batch_size` images are too small for several threads.
+
+    Threads wait for each other after every operation. That gains nothing where an operation takes microseconds, and
+    loses a factor of ten or more as soon as another program wants a core.
+    """
+    largest = max(p.numel() for block in model.blocks for p in block.parameters())
+    return batch_size * largest < SMALL_STEP
+
+
+def compiled_step(model: Transformer, cache: KVCache) -> Step:
+    """A step as one compiled graph; on a GPU, a CUDA graph."""
+    step = torch.compile(model.step, mode="reduce-overhead", dynamic=False)
+    torch._dynamo.mark_static_address(cache.storage)  # written in place, which a CUDA graph allows only then
+    position = torch.tensor([cache.length], device=cache.storage.device)
+
+    def advance(token: Tensor) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
+        logits = step(token.unsqueeze(1).contiguous(), cache.storage, position)
+        position.add_(1)
+        return logits
+
+    return advance
