@@ -11,7 +11,8 @@ from typing import IO, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from igpt.data.sources.archives import Archive, blaming, open_member
+from igpt.data.sources.archive_files import damage_named, open_member
+from igpt.data.sources.downloads import Archive
 from igpt.data.sources.official import OfficialSource
 from igpt.data.sources.splits import Numbers
 
@@ -52,7 +53,7 @@ def load_arrays(file: IO[bytes]) -> Any:
 @functools.lru_cache(maxsize=1)  # neighboring images lie in the same part
 def _load_part(place: Path, part: str, label_key: bytes) -> tuple[NDArray[np.uint8], Numbers]:
     """Images (n, 3072) of one part, color by color and row by row, and their labels."""
-    with blaming(place), open_member(place, part) as file:
+    with damage_named(place), open_member(place, part) as file:
         content = load_arrays(file)
         if not isinstance(content, dict):
             raise ValueError(f"{part} is no dictionary")
@@ -91,7 +92,7 @@ class CIFAR10Source(_CIFARSource):
     archive: ClassVar[Archive] = Archive(
         "cifar-10-python.tar.gz",
         "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-        "c58f30108f718f92721af3b95e74349a",
+        "md5:c58f30108f718f92721af3b95e74349a",
         "cifar-10-batches-py",
     )
 
@@ -107,6 +108,6 @@ class CIFAR100Source(_CIFARSource):
     archive: ClassVar[Archive] = Archive(
         "cifar-100-python.tar.gz",
         "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-        "eb9058c3a382ffc7106e4002c42a8d85",
+        "md5:eb9058c3a382ffc7106e4002c42a8d85",
         "cifar-100-python",
     )

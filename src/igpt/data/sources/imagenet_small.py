@@ -10,7 +10,8 @@ from typing import IO, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from igpt.data.sources.archives import blaming, data_root, open_member, read_rows
+from igpt.data.sources.archive_files import damage_named, open_member, read_rows
+from igpt.data.sources.downloads import data_root
 from igpt.data.sources.official import OfficialSource
 from igpt.data.sources.splits import Numbers
 from igpt.errors import IgptError
@@ -48,12 +49,12 @@ class _SmallImageNet(OfficialSource):
 
     def _labels(self, part: str) -> Numbers:
         path = self._find(part)
-        with blaming(path), np.load(path) as arrays:
+        with damage_named(path), np.load(path) as arrays:
             return np.asarray(arrays["labels"], np.int64) - 1
 
     def _images(self, part: str, rows: Numbers) -> NDArray[np.uint8]:
         path = self._find(part)
-        with blaming(path):
+        with damage_named(path):
             file, offset, width = _open_images(path)
             return read_rows(file, rows, width, offset).reshape(-1, 3, self.side, self.side).transpose(0, 2, 3, 1)
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from igpt.data.sources.archives import data_root
+from igpt.data.sources.downloads import data_root
 from igpt.data.sources.resize import area_average
 from igpt.data.sources.source import Chunk
 from igpt.data.sources.splits import Numbers, SplitSource, by_part, end_to_end

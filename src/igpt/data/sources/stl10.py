@@ -10,7 +10,8 @@ from typing import IO, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from igpt.data.sources.archives import Archive, blaming, open_member, read_rows
+from igpt.data.sources.archive_files import damage_named, open_member, read_rows
+from igpt.data.sources.downloads import Archive
 from igpt.data.sources.official import OfficialSource
 from igpt.data.sources.splits import Numbers
 from igpt.errors import IgptError
@@ -38,7 +39,7 @@ class STL10Source(OfficialSource):
     archive: ClassVar[Archive] = Archive(
         "stl10_binary.tar.gz",
         "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
-        "91f7769df0f17e558f3565bffb0c7dfb",
+        "md5:91f7769df0f17e558f3565bffb0c7dfb",
         "stl10_binary",
     )
 
@@ -60,16 +61,16 @@ class STL10Source(OfficialSource):
 
     def _fold_rows(self) -> Numbers:
         place = self.archive.locate(self.root)
-        with blaming(place), open_member(place, "fold_indices.txt") as file:
+        with damage_named(place), open_member(place, "fold_indices.txt") as file:
             return np.sort(np.array(file.read().decode().splitlines()[self.fold or 0].split(), np.int64))
 
     def _labels(self, part: str) -> Numbers:
         place = self.archive.locate(self.root)
-        with blaming(place), open_member(place, f"{part}_y.bin") as file:
+        with damage_named(place), open_member(place, f"{part}_y.bin") as file:
             return np.frombuffer(file.read(), np.uint8).astype(np.int64) - 1
 
     def _images(self, part: str, rows: Numbers) -> NDArray[np.uint8]:
         place = self.archive.locate(self.root)
-        with blaming(place):
+        with damage_named(place):
             pixels = read_rows(_open_images(place, f"{part}_X.bin"), rows, 3 * 96 * 96)
         return pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)  # stored color by color, column by column
