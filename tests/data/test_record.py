@@ -193,3 +193,13 @@ def test_a_line_at_the_start_says_what_is_trained_on(trained):
     lines = [f"Data emoji (bundled): {size} images; 9 classes; 8x8 pixels, 64 tokens per image." for size in sizes]
     log = (trained / "train.log").read_text()
     assert any(line in log for line in lines), log
+
+
+def test_a_folder_that_was_moved_is_given_at_the_resume(command, pics, tmp_path):
+    train = [argument for argument in SMALL if not argument.startswith("data.")]
+    train += ["data=folder", f"data.source.path={pics}", "data.source.resolution=8", "data.num_workers=0"]
+    train += ["data.batch_size=8", "trainer.val_check_interval=1", "sample_every=null", "showcase_class=null"]
+    command("train", *train, "trainer.max_steps=1", "hydra.run.dir=run")
+    moved = pics.rename(tmp_path / "moved")
+    command("train", "run=run", "trainer.max_steps=2", f"data.source.path={moved}")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 2

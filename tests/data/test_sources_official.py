@@ -1,6 +1,7 @@
 """Tiny sets written in the official formats, by other means than the sources read them with."""
 
 import io
+import json
 import os
 import pickle
 import struct
@@ -396,6 +397,11 @@ def test_without_the_datasets_library(monkeypatch):
 def test_training_from_a_cifar_archive(cifar10, command, tmp_path):
     summary = train_two_steps(command, tmp_path, "cifar10", f"data.source.root={cifar10[0]}", "data/augment=cifar")
     assert summary["test/images"] == 10
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (cifar10[0] / "cifar-10-python.tar.gz").rename(moved / "cifar-10-python.tar.gz")
+    command("train", "run=run", "trainer.max_steps=3", f"data.source.root={moved}", f"data.cache_dir={tmp_path}/cache")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 3
 
 
 def test_training_from_stl10_binaries(stl10, command, tmp_path):

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import pytorch_lightning as pl
@@ -188,9 +189,9 @@ def applied(trainer, module, data):
     }
 
 
-NOT_HERE = {  # they need a GPU, several nodes or other data; optim.total_steps plays no part in a constant schedule
-    "matmul_precision", "compile", "trainer.num_nodes", "trainer.strategy.*", "data.source.path", "data.source.root",
-    "optim.total_steps", "logger.*",
+ELSEWHERE = {  # tested below
+    "compile", "matmul_precision", "optim.total_steps", "trainer.num_nodes", "trainer.strategy.*",
+    "data.source.path", "data.source.root", "logger.*",
 }  # fmt: skip
 
 
@@ -214,7 +215,40 @@ def test_what_may_change_is_applied(command, cut, tmp_path, monkeypatch):
     assert refused(command, f"run={cut}", *(f"{key}={value}" for key, value in wanted.items())) == "Error: Seen."
     assert seen == pytest.approx(wanted)
     tested = {key.split(".")[0] + ".*" if key.startswith(("sampling", "callbacks")) else key for key in wanted}
-    assert tested | NOT_HERE == set(MAY_CHANGE)
+    assert tested | ELSEWHERE == set(MAY_CHANGE)
+
+
+def test_changes_for_another_machine_are_applied(command, cut, monkeypatch):
+    """A cosine, compiled, for a GPU that multiplies in TF32, on two nodes, with options of the strategy."""
+    seen = {}
+
+    def fit(trainer, module, data, **_):
+        schedule = module.configure_optimizers()["lr_scheduler"]["scheduler"]
+        seen["compile"] = all(block._compiled_call_impl is not None for block in module.model.blocks)
+        seen["optim.total_steps"] = [schedule.lr_lambdas[0](step) for step in (5, 10, 15)]
+        seen["trainer.num_nodes"] = trainer.num_nodes
+        seen["trainer.strategy"] = trainer.strategy._ddp_kwargs
+        raise IgptError("Seen.")
+
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    changes = (
+        "compile=true", "optim.schedule=cosine", "optim.warmup_steps=0", "optim.total_steps=20", "trainer.num_nodes=2",
+        "trainer.strategy={_target_:pytorch_lightning.strategies.DDPStrategy,bucket_cap_mb:7}",
+    )  # fmt: skip
+    assert refused(command, f"run={cut}", *changes) == "Error: Seen."
+    assert seen["compile"]
+    assert seen["optim.total_steps"] == pytest.approx([0.5 + 0.5 * 2**-0.5, 0.5, 0.5 - 0.5 * 2**-0.5])
+    assert seen["trainer.num_nodes"] == 2
+    assert seen["trainer.strategy"] == {"bucket_cap_mb": 7}
+
+
+def test_the_precision_of_products_on_a_gpu_may_change(command, cut, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    monkeypatch.setattr("pytorch_lightning.strategies.SingleDeviceStrategy.root_device", torch.device("cuda"))
+    monkeypatch.setattr(pl.Trainer, "fit", Mock(side_effect=IgptError("No GPU.")))
+    assert refused(command, f"run={cut}", "matmul_precision=highest") == "Error: No GPU."
+    assert asked == ["highest"]
 
 
 def test_trackers_are_chosen_anew(command, cut):

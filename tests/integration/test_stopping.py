@@ -186,3 +186,20 @@ def test_a_worker_that_dies_costs_no_step_and_is_one_sentence(
     )
     command("train", "run=run", "data.num_workers=0")
     assert metrics(tmp_path / "run") == whole_in_halves
+
+
+def test_a_worker_that_dies_in_one_of_two_processes_stops_both_saved(command, whole, tmp_path):
+    kill = ("+callbacks.kill._target_=worker_killer.KillWorker", "+callbacks.kill.step=5", "+callbacks.kill.rank=1")
+    script = Path(sys.executable).with_name("igpt-train")
+    result = subprocess.run(
+        [script, *RECIPE, *DDP, *kill, "data.num_workers=1", "hydra.run.dir=run"], cwd=tmp_path, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert re.findall("Error: (.*?);", result.stdout) == ["A data worker died, perhaps for lack of memory"]
+    assert "Traceback" not in result.stdout
+    assert 6 <= torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] < 24
+    command("train", "run=run", "~callbacks.kill", "trainer.strategy=auto", "trainer.devices=1")
+    for row, expected in zip(metrics(tmp_path / "run"), whole, strict=True):
+        assert [float(x or 0) for x in row] == pytest.approx([float(x or 0) for x in expected], rel=1e-4)
