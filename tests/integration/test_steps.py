@@ -112,7 +112,7 @@ def samples_by_step(run):
 VALIDATES_ALWAYS = (
     *RECIPE, "trainer.max_steps=8", "trainer.val_check_interval=1", "sample_every=2", "callbacks=online_probe",
     "callbacks.online_probe.every_n_steps=3", "callbacks.online_probe.n_train=40",
-    "callbacks.online_probe.n_validation=40", "+callbacks.stop._target_=igpt.training.callbacks.monitor.EarlyStop",
+    "callbacks.online_probe.n_validation=40", "+callbacks.stop._target_=igpt.training.callbacks.early_stop.EarlyStop",
     "+callbacks.stop.monitor=${monitor}", "+callbacks.stop.mode=${monitor_mode}", "+callbacks.stop.patience=9",
 )  # fmt: skip
 

@@ -322,7 +322,7 @@ def test_without_a_w_and_b_server_a_run_with_a_key_goes_on_offline(cluster, whol
     cluster.preempt(tmp_path)
     cluster.wait(job, "COMPLETED")
     assert starts(run) == 2
-    assert f"127.0.0.1 cannot be reached, so this run is kept offline; `wandb sync {run}" in log_of(tmp_path)
+    assert f"127.0.0.1 cannot be reached, so this run is logged offline; `wandb sync {run}" in log_of(tmp_path)
     assert losses(run) == whole["one"]
     assert tracked(run) == {(run / "tracking_id.txt").read_text().strip()}
 

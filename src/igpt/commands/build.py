@@ -80,7 +80,7 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
     if run.trained:
         check_record(data.source, run.data)
     number_classes(config, data)
-    check_devices(config, data)
+    data.accumulation(n_processes(config))  # raises IgptError, before data are packed
     if start is not None:
         data.use_tokenizer(start.tokenizer)
     elif run.trained and run.palette.exists() and "path" in config.tokenizer and config.tokenizer.path is None:
@@ -185,45 +185,70 @@ def start_from(model: Any, start: Pretrained, name: str) -> None:
 
 
 def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) -> pl.Trainer:
-    """Lightning's trainer with the callbacks every run has and those of the configuration."""
+    """Lightning's trainer, with the callbacks that every run has and those of the configuration."""
     import torch
-    from pytorch_lightning.callbacks import Timer
 
     from igpt.pretrained import first_step
-    from igpt.training.callbacks.count_steps import CountSteps
-    from igpt.training.callbacks.keep_last import KeepLast
-    from igpt.training.callbacks.nan_guard import StopOnNaN
-    from igpt.training.callbacks.throughput import Throughput
-    from igpt.training.callbacks.training_progress import TrainingProgress
     from igpt.training.checkpoint_io import AtomicCheckpointIO
-    from igpt.training.loggers import MetricsCSV
+    from igpt.training.loggers.metrics_csv import MetricsCSV
 
-    # The guard comes first, so that what it refuses is not saved.
-    guard, keep = StopOnNaN(run.last), KeepLast(run.last, config.save_every)
-    always = [guard, CountSteps(), Throughput(data.batch_size), keep, TrainingProgress(config.monitor), Timer()]
-    chosen, loggers = made(config.callbacks), made(config.logger) if can_track(run) else []
-    if data.trains_on_validation:
-        chosen = without_best_checkpoint(chosen)
-    steps = min(config.trainer.val_check_interval, config.trainer.max_steps)
+    begin = first_step(run)
+    accumulate = data.accumulation(n_processes(config))
+    validate_every = min(config.trainer.val_check_interval, config.trainer.max_steps)
     trainer: pl.Trainer = instantiate(
         config.trainer,
-        callbacks=[*always, *chosen],
-        logger=[MetricsCSV(run.metrics, first_step(run)), *loggers],
+        callbacks=build_callbacks(config, run, data),
+        logger=[MetricsCSV(run.metrics, begin), *build_loggers(config, run, begin)],
         plugins=[AtomicCheckpointIO(), *slurm_plugins()],
         default_root_dir=str(run.path),
-        val_check_interval=steps,
+        accumulate_grad_batches=accumulate,
+        val_check_interval=validate_every * accumulate,  # Lightning counts micro-batches
         _convert_="all",
     )
     if trainer.strategy.root_device.type == "cuda":
         torch.set_float32_matmul_precision(config.matmul_precision)
-    accumulate = data.accumulation(trainer.world_size)
-    trainer.accumulate_grad_batches = accumulate
-    trainer.val_check_interval *= accumulate  # type: ignore[has-type]  # Lightning counts batches, we steps
     return trainer
 
 
-def check_devices(config: DictConfig, data: ImageDataModule) -> None:
-    """Refuse devices that this machine does not have, and batches that they cannot share: before data are packed."""
+def build_callbacks(config: DictConfig, run: RunDirectory, data: ImageDataModule) -> list[pl.Callback]:
+    """The callbacks that every run has, and those of the configuration."""
+    from pytorch_lightning.callbacks import Timer
+
+    from igpt.training.callbacks.keep_last import KeepLast
+    from igpt.training.callbacks.step_counters import StepCounters
+    from igpt.training.callbacks.stop_on_nan import StopOnNaN
+    from igpt.training.callbacks.throughput import Throughput
+    from igpt.training.callbacks.training_progress import TrainingProgress
+
+    chosen = instantiate_all(config.callbacks)
+    return [
+        StopOnNaN(run.last),  # before the callbacks that save
+        StepCounters(),
+        Throughput(data.batch_size),
+        KeepLast(run.last, config.save_every),
+        TrainingProgress(config.monitor),
+        Timer(),
+        *(without_best_checkpoint(chosen) if data.trains_on_validation else chosen),
+    ]
+
+
+def build_loggers(config: DictConfig, run: RunDirectory, first_step: int | None = None) -> list[Any]:
+    """The loggers of the configuration. One that takes the argument `first_step` is told where training begins."""
+    from inspect import signature
+
+    if config.logger and printable(run.path) != str(run.path):  # W&B and TensorBoard need the path in UTF-8
+        log.warning("%s is not UTF-8, so no tracker can write there; metrics.csv has what it would show.", run.path)
+        return []
+    told = {"first_step": first_step}
+
+    def arguments(logger: DictConfig) -> dict[str, Any]:
+        return told if "first_step" in signature(get_class(logger._target_)).parameters else {}
+
+    return [instantiate(logger, **arguments(logger), _convert_="all") for logger in parts(config.logger)]
+
+
+def n_processes(config: DictConfig) -> int:
+    """Over how many processes, each with a device, this configuration trains; IgptError if this machine lacks them."""
     import pytorch_lightning as pl
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
@@ -232,28 +257,24 @@ def check_devices(config: DictConfig, data: ImageDataModule) -> None:
     without = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     bare: dict[str, Any] = dict.fromkeys(without, False)
     try:
-        trainer = pl.Trainer(**instantiate(machine, _convert_="all"), **bare)
+        return pl.Trainer(**instantiate(machine, _convert_="all"), **bare).world_size
     except (MisconfigurationException, ValueError, RuntimeError) as error:
-        said = ", ".join(f"trainer.{name}={value}" for name, value in machine.items() if name != "strategy")
-        raise IgptError(f"{said} cannot be used here: {' '.join(str(error).split())}") from None
-    data.accumulation(trainer.world_size)
+        asked_for = ", ".join(f"trainer.{name}={value}" for name, value in machine.items() if name != "strategy")
+        raise IgptError(f"{asked_for} cannot be used here: {' '.join(str(error).split())}") from None
 
 
-def made(parts: DictConfig | None) -> list[Any]:
-    """What a group of named parts makes; null, for one or all of them, makes nothing."""
-    return [instantiate(part, _convert_="all") for part in (parts or {}).values() if part is not None]
+def parts(group: DictConfig | None) -> list[DictConfig]:
+    """The parts of a group of named parts; null, for one or all of them, is none."""
+    return [part for part in (group or {}).values() if part is not None]
 
 
-def can_track(run: RunDirectory) -> bool:
-    """Whether trackers can write into the run directory: W&B and TensorBoard need its path in UTF-8."""
-    possible = printable(run.path) == str(run.path)
-    if not possible:
-        log.warning("%s is no UTF-8, so trackers cannot write there; metrics.csv has what they would show.", run.path)
-    return possible
+def instantiate_all(group: DictConfig | None) -> list[Any]:
+    """What a group of named parts stands for."""
+    return [instantiate(part, _convert_="all") for part in parts(group)]
 
 
 def without_best_checkpoint(callbacks: list[Any]) -> list[Any]:
-    """The callbacks of a run whose validation images are trained on, and so must not choose a checkpoint."""
+    """The callbacks of a run that trains on its validation images, which so must not choose a checkpoint."""
     from pytorch_lightning.callbacks import Checkpoint
 
     log.info("The validation images are trained on (data.source.full_train=true): the last checkpoint counts")

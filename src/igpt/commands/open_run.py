@@ -1,18 +1,13 @@
-"""What several commands share: the model and the data of a run, and the end of tracking."""
+"""What several commands share: the model and the data of a run."""
 
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from igpt.cluster.signals import Interrupted
 from igpt.configuration.stored import configuration_of
 from igpt.errors import IgptError
 from igpt.files import expand_user
@@ -67,40 +62,3 @@ def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -
     data.prepare_data()
     data.setup()
     return data
-
-
-@contextmanager
-def tracked() -> Iterator[None]:
-    """W&B's run ends with this block, also between the jobs of a sweep: as finished, as failed after an error, as
-    preempted if somebody stopped it, since it can be resumed.
-    """
-    try:
-        yield
-    except (Interrupted, KeyboardInterrupt):
-        finish_tracking(exit_code=1, preempted=True)
-        raise
-    except BaseException:
-        finish_tracking(exit_code=1)
-        raise
-    finish_tracking()
-
-
-def finish_tracking(exit_code: int = 0, preempted: bool = False) -> None:
-    """Close W&B's run, if there is one."""
-    wandb = sys.modules.get("wandb")
-    if wandb is None or wandb.run is None:
-        return
-    folder = shlex.quote(wandb.run.settings.sync_dir)
-    try:
-        if preempted:
-            wandb.run.mark_preempting()
-        wandb.finish(exit_code=exit_code)
-    except TimeoutError:
-        log.warning(
-            "W&B did not take everything in time; `wandb sync --include-online %s` uploads all of it, what arrived "
-            "already a second time.", folder,
-        )  # fmt: skip
-    except ConnectionError:  # its service has ended before
-        with suppress(ConnectionError):
-            wandb.teardown()
-        log.warning("W&B: `wandb sync --include-online %s` uploads what it has of this run.", folder)

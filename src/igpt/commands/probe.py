@@ -27,13 +27,14 @@ def main() -> None:
 def probe(config: DictConfig) -> None:
     """Probe every layer and the baselines; print a table, write it with its figure into the run's probe/."""
     from igpt import figures
-    from igpt.commands.build import can_track, made
-    from igpt.commands.open_run import finish_tracking, load_model
+    from igpt.commands.build import build_loggers
+    from igpt.commands.open_run import load_model
     from igpt.evaluation.attentive import attentive_hits
     from igpt.evaluation.final_report import write_json
     from igpt.evaluation.probe_scores import best_row, linear_rows, low_label_rows, neighbor_hits
     from igpt.run_directory import find_run
-    from igpt.training.loggers import log_probe
+    from igpt.training.loggers.media import log_probe
+    from igpt.training.loggers.wandb_tracker import finishing_wandb
 
     pretrained = load_model(config)
     data = probed_data(config, pretrained)
@@ -65,11 +66,9 @@ def probe(config: DictConfig) -> None:
     summary = {f"probe/{kind}/{name}": value for kind, row in reported.items() for name, value in (row or {}).items()}
     write_json({**summary, "majority_share": majority_share(kinds[0])}, output / "summary.json")
     path = figures.save(figures.probe_curve(rows, majority_share(kinds[0])), output / "accuracy.png")
-    try:
-        for logger in made(config.logger) if can_track(find_run(config.run)) else []:
+    with finishing_wandb():
+        for logger in build_loggers(config, find_run(config.run)):
             log_probe(logger, rows, path)
-    finally:
-        finish_tracking()
     print(f"Results are in {output}: accuracy.csv, accuracy.png, summary.json{', low_label.csv' if few else ''}")
 
 

@@ -86,11 +86,11 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from igpt.commands.build import build_data, build_objective, build_trainer, starting_point
-    from igpt.commands.open_run import tracked
     from igpt.configuration.resume import stored_arguments
     from igpt.configuration.stored import store_changes
     from igpt.log_file import open_log_files
     from igpt.pretrained import first_step
+    from igpt.training.loggers.wandb_tracker import finishing_wandb
 
     log = logging.getLogger(__name__)
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
@@ -117,7 +117,7 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
         store_changes(run, asked_for, changes, step)
         sys.argv[1:] = stored_arguments(run)  # with which Lightning starts other processes
     open_log_files()
-    with tracked():
+    with finishing_wandb():
         fit_and_report(config, run, data, objective, trainer)
 
 
@@ -155,7 +155,7 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     from igpt.pretrained import load
     from igpt.sweeps.job_records import best_value
     from igpt.tokenizers import palette_of
-    from igpt.training.loggers import log_picture, log_summary
+    from igpt.training.loggers.media import log_image, log_summary
 
     log = logging.getLogger(__name__)
     checkpoint = find_checkpoint(run.path)
@@ -169,7 +169,7 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     if palette is not None:
         pictures |= palette_figures(palette, test.choose(12))
     for name, picture in pictures.items():
-        log_picture(trainer, f"figures/{name}", figures.save(picture, run.figures / f"{name}.png"))
+        log_image(trainer, f"figures/{name}", figures.save(picture, run.figures / f"{name}.png"))
     for logger in trainer.loggers:
         logger.log_metrics({name: v for name, v in values.items() if name.startswith("test/")}, trainer.global_step - 1)
         logger.save()

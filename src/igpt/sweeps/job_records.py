@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import re
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from igpt.metrics_file import read_columns, read_rows
 from igpt.run_directory import RunDirectory, read_job
 from igpt.run_lock import is_alive
 
@@ -56,10 +56,7 @@ def run_row(folder: Path, run: Path) -> Row:
 
 def best_value(metrics: Path, name: str, mode: str) -> float | None:
     """The best value of a column of metrics.csv, or None if it has none."""
-    if not metrics.exists():
-        return None
-    with open(metrics, newline="", encoding="utf-8") as file:
-        values = [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+    values = [float(row[name]) for row in read_rows(metrics) if row.get(name)]
     best: Callable[..., float | None] = max if mode == "max" else min
     return best([v for v in values if math.isfinite(v)], default=None)
 
@@ -67,11 +64,7 @@ def best_value(metrics: Path, name: str, mode: str) -> float | None:
 def reached(run: RunDirectory, monitor: str, mode: str) -> Row:
     """The best values a job reached: of what is monitored, of accuracy, of the online probe of any layer."""
     found = {monitor: best_value(run.metrics, monitor, mode)}
-    if not run.metrics.exists():
-        return found
-    with open(run.metrics, newline="", encoding="utf-8") as file:
-        columns = next(csv.reader(file), [])
-    probes = [best_value(run.metrics, c, "max") for c in columns if c.startswith("probe/")]
+    probes = [best_value(run.metrics, c, "max") for c in read_columns(run.metrics) if c.startswith("probe/")]
     found["val/accuracy"] = best_value(run.metrics, "val/accuracy", "max")
     found["probe/accuracy"] = max((p for p in probes if p is not None), default=None)
     return {monitor: found.pop(monitor)} | {name: value for name, value in found.items() if value is not None}
@@ -79,10 +72,7 @@ def reached(run: RunDirectory, monitor: str, mode: str) -> Row:
 
 def progress(run: RunDirectory) -> Row:
     """How far a job is: steps done, and the last loss of training."""
-    if not run.metrics.exists():
-        return {}
-    with open(run.metrics, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(LOSS)]
+    rows = [row for row in read_rows(run.metrics) if row.get(LOSS)]
     return {"step": int(rows[-1]["step"]) + 1, LOSS: float(rows[-1][LOSS])} if rows else {}
 
 

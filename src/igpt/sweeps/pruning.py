@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytorch_lightning as pl
 
 from igpt.run_directory import RunDirectory
-from igpt.training.callbacks.monitor import monitored_value
+from igpt.training.callbacks.monitored import monitored_value
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -12,7 +12,7 @@ from igpt.generation.torch_decoder import Decoder
 from igpt.model.config import TransformerConfig
 from igpt.objectives.masking import Masking
 from igpt.objectives.tasks import Autoregressive, Masked
-from igpt.training.callbacks.nan_guard import StopOnNaN
+from igpt.training.callbacks.stop_on_nan import StopOnNaN
 from igpt.training.optimizers import OptimConfig
 
 has_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="needs a C++ compiler")

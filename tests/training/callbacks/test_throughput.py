@@ -8,7 +8,7 @@ import torch
 from conftest import random_weights
 from igpt.model.config import TransformerConfig
 from igpt.objectives.autoregressive import AutoregressiveObjective
-from igpt.training.callbacks.hints import WINDOW, Speed, StepTimes, hints
+from igpt.training.callbacks.speed_hints import WINDOW, Speed, StepTimes, hints
 from igpt.training.callbacks.throughput import Throughput, arithmetic_of, find_card, measured_flops, peak_flops
 
 FAST = Speed(

@@ -157,7 +157,7 @@ class Trainer(OpenComponent):
 
 
 class KeepBest(Component):
-    target = "igpt.training.callbacks.monitor.KeepBest"
+    target = "igpt.training.callbacks.keep_best.KeepBest"
 
     path: Text
     monitor: Text
@@ -165,7 +165,7 @@ class KeepBest(Component):
 
 
 class EarlyStop(OpenComponent):
-    target = "igpt.training.callbacks.monitor.EarlyStop"
+    target = "igpt.training.callbacks.early_stop.EarlyStop"
 
     monitor: Text
     mode: Annotated[str, one_of("min", "max")]
@@ -214,7 +214,7 @@ Callbacks = Annotated[
 
 
 class WandbTracker(OpenComponent):
-    target = "igpt.training.loggers.WandbTracker"
+    target = "igpt.training.loggers.wandb_tracker.WandbTracker"
     takes = ("pytorch_lightning.loggers.WandbLogger", "wandb.init")
 
     run_dir: Text
@@ -224,7 +224,7 @@ class WandbTracker(OpenComponent):
 
 
 class TensorBoardTracker(OpenComponent):
-    target = "igpt.training.loggers.TensorBoardTracker"
+    target = "igpt.training.loggers.tensorboard_tracker.TensorBoardTracker"
     takes = ("pytorch_lightning.loggers.TensorBoardLogger", "torch.utils.tensorboard.SummaryWriter")
 
     run_dir: Text

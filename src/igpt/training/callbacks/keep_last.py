@@ -1,4 +1,4 @@
-"""last.ckpt: written every so many steps, at the end, and when somebody asks to stop."""
+"""last.ckpt: written at regular intervals, at the end, and when a signal asks the run to stop."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from igpt.cluster.agreement import Highest
 from igpt.cluster.signals import Interrupted, stop_signals
 from igpt.errors import IgptError
 from igpt.run_directory import RunDirectory
+from igpt.training.loggers.metrics_csv import MetricsCSV
 
 
-class Stop(IntEnum):
+class StopReason(IntEnum):
     """Why training stops; of several reasons, the highest one counts."""
 
-    NO = 0
-    ASKED = 1
-    WORKER_LOST = 2
+    NONE = 0
+    SIGNAL = 1
+    WORKER_DIED = 2
 
 
 class KeepLast(Checkpoint):
-    """Saves to `path` every `every_n_steps` steps (None: never) and at the end. When somebody asks to stop (Ctrl-C,
-    SIGTERM, SLURM's SIGUSR2), saves after the running step and raises :class:`Interrupted`; several processes do so
-    after the step that follows, since they have to hear of each other first. If a data worker died, it does the same,
-    and that is an error.
+    """Saves to `path` every `every_n_steps` steps (None: never) and at the end.
 
-    A step is saved when the next one begins: by then, its validation is done and its rows are written, so that a run
-    resumed from there has nothing to catch up on. The checkpoint before the newest stays beside it as previous.ckpt.
+    After a signal (Ctrl-C, SIGTERM, SLURM's SIGUSR2) it saves at the end of the running step and raises
+    :class:`Interrupted`. Several processes do so one step later, since they have to agree on it first. After the death
+    of a data worker it saves in the same way, and raises an error.
+
+    A step is saved when the next one begins. By then its validation is done and its row of metrics.csv is complete, so
+    a run that is resumed from there has nothing to catch up on. The checkpoint before it stays as previous.ckpt.
     """
 
     def __init__(self, path: Path, every_n_steps: int | None) -> None:
@@ -45,10 +47,11 @@ class KeepLast(Checkpoint):
         self._saved_step = checkpoint["global_step"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning would put handlers of its own over ours: one talks to the other processes amid whatever they do.
+        # Lightning would replace our signal handlers by its own, one of which communicates with the other processes
+        # whatever these are doing.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         for part in self.path.parent.glob(".*.ckpt") if trainer.is_global_zero else ():
-            part.unlink()  # what a kill in the middle of a save has left
+            part.unlink()  # left by a kill during a save
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stop_signals.defer()
@@ -60,10 +63,10 @@ class KeepLast(Checkpoint):
         if batch_idx == 0 or batch_idx % trainer.accumulate_grad_batches:
             return  # no step has just ended
         # A signal reaches the processes at different moments, so they agree on it after every step.
-        reason = Stop(self._agreement.ask(_own_reason(trainer)))
+        reason = StopReason(self._agreement.ask(_own_reason(trainer)))
         if reason or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             self._save(trainer)
-        if reason == Stop.WORKER_LOST and trainer.is_global_zero:
+        if reason == StopReason.WORKER_DIED and trainer.is_global_zero:
             raise IgptError(
                 f"A data worker died, perhaps for lack of memory; step {trainer.global_step} is saved in {self.path}. "
                 "Resume with a smaller data.num_workers (0: none), or with more memory."
@@ -77,7 +80,10 @@ class KeepLast(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        """Write the new checkpoint whole before the newest becomes the previous one."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.flush()  # rows of saved steps are not trained, and so not logged, again
+        # The new checkpoint is complete before the last one becomes the previous one.
         new = self.path.with_name(".new.ckpt")
         trainer.save_checkpoint(new)
         if trainer.is_global_zero:
@@ -88,9 +94,9 @@ class KeepLast(Checkpoint):
         self._saved_step = trainer.global_step
 
 
-def _own_reason(trainer: pl.Trainer) -> Stop:
+def _own_reason(trainer: pl.Trainer) -> StopReason:
     """Why this process would stop."""
     loaders = (trainer.train_dataloader, trainer.val_dataloaders)
     if any(getattr(loader, "lost", None) for loader in loaders):
-        return Stop.WORKER_LOST
-    return Stop.ASKED if stop_signals.requested else Stop.NO
+        return StopReason.WORKER_DIED
+    return StopReason.SIGNAL if stop_signals.requested else StopReason.NONE

@@ -12,8 +12,8 @@ from igpt.data.datamodule import ImageDataModule
 from igpt.evaluation.final_report import drawings
 from igpt.objectives.objective import Objective
 from igpt.pretrained import Pretrained
-from igpt.training.callbacks.count_steps import due_at_validation
-from igpt.training.loggers import log_picture
+from igpt.training.callbacks.validation_schedule import due_at_validation
+from igpt.training.loggers.media import log_image
 from igpt.training.sharded import whole_model
 
 
@@ -59,5 +59,5 @@ class SampleImages(pl.Callback):
         name = f"step_{trainer.global_step:07d}.png"
         pictures = drawings(pretrained, images, self.n_samples, self.n_completions, self.sampling)
         for kind, picture in pictures.items():
-            log_picture(trainer, kind, figures.save(picture, self.directory / kind / name))
+            log_image(trainer, kind, figures.save(picture, self.directory / kind / name))
         pl_module.train()

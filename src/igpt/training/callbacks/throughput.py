@@ -15,7 +15,7 @@ import torch
 from igpt.objectives.objective import Objective
 from igpt.planning.compute import measure
 from igpt.planning.devices import DEVICES, PRECISIONS, TERA
-from igpt.training.callbacks.hints import Speed, StepTimes, hints
+from igpt.training.callbacks.speed_hints import Speed, StepTimes, hints
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,3 @@
-import csv
 import socket
 import subprocess
 import sys
@@ -8,48 +7,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from igpt.run_directory import RunDirectory
-from igpt.training.loggers import MetricsCSV, why_offline
+from igpt.training.loggers.wandb_server import offline_reason
 from tracking_server import w_and_b_server
-
-
-def read(path):
-    with open(path) as file:
-        return list(csv.DictReader(file))
-
-
-def test_one_row_a_step_and_one_column_a_metric(tmp_path):
-    metrics = MetricsCSV(tmp_path / "metrics.csv")
-    metrics.log_metrics({"train/loss": 1.5, "epoch": 0}, 0)
-    metrics.log_metrics({"val/loss": 2.5}, 0)
-    metrics.save()
-    metrics.log_metrics({"train/loss": 1.25}, 1)
-    metrics.save()
-    assert read(tmp_path / "metrics.csv") == [
-        {"step": "0", "train/loss": "1.5", "val/loss": "2.5"},
-        {"step": "1", "train/loss": "1.25", "val/loss": ""},
-    ]
-
-
-def test_a_resumed_run_keeps_what_came_before(tmp_path):
-    metrics = MetricsCSV(tmp_path / "metrics.csv")
-    for step in range(4):
-        metrics.log_metrics({"loss": step}, step)
-    metrics.save()
-    resumed = MetricsCSV(tmp_path / "metrics.csv", first_step=2)
-    resumed.log_metrics({"loss": 20}, 2)
-    resumed.save()
-    assert [row["loss"] for row in read(tmp_path / "metrics.csv")] == ["0", "1", "20"]
 
 
 def test_offline_reasons(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
-    assert "no API key" in why_offline()
+    assert "no API key" in offline_reason()
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert "127.0.0.1 cannot be reached" in why_offline()
+    assert "127.0.0.1 cannot be reached" in offline_reason()
     monkeypatch.delenv("WANDB_API_KEY")
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password secret\n")
-    assert "cannot be reached" in why_offline()
+    assert "cannot be reached" in offline_reason()
 
 
 class Refuses(BaseHTTPRequestHandler):
@@ -76,13 +46,13 @@ def test_a_server_that_answers_is_reached_whatever_it_says(key, monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
-        assert why_offline() is None
+        assert offline_reason() is None
         server.shutdown()
 
 
 TRACK = """
 import logging, os, wandb
-from igpt.training.loggers import WandbTracker
+from igpt.training.loggers.wandb_tracker import WandbTracker
 logging.basicConfig(level=logging.INFO)
 tracker = WandbTracker(run_dir=".", project="igpt")
 tracker.log_metrics({"loss": 1.0}, 0)
@@ -100,23 +70,22 @@ def test_a_server_that_refuses_the_key_leaves_the_run_offline(key, monkeypatch, 
         )
         server.shutdown()
     assert result.returncode == 0, result.stderr
-    assert "so this run is kept offline; `wandb sync ./wandb/*run-*` uploads it" in result.stderr
+    assert "so this run is logged offline; `wandb sync ./wandb/*run-*` uploads it" in result.stderr
     run_id = (tmp_path / "tracking_id.txt").read_text().strip()
     assert list(tmp_path.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
 
 
 OUTCOMES = """
 from pathlib import Path
-from igpt.commands.open_run import tracked
 from igpt.errors import IgptError
 from igpt.cluster.signals import Interrupted
-from igpt.training.loggers import WandbTracker
+from igpt.training.loggers.wandb_tracker import WandbTracker, finishing_wandb
 outcomes = {"good": None, "bad": IgptError("no"), "broken": ZeroDivisionError(), "stopped": Interrupted()}
 for again in ("", " again"):
     for name, error in outcomes.items():
         Path(name).mkdir(exist_ok=True)
         try:
-            with tracked():
+            with finishing_wandb():
                 WandbTracker(run_dir=name, project="igpt", name=name + again).log_metrics({"loss": 1.0}, 0)
                 if error is not None and not again:
                     raise error
@@ -139,12 +108,12 @@ def test_a_run_ends_as_what_became_of_it_and_keeps_its_name(key, monkeypatch, tm
 def test_a_server_that_says_nothing_is_not_waited_for(key, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert why_offline(timeout=0.2) == "127.0.0.1 cannot be reached"
+        assert offline_reason(timeout=0.2) == "127.0.0.1 cannot be reached"
 
 
 def test_an_address_that_is_none_is_not_reached(key, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:80x")
-    assert why_offline() == "127.0.0.1 cannot be reached"
+    assert offline_reason() == "127.0.0.1 cannot be reached"
 
 
 def test_the_id_of_a_run_stays(tmp_path):
@@ -158,8 +127,7 @@ def test_the_id_of_a_run_stays(tmp_path):
 
 SERVICE_IS_KILLED = """
 import os, signal, subprocess, time
-from igpt.commands.open_run import finish_tracking
-from igpt.training.loggers import WandbTracker
+from igpt.training.loggers.wandb_tracker import WandbTracker, finish_wandb
 
 tracker = WandbTracker(".", offline=True)
 tracker.experiment
@@ -167,13 +135,13 @@ for service in subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], c
     os.kill(int(service), signal.SIGTERM)
 for step in range(1000):
     tracker.log_metrics({"x": 1.0}, step)
-    if tracker.service_is_gone:
+    if tracker.service_ended:
         break
     time.sleep(0.05)
 assert step < 999
 tracker.log_summary({"x": 1.0})
 tracker.finalize("failed")
-finish_tracking(exit_code=1, preempted=True)
+finish_wandb(exit_code=1, preempted=True)
 """
 
 

@@ -1,0 +1,1 @@
+"""Loggers: metrics.csv, which every run writes, and the trackers that the configuration names."""
