@@ -172,7 +172,7 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
         log_image(trainer, f"figures/{name}", figures.save(picture, run.figures / f"{name}.png"))
     for logger in trainer.loggers:
         logger.log_metrics({name: v for name, v in values.items() if name.startswith("test/")}, trainer.global_step - 1)
-        logger.save()
+        logger.finalize("success")  # as at the end of training, to write what was logged
 
     timer = next(c for c in trainer.callbacks if isinstance(c, Timer))  # type: ignore[attr-defined]
     values["parameters"] = sum(p.numel() for p in pretrained.model.parameters())
