@@ -114,7 +114,7 @@ def compare(model: Transformer, batch_size: int, arguments: argparse.Namespace) 
     positions = torch.linspace(1, total - 1, min(arguments.passes, total - 1)).long().tolist()
     ways: dict[str, Callable[[], Tensor]] = {"igpt": ours}
     if arguments.device == "cpu":
-        ways["igpt, no C compiler"] = patch("igpt.generation.steps.can_decode", lambda *_: False)(ours)
+        ways["igpt, no C compiler"] = patch("igpt.generation.steps.supports", lambda *_: False)(ours)
     if arguments.bf16_cache:
         ways["igpt, keys and values in bfloat16"] = partial(ours, cache_dtype=torch.bfloat16)
     if arguments.compile:

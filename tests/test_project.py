@@ -6,7 +6,7 @@ import runpy
 import subprocess
 import sys
 from fnmatch import fnmatch
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import yaml
 from hydra import compose, initialize_config_module
 
 from igpt.commands.train import main as train_command
-from igpt.model.config import PRESETS
+from igpt.model.config import PARTS, PRESETS, TransformerConfig
 
 ROOT = Path(__file__).parents[1]
 DATA = {"cifar10", "cifar100", "emoji", "folder", "hub", "imagenet", "imagenet32", "imagenet64", "stl10"}
@@ -84,9 +84,10 @@ def test_every_other_file_of_the_package_is_packaged(setup):
 
 
 def test_model_presets_on_the_command_line_are_those_in_python():
-    for name, preset in PRESETS.items():
-        values = yaml.safe_load((resources.files("igpt.conf") / "model" / f"{name}.yaml").read_text())
-        assert values == {**preset, "n_positions": None}
+    parts = {part: getattr(TransformerConfig(1, 1, 1), part) for part in PARTS}
+    with initialize_config_module("igpt.conf", version_base="1.3"):
+        for name, preset in PRESETS.items():
+            assert compose("train", [f"model={name}"]).model == {**preset, "n_positions": None, **parts}
     assert {p.stem for p in (ROOT / "conf" / "model").glob("*.yaml")} == set(PRESETS)
 
 

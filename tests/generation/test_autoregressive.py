@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn import functional as F
 
 from conftest import random_weights
 from igpt.errors import IgptError
@@ -22,8 +21,6 @@ from igpt.generation.autoregressive import (
     torch_threads,
 )
 from igpt.generation.steps import is_small_step, prefers_image_threads
-from igpt.generation.torch_decoder import Decoder
-from igpt.model.cache import cache_bytes
 from igpt.model.config import TransformerConfig
 from igpt.objectives.tasks import Autoregressive
 from igpt.pretrained import Pretrained
@@ -75,44 +72,6 @@ def test_pictures_of_one_prompt_are_those_of_the_repeated_prompt(tiny, prompt, h
         return generate(tiny, prompts, torch.Generator().manual_seed(3), n=n, **how)
 
     torch.testing.assert_close(draw(prompts, 4), draw(prompts.repeat_interleave(4, dim=0), 1))
-
-
-def test_a_repeated_cache_goes_on_where_the_prompt_ended(tiny):
-    tokens = torch.randint(11, (6, 16))
-    tokens[:, :7] = tokens[::3, :7].repeat_interleave(3, dim=0)
-    with torch.no_grad():
-        expected, cache = tiny(tokens), tiny.new_cache(2)
-        tiny.prompt_logits(tokens[::3, :7], cache)
-        decoder = Decoder(tiny, cache.repeat(3))
-        for position in range(8, 16):
-            logits = decoder.next_logits(tokens[:, position - 1])
-            torch.testing.assert_close(logits, expected[:, position], rtol=1e-5, atol=1e-5)
-
-
-def test_the_cache_has_the_bytes_and_the_precision_asked_for(tiny):
-    cache = tiny.new_cache(3, torch.bfloat16)
-    assert cache.storage.nbytes == cache_bytes(tiny.config, 3, torch.bfloat16)
-    tokens = torch.randint(11, (3, 8))
-    with torch.no_grad():
-        expected = tiny(F.pad(tokens, (0, 8)))
-        torch.testing.assert_close(tiny.prompt_logits(tokens[:, :5], cache), expected[:, 5], rtol=0.1, atol=0.1)
-        decoder = Decoder(tiny, cache)
-        for position in range(6, 9):
-            logits = decoder.next_logits(tokens[:, position - 1])
-            torch.testing.assert_close(logits, expected[:, position], rtol=0.1, atol=0.1)
-            assert not torch.equal(logits, expected[:, position])
-    assert generate(tiny, tokens, cache_dtype=torch.bfloat16).shape == (3, 16)
-
-
-@pytest.mark.parametrize("prompt", [0, 5])
-def test_the_step_of_fixed_shapes_is_the_step(tiny, prompt):
-    tokens = torch.randint(11, (3, 16))
-    with torch.no_grad():
-        expected, cache = tiny(tokens), tiny.new_cache(3)
-        tiny.prompt_logits(tokens[:, :prompt], cache)
-        for position in range(prompt + 1, 16):
-            token, at = tokens[:, position - 1 : position], torch.tensor([position])
-            torch.testing.assert_close(tiny.step(token, cache.storage, at), expected[:, position], rtol=1e-5, atol=1e-5)
 
 
 def test_compiled_greedy_pictures_are_the_same_from_one_graph(tiny, monkeypatch):

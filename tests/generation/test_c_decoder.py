@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from conftest import random_weights
 from igpt.generation import c_decoder
 from igpt.generation.autoregressive import generate
-from igpt.generation.c_decoder import NativeDecoder, can_decode
+from igpt.generation.c_decoder import NativeDecoder, supports
 from igpt.model.config import TransformerConfig
 
 needs_a_compiler = pytest.mark.usefixtures("compiler")
@@ -32,7 +32,7 @@ def logits_one_by_one(model, tokens, prompt):
     """Logits (B, T - prompt, V) of the positions after a prompt."""
     cache = model.new_cache(len(tokens))
     with torch.no_grad():
-        logits = [model.prompt_logits(tokens[:, :prompt], cache)]
+        logits = [model.next_logits(tokens[:, :prompt], cache)]
         decoder = NativeDecoder(model, cache)
         logits += [decoder.next_logits(tokens[:, i]) for i in range(prompt, tokens.shape[1] - 1)]
     return torch.stack(logits, dim=1)
@@ -115,8 +115,8 @@ def test_rounding_of_the_process_is_left_alone():
 
 
 def test_other_precisions_are_left_to_torch(tiny):
-    assert not can_decode(tiny, tiny.new_cache(1, torch.bfloat16))
-    assert not can_decode(random_weights(tiny.config).double(), tiny.new_cache(1))
+    assert not supports(tiny, tiny.new_cache(1, torch.bfloat16))
+    assert not supports(random_weights(tiny.config).double(), tiny.new_cache(1))
 
 
 @pytest.mark.parametrize("command", ["no-such-compiler", "cc 'unfinished", "false"])

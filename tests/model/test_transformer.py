@@ -7,7 +7,6 @@ from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
 
 from conftest import random_weights
 from igpt.errors import IgptError
-from igpt.generation.torch_decoder import Decoder
 from igpt.model.config import PRESETS, TransformerConfig
 from igpt.model.transformer import Transformer
 
@@ -118,26 +117,6 @@ def test_features_equal_hugging_face_hidden_states_after_the_norm(pair):
         features = ours.features(tokens)
     torch.testing.assert_close(features[:, :3], torch.stack(expected, 1), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(features[:, 3], hidden[-1].mean(1), rtol=1e-4, atol=1e-4)  # theirs is normed already
-
-
-@pytest.mark.parametrize("prompt", [0, 1, 7, 15])
-def test_cached_logits_equal_uncached_ones(tiny, prompt):
-    tokens = torch.randint(11, (3, 16))
-    with torch.no_grad():
-        expected = tiny(tokens)
-        cache = tiny.new_cache(3)
-        torch.testing.assert_close(tiny.prompt_logits(tokens[:, :prompt], cache), expected[:, prompt])
-        decoder = Decoder(tiny, cache)
-        for position in range(prompt + 1, 16):
-            logits = decoder.next_logits(tokens[:, position - 1])
-            torch.testing.assert_close(logits, expected[:, position], rtol=1e-5, atol=1e-5)
-
-
-def test_a_filled_cache_takes_no_second_prompt(tiny):
-    cache = tiny.new_cache(1)
-    tiny.prompt_logits(torch.zeros(1, 3, dtype=torch.long), cache)
-    with pytest.raises(ValueError, match="one position"):
-        tiny.prompt_logits(torch.zeros(1, 2, dtype=torch.long), cache)
 
 
 @pytest.mark.parametrize(("change", "message"), [({"n_head": 3}, "multiple"), ({"n_layer": 0}, "at least 1")])

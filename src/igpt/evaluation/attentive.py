@@ -37,12 +37,7 @@ class AttentiveHeads(nn.Module):
 
 def sequences_of_layers(pretrained: Pretrained, tokens: Tensor) -> Tensor:
     """What the attention blocks and the head see of each position, (L + 1, B, T, C)."""
-    model = pretrained.model
-    x, found = model.embed(tokens), []
-    for block in model.blocks:
-        found.append(block.attn_norm(x))
-        x = block(x)
-    return torch.stack([*found, model.norm(x)])
+    return torch.stack(list(pretrained.model.layer_inputs(tokens)))
 
 
 def attentive_hits(

@@ -103,7 +103,7 @@ def generate(
     if given == total:
         return tokens
     cache = model.new_cache(len(prompt), cache_dtype)
-    logits = model.prompt_logits(prompt, cache).repeat_interleave(n, dim=0)
+    logits = model.next_logits(prompt, cache).repeat_interleave(n, dim=0)
     if n > 1:
         cache = cache.repeat(n)
     # All of it beforehand, so that no picture depends on how the others are shared out.

@@ -16,12 +16,18 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from igpt.model.cache import KVCache
-from igpt.model.transformer import Transformer
+from igpt.model.transformer import Attention, Block, LearnedPositions, QuickGELU, RMSNorm, Transformer
 
 log = logging.getLogger(__name__)
+
+# What decoder.c follows. A derived class may compute anything.
+MODULES = {
+    Transformer, Block, LearnedPositions, RMSNorm, Attention, QuickGELU, nn.Embedding, nn.Linear, nn.ModuleList
+}  # fmt: skip
+TOLERANCE = 1e-3  # of the largest logit: far above what rounding does
 
 SOURCE = Path(__file__).with_name("decoder.c")
 # Sums may be reordered, which vector code has to do. Not -ffast-math: that also changes how the whole process rounds.
@@ -47,7 +53,7 @@ class NativeDecoder:
     def __init__(self, model: Transformer, cache: KVCache) -> None:
         compiled = library()
         if compiled is None:
-            raise RuntimeError("decoder.c could not be compiled here; ask can_decode first")
+            raise RuntimeError("decoder.c could not be compiled here; ask supports() first")
         config, self.batch_size = model.config, cache.storage.shape[1]
         self.call, self.cache = compiled.next_logits, cache
         self.shape = Shape(
@@ -76,26 +82,67 @@ def float32(*shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
-def can_decode(model: Transformer, cache: KVCache) -> bool:
-    """Whether decoder.c knows this model and cache, and this machine could compile it."""
+def supports(model: Transformer, cache: KVCache) -> bool:
+    """Whether decoder.c does what this model does, with these weights and this cache, and can be compiled here.
+
+    The model has exactly the modules that decoder.c knows, none of a derived class, no other parameters and no hooks.
+    Everything is float32, contiguous, and on the CPU.
+    """
+    if not all(is_known(module) for module in model.modules()):
+        return False
+    names = {"start_embedding", *weight_names(model.config.n_layer)}
+    if {name for name, _ in [*model.named_parameters(), *model.named_buffers()]} != names:
+        return False
+    if any(norm.eps != model.norm.eps for norm in model.modules() if isinstance(norm, RMSNorm)):
+        return False
     tensors = (*weights_of(model), *cache.storage)
-    known = all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
-    return known and library() is not None
+    fits = all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
+    return fits and library() is not None
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether a module is of one of the classes that decoder.c follows, and nothing was attached to it."""
+    changed = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return type(module) in MODULES and not changed
+
+
+@torch.inference_mode()
+def agrees(model: Transformer) -> bool:
+    """Whether a step of decoder.c gives the logits of the model's own modules.
+
+    It does, unless somebody edited a class in transformer.py. The last position is compared, after random keys and
+    values, so that changes of attention show, too.
+    """
+    config = model.config
+    generator = torch.Generator().manual_seed(0)
+    cache = model.new_cache(1)  # storage (2 L, 1, h, T, d)
+    one_layer = torch.randn(2, *cache.storage.shape[1:], generator=generator, dtype=torch.float32)
+    cache.storage.unflatten(0, (-1, 2)).copy_(one_layer)
+    token = torch.zeros(1, dtype=torch.long)
+    cache.length = config.n_positions - 1
+    ours = NativeDecoder(model, cache).next_logits(token)
+    cache.length = config.n_positions - 1
+    expected = model.next_logits(token[:, None], cache)
+    same = bool((ours - expected).abs().max() <= TOLERANCE * expected.abs().max())
+    if not same:
+        log.warning(
+            "Sampling does not use decoder.c, since its logits differ from the model's: igpt/model/transformer.py was "
+            "changed, and decoder.c was not."
+        )
+    return same
 
 
 def weights_of(model: Transformer) -> list[Tensor]:
     """All weights of a causal model but its start embedding, in decoder.c's order."""
-    blocks = [
-        (b.attn_norm.gain, b.attn.qkv.weight, b.attn.out.weight, b.mlp_norm.gain, b.mlp.fc.weight, b.mlp.out.weight)
-        for b in model.blocks
-    ]
-    return [
-        model.token_embedding.weight,
-        model.position_embedding.weight,
-        *(weight for block in blocks for weight in block),
-        model.norm.gain,
-        model.head.weight,
-    ]
+    weights = dict(model.named_parameters())
+    return [weights[name] for name in weight_names(model.config.n_layer)]
+
+
+def weight_names(n_layer: int) -> list[str]:
+    """The names of the weights, in decoder.c's order."""
+    block = ("attn_norm.gain", "attn.qkv.weight", "attn.out.weight", "mlp_norm.gain", "mlp.fc.weight", "mlp.out.weight")
+    blocks = [f"blocks.{i}.{name}" for i in range(n_layer) for name in block]
+    return ["token_embedding.weight", "position_embedding.weight", *blocks, "norm.gain", "head.weight"]
 
 
 def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:

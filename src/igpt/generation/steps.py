@@ -7,9 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from igpt.generation.c_decoder import NativeDecoder, can_decode
-from igpt.generation.torch_decoder import Decoder
-from igpt.model.cache import KVCache
+from igpt.generation.c_decoder import NativeDecoder, agrees, supports
+from igpt.model.cache import FixedCache, KVCache
 from igpt.model.transformer import Transformer
 
 Step = Callable[[Tensor], Tensor]  # tokens (B,) that follow what a cache has seen in, logits (B, V) of what follows out
@@ -28,10 +27,10 @@ def make_steps(model: Transformer, cache: KVCache, compile: bool = False) -> lis
     """
     if compile:
         return [compiled_step(model, cache)]
-    if prefers_image_threads(model) and can_decode(model, cache):
+    if prefers_image_threads(model) and supports(model, cache) and agrees(model):
         shares = min(cache.storage.shape[1], torch.get_num_threads())
         return [NativeDecoder(model, share).next_logits for share in cache.split(shares)]
-    return [Decoder(model, cache).next_logits]
+    return [lambda token: model.next_logits(token[:, None], cache)]
 
 
 def prefers_image_threads(model: Transformer) -> bool:
@@ -55,14 +54,14 @@ def is_small_step(model: Transformer, batch_size: int) -> bool:
 
 def compiled_step(model: Transformer, cache: KVCache) -> Step:
     """A step as one compiled graph; on a GPU, a CUDA graph."""
-    step = torch.compile(model.step, mode="reduce-overhead", dynamic=False)
+    next_logits = torch.compile(model.next_logits, mode="reduce-overhead", dynamic=False)
     torch._dynamo.mark_static_address(cache.storage)  # written in place, which a CUDA graph allows only then
-    position = torch.tensor([cache.length], device=cache.storage.device)
+    fixed = FixedCache(cache.storage, torch.tensor([cache.length], device=cache.storage.device))
 
-    def advance(token: Tensor) -> Tensor:
+    def step(token: Tensor) -> Tensor:
         torch.compiler.cudagraph_mark_step_begin()
-        logits = step(token.unsqueeze(1).contiguous(), cache.storage, position)
-        position.add_(1)
+        logits = next_logits(token[:, None].contiguous(), fixed)
+        fixed.length.add_(1)
         return logits
 
-    return advance
+    return step

@@ -1,6 +1,8 @@
-"""Keys and values of the positions already seen, so that drawing a picture costs one pass and not one a pixel."""
+"""Keys and values of the positions already seen, so that each new position costs one pass over itself alone."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,51 +15,53 @@ def cache_bytes(config: TransformerConfig, batch_size: int, dtype: torch.dtype =
     return 2 * config.n_layer * batch_size * config.n_positions * config.n_embd * dtype.itemsize
 
 
+@dataclass
+class LayerCache:
+    """One layer's part of a cache, for the t new positions of one forward pass."""
+
+    keys: Tensor  # (B, h, n, d), where the new ones have their place
+    values: Tensor  # (B, h, n, d)
+    at: slice | Tensor  # the new positions, as an index of any table with a row per position
+    mask: Tensor | None  # (t, n), which keys each query looks at; None: the causal mask if the cache was empty, or all
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values (B, h, t, d); return those that a query may look at, (B, h, n, d)."""
+        self.keys[:, :, self.at] = k.to(self.keys.dtype)
+        self.values[:, :, self.at] = v.to(self.values.dtype)
+        return self.keys, self.values
+
+
 class KVCache:
     """Preallocated keys and values, (2 L, B, h, T, d), filled up to `length` positions.
 
     The keys of layer l are at 2 l, its values at 2 l + 1.
     """
 
-    visible: Tensor | None = None  # which of the keys that `append` returns a query may look at: all
-
-    def __init__(self, storage: Tensor) -> None:
+    def __init__(self, storage: Tensor, length: int = 0) -> None:
         self.storage = storage
-        self.length = 0
+        self.length = length
 
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the keys and values (B, h, t, d) of a prompt into one layer of the empty cache, and return them.
+    @property
+    def is_empty(self) -> bool:
+        return self.length == 0
 
-        The caller sets `length`, once all layers have written.
-        """
-        if self.length > 0:
-            raise ValueError("a cache that is not empty takes one position at a time, by make_room")
-        known = self.storage[2 * layer : 2 * layer + 2, :, :, : k.shape[2]]
-        known[0], known[1] = k, v
-        return known[0], known[1]
-
-    def make_room(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Go on by one position: where its keys and values are to be written, 2 L views (B, h, 1, d), and what a query
-        there looks at, 2 L views (B, h, length, d), the new ones among them.
-
-        Two operations for all layers, since one position has little else to do.
-        """
-        self.length += 1
-        known = self.storage[:, :, :, : self.length]
-        return known[:, :, :, -1:].unbind(), known.unbind()
+    def extend(self, t: int) -> list[LayerCache]:
+        """Add t positions, whose keys and values each layer has to write."""
+        first, self.length = self.length, self.length + t
+        at, mask = slice(first, self.length), None
+        if first > 0 and t > 1:
+            mask = torch.ones(t, self.length, dtype=torch.bool, device=self.storage.device).tril(first)
+        known = self.storage[:, :, :, : self.length].unbind()
+        return [LayerCache(*pair, at, mask) for pair in zip(known[::2], known[1::2], strict=True)]
 
     def split(self, n: int) -> list[KVCache]:
-        """The same keys and values as n caches of some sequences each, which grow apart."""
-        parts = [KVCache(storage) for storage in self.storage.tensor_split(n, dim=1)]
-        for part in parts:
-            part.length = self.length
-        return parts
+        """The same keys and values as n caches of some sequences each, which grow independently."""
+        return [KVCache(storage, self.length) for storage in self.storage.tensor_split(n, dim=1)]
 
     def repeat(self, n: int) -> KVCache:
         """A new cache with each sequence n times, copies next to each other."""
         both, batch, *rest = self.storage.shape
-        cache = KVCache(self.storage.new_zeros(both, batch * n, *rest))
-        cache.length = self.length
+        cache = KVCache(self.storage.new_zeros(both, batch * n, *rest), self.length)
         known = slice(self.length)
         copies = cache.storage.unflatten(1, (batch, n))
         copies[..., known, :] = self.storage[:, :, None, :, known]
@@ -65,18 +69,21 @@ class KVCache:
 
 
 class FixedCache:
-    """The storage of a KVCache with the length as a tensor (1,), on which no shape depends: a step looks at all T
-    positions, of which some are `visible` (1, T).
+    """The storage of a cache with its length as a tensor (1,), on which no shape depends.
+
+    For torch.compile and CUDA graphs, which see the same step every time. The price is attention over all T keys, of
+    which a mask hides those to come.
     """
 
-    def __init__(self, storage: Tensor, position: Tensor) -> None:
-        self.storage = storage
-        self.position = position
-        self.visible = torch.arange(storage.shape[3], device=storage.device)[None] <= position
+    is_empty = False
 
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one new position (B, h, 1, d) of a layer; return all positions, seen and not yet seen."""
-        keys, values = self.storage[2 * layer], self.storage[2 * layer + 1]
-        keys.index_copy_(2, self.position, k.to(keys.dtype))
-        values.index_copy_(2, self.position, v.to(values.dtype))
-        return keys, values
+    def __init__(self, storage: Tensor, length: Tensor) -> None:
+        self.storage = storage
+        self.length = length
+
+    def extend(self, t: int) -> list[LayerCache]:
+        """Add one position (t = 1). Whoever owns `length` increases it."""
+        at = self.length
+        mask = torch.arange(self.storage.shape[3], device=self.storage.device)[None] <= at  # (1, T)
+        layers = range(0, len(self.storage), 2)
+        return [LayerCache(self.storage[layer], self.storage[layer + 1], at, mask) for layer in layers]

@@ -1,4 +1,4 @@
-"""The transformer's shape, and the sizes of the paper."""
+"""The transformer's shape, the parts of its blocks by name, and the sizes of the paper. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,23 @@ from dataclasses import dataclass
 
 from igpt.errors import IgptError
 
+# The choices for each part of the network, by name: the class that is made from the TransformerConfig. A new choice is
+# one class and one line here. A name with a dot in it is the path of a class outside of igpt.
+PARTS: dict[str, dict[str, str]] = {
+    "positions": {"learned": "igpt.model.transformer.LearnedPositions"},
+    "norm": {"rms": "igpt.model.transformer.RMSNorm"},
+    "attention": {"full": "igpt.model.transformer.Attention"},
+    "mlp": {"quick_gelu": "igpt.model.transformer.QuickGELU"},
+}
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Everything that fixes the shapes of a :class:`~igpt.model.transformer.Transformer`.
+    """Everything that determines a :class:`~igpt.model.transformer.Transformer` but its weights.
 
     `causal` is the one switch between the autoregressive model (start-of-sequence embedding, causal mask) and the
-    masked one ("BERT" in the paper: neither).
+    masked one ("BERT" in the paper: neither). `positions`, `norm`, `attention` and `mlp` are names in :data:`PARTS`,
+    or paths of other classes (my_package.my_module.MyClass).
     """
 
     n_layer: int
@@ -21,6 +31,10 @@ class TransformerConfig:
     vocab_size: int = 512
     n_positions: int = 1024
     causal: bool = True
+    positions: str = "learned"
+    norm: str = "rms"
+    attention: str = "full"
+    mlp: str = "quick_gelu"
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "vocab_size", "n_positions"):
@@ -31,10 +45,24 @@ class TransformerConfig:
                 f"model.n_embd={self.n_embd} cannot be split over model.n_head={self.n_head} heads; "
                 "choose a width that is a multiple of the number of heads."
             )
+        for kind in PARTS:
+            class_path(kind, getattr(self, kind))
 
     @property
     def head_size(self) -> int:
         return self.n_embd // self.n_head
+
+
+def class_path(kind: str, name: str) -> str:
+    """The path of the class that a part's name stands for. The class need not exist."""
+    if name not in PARTS[kind] and "." not in name:
+        raise IgptError(f"model.{kind} is {name}; it must be {part_choices(kind)}.")
+    return PARTS[kind].get(name, name)
+
+
+def part_choices(kind: str) -> str:
+    """What a part may be, in words."""
+    return f"{', '.join(PARTS[kind])} or the path of a class (my_module.MyClass)"
 
 
 # The sizes s to xl are the paper's (section 3.2; xl's number of heads is not published, 24 gives heads of 128);

@@ -1,17 +1,20 @@
 """The image GPT: a GPT-2 style transformer over color tokens, top to bottom in one file.
 
-Shapes: B images, T positions (= H * W, raster order), C = n_embd channels, h heads of size d, V = vocab_size colors,
-L = n_layer blocks.
+Shapes: B images, T positions (= H * W, raster order), t of them in one pass, C = n_embd channels, h heads of size d,
+V = vocab_size colors, L = n_layer blocks.
 
 The architecture is that of Chen et al. 2020, "Generative Pretraining from Pixels", as it was released: pre-norm
 blocks, "layer norms" that are RMS norms with a gain and nothing else, no biases, quick GELU, learned positions, and
 an output matrix that is not tied to the input embedding and starts at zero.
+
+The config names the class of each part: positions, norm, attention and MLP (:data:`igpt.model.config.PARTS`). A part is
+a module that is made from the config. If it has `init_weights`, the model calls that when its weights are initialized.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,17 +22,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from igpt.model.cache import FixedCache, KVCache
+from igpt.model.cache import FixedCache, KVCache, LayerCache
 from igpt.model.config import TransformerConfig
+from igpt.model.parts import make_part
+
+
+class LearnedPositions(nn.Embedding):
+    """x + a learned embedding of each position."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config.n_positions, config.n_embd)
+
+    def init_weights(self) -> None:
+        nn.init.normal_(self.weight, std=0.01)
+
+    def forward(self, x: Tensor, at: slice | Tensor) -> Tensor:  # type: ignore[override]
+        """Inputs x (B, t, C) at the positions `at`, which index any table with a row per position."""
+        return x + self.weight[at]
 
 
 class RMSNorm(nn.Module):
     """x / rms(x) * gain, over the channels."""
 
-    def __init__(self, n_embd: int, eps: float = 1e-5) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.gain = nn.Parameter(torch.ones(n_embd))
-        self.eps = eps
+        self.gain = nn.Parameter(torch.ones(config.n_embd))
+        self.eps = 1e-5
+
+    def init_weights(self) -> None:
+        nn.init.ones_(self.gain)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.gain.shape, self.gain, self.eps)
@@ -40,33 +61,62 @@ class Attention(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.n_head, self.causal = config.n_head, config.causal
+        self.config = config
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.out = nn.Linear(config.n_embd, config.n_embd, bias=False)
 
-    def forward(self, x: Tensor, cache: KVCache | FixedCache | None = None, layer: int = 0) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.n_head, -1)).permute(2, 0, 3, 1, 4)  # each (B, h, T, d)
-        dtype, visible = q.dtype, None
+    def init_weights(self) -> None:
+        width, depth = self.config.n_embd, self.config.n_layer
+        nn.init.normal_(self.qkv.weight, std=1 / math.sqrt(width))
+        nn.init.normal_(self.out.weight, std=1 / math.sqrt(width * depth))
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """Inputs x (B, t, C) are the whole sequence, or, with a cache, what follows the positions in it."""
+        at = slice(x.shape[1]) if cache is None else cache.at
+        q, k, v = self.project(x, at)  # each (B, h, t, d)
+        dtype, mask = q.dtype, None
         if cache is not None:
-            k, v = cache.append(layer, k, v)
-            q, visible = q.to(k.dtype), cache.visible
-        # One query at the end of a fixed cache has its own mask; any other causal call starts at position 0.
-        causal = self.causal and q.shape[2] > 1
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal).to(dtype)
+            k, v = cache.append(k, v)  # (B, h, n, d): those in the cache, too
+            q, mask = q.to(k.dtype), cache.mask
+        # Without a mask, several queries are the first positions of the sequence, and a single one sees all keys.
+        causal = self.config.causal and mask is None and q.shape[2] > 1
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).to(dtype)
         return self.out(y.transpose(1, 2).flatten(2))
+
+    def project(self, x: Tensor, at: slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, h, t, d) of x (B, t, C) at the positions `at`, as LearnedPositions takes them.
+
+        A variant that rotates queries and keys by their positions does it here.
+        """
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.config.n_head, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
 
 
 class MLP(nn.Module):
-    """Two linear maps with a quick GELU, x * sigmoid(1.702 x), between them; four times as wide inside."""
+    """Two linear maps with an activation between them; four times as wide inside. Variants define `activate`."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
         self.out = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
 
+    def init_weights(self) -> None:
+        nn.init.normal_(self.fc.weight, std=0.02)
+        nn.init.normal_(self.out.weight, std=0.02)
+
     def forward(self, x: Tensor) -> Tensor:
-        # quick GELU(x) = silu(1.702 x) / 1.702. Scaling the weights instead of the activations saves two passes over
-        # the largest tensor of the block, except where one position is decoded at a time: there the weights are larger.
+        return self.out(self.activate(self.fc(x)))  # (B, t, C) -> (B, t, 4 C) -> (B, t, C)
+
+    def activate(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class QuickGELU(MLP):
+    """The MLP with a quick GELU, x * sigmoid(1.702 x) = silu(1.702 x) / 1.702."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Scaling the weights instead of the activations saves two passes over the largest tensor of the block, except
+        # where one position is decoded at a time: there the weights are larger.
         if x.shape[1] == 1:
             return self.out(F.silu(1.702 * self.fc(x)) / 1.702)
         x = F.silu(F.linear(x, 1.702 * self.fc.weight))
@@ -78,13 +128,13 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.attn_norm = RMSNorm(config.n_embd)
-        self.attn = Attention(config)
-        self.mlp_norm = RMSNorm(config.n_embd)
-        self.mlp = MLP(config)
+        self.attn_norm = make_part("norm", config)
+        self.attn = make_part("attention", config)
+        self.mlp_norm = make_part("norm", config)
+        self.mlp = make_part("mlp", config)
 
-    def forward(self, x: Tensor, cache: KVCache | FixedCache | None = None, layer: int = 0) -> Tensor:
-        x = x + self.attn(self.attn_norm(x), cache, layer)
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), cache)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -92,37 +142,35 @@ class Transformer(nn.Module):
     """Tokens in, logits out."""
 
     blocks: Sequence[Block]  # an nn.ModuleList
-    checkpointing = False  # in training, keep each block's input alone, and calculate the rest again when it is due
+    checkpointing = False  # in training, keep only the input of each block, and recompute the rest for its gradients
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
-        self.position_embedding = nn.Embedding(config.n_positions, config.n_embd)
+        self.position_embedding = make_part("positions", config)
         if config.causal:
             self.start_embedding = nn.Parameter(torch.empty(config.n_embd))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))  # type: ignore[assignment]
-        self.norm = RMSNorm(config.n_embd)
+        self.norm = make_part("norm", config)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.init_weights()
 
     def init_weights(self) -> None:
-        """The released initialization; with a zero head, the loss starts at ln V exactly."""
-        width, depth = self.config.n_embd, self.config.n_layer
+        """The released initialization. With a zero head, the loss starts at exactly ln V."""
         nn.init.normal_(self.token_embedding.weight, std=0.02)
-        nn.init.normal_(self.position_embedding.weight, std=0.01)
+        init_part(self.position_embedding)
         if self.config.causal:
             nn.init.normal_(self.start_embedding, std=0.02)
         for block in self.blocks:
-            nn.init.normal_(block.attn.qkv.weight, std=1 / math.sqrt(width))
-            nn.init.normal_(block.attn.out.weight, std=1 / math.sqrt(width * depth))
-            nn.init.normal_(block.mlp.fc.weight, std=0.02)
-            nn.init.normal_(block.mlp.out.weight, std=0.02)
+            for part in block.children():
+                init_part(part)
+        init_part(self.norm)
         nn.init.zeros_(self.head.weight)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """torch.compile, in place, so that parameters keep their names. All blocks share the code of one, which makes
-        the wait as short for 48 layers as for one.
+        """torch.compile, in place, so that parameters keep their names. All blocks share the code of one, so 48 layers
+        compile as fast as one.
 
         Training batches have one size, and a graph of their own. The first validation makes a second graph, for any
         number of images, so that its last batch, which is smaller, needs none.
@@ -130,74 +178,79 @@ class Transformer(nn.Module):
         for block in self.blocks:
             block.compile(*args, **kwargs)  # type: ignore[no-untyped-call]
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V) for tokens (B, T): position t's distribution over what stands, or stood, at position t.
+    # The whole sequence at once
 
-        A causal model sees only what comes before t. One that is not sees all but the positions where `mask` (B, T)
-        is True.
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V) for tokens (B, T): position t's distribution over the token at position t.
+
+        A causal model sees only what comes before t. One that is not causal sees all but the positions where `mask`
+        (B, T) is True.
         """
         return self.head(self.hidden(tokens, mask))
 
     def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """What the head sees: the final norm's output (B, T, C)."""
-        x = self.embed(tokens, mask)
-        for block in self.blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)  # there is no dropout
-            else:
-                x = block(x)
-        return self.norm(x)
+        return self.norm(last(self.residuals(self.embed(tokens, mask))))
 
     def embed(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Input embeddings (B, T, C).
 
-        Causal: the start embedding goes first and the last token is dropped, so that every pixel is predicted, the
+        Causal: the start embedding comes first and the last token is dropped, so that every pixel is predicted, the
         first one included. Not causal: a masked token's embedding is multiplied by 0 and its position stays.
         """
         if self.config.causal:
-            x = self._after_start(tokens[:, :-1])
+            x = self.after_start(tokens[:, :-1])
         else:
             x = self.token_embedding(tokens)
             if mask is not None:
                 x = x * ~mask[..., None]
-        return x + self.position_embedding.weight[: x.shape[1]]
+        return self.position_embedding(x, slice(x.shape[1]))
+
+    def after_start(self, tokens: Tensor) -> Tensor:
+        """Embeddings (B, 1 + t, C) of the start and of tokens (B, t)."""
+        start = self.start_embedding.expand(tokens.shape[0], 1, -1)
+        return torch.cat([start, self.token_embedding(tokens)], dim=1)
+
+    def residuals(self, x: Tensor, caches: Sequence[LayerCache] | None = None) -> Iterator[Tensor]:
+        """The residual stream (B, t, C) before each block and after the last one: L + 1 tensors from x, the first."""
+        yield x
+        for i, block in enumerate(self.blocks):
+            if caches is not None:
+                # block(x, cache), its hooks included, but never its compiled code: prompts have many lengths.
+                x = block._call_impl(x, caches[i])  # type: ignore[no-untyped-call]
+            elif self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)  # there is no dropout
+            else:
+                x = block(x)
+            yield x
+
+    # What representations are measured on
+
+    def layer_inputs(self, tokens: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
+        """The norm's output (B, T, C) that each attention block sees, and the one that the head sees: L + 1 tensors."""
+        norms = [*(block.attn_norm for block in self.blocks), self.norm]
+        for norm, x in zip(norms, self.residuals(self.embed(tokens, mask)), strict=True):
+            yield norm(x)
 
     def features(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Pooled features of every layer from one pass: (B, L + 1, C).
 
-        Row l is the post-norm input of attention block l, averaged over the sequence (section 3.3 of the paper);
-        the last row is the average of the final norm. No layer's sequence is kept.
+        Row l is the input of attention block l after its norm, averaged over the sequence (section 3.3 of the paper).
+        The last row is the average of the final norm. No layer's sequence is kept.
         """
-        x = self.embed(tokens, mask)
-        pooled = []
-        for block in self.blocks:
-            pooled.append(block.attn_norm(x).mean(dim=1))
-            x = block(x)
-        pooled.append(self.norm(x).mean(dim=1))
-        return torch.stack(pooled, dim=1)
+        return torch.stack([x.mean(dim=1) for x in self.layer_inputs(tokens, mask)], dim=1)
 
-    def prompt_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Logits (B, V) of what comes after a prompt (B, t), 0 <= t < T, whose keys and values fill the empty cache.
+    # One position after another
 
-        :class:`~igpt.generation.torch_decoder.Decoder` goes on from there.
+    def next_logits(self, tokens: Tensor, cache: KVCache | FixedCache) -> Tensor:
+        """Logits (B, V) of what comes after tokens (B, t), which follow what the cache has seen.
+
+        The cache sees the tokens, too. An empty one sees the start embedding first, so that t may be 0.
         """
-        x = self._after_start(tokens)
-        x = x + self.position_embedding.weight[: x.shape[1]]
-        for layer, block in enumerate(self.blocks):
-            x = block.forward(x, cache, layer)  # never the compiled one: prompts have many lengths
-        cache.length = x.shape[1]
-        return self.head(self.norm(x[:, -1]))
-
-    def step(self, token: Tensor, storage: Tensor, position: Tensor) -> Tensor:
-        """Logits (B, V) after one token (B, 1) at `position` (1,), which follows what is in the storage of a cache.
-
-        What a Decoder does, for torch.compile and CUDA graphs: no shape depends on the position, so that they see the
-        same step every time; the price is attention over all T keys.
-        """
-        cache = FixedCache(storage, position)
-        x = self.token_embedding(token) + self.position_embedding(position)
-        for layer, block in enumerate(self.blocks):
-            x = block.forward(x, cache, layer)
+        x = self.after_start(tokens) if cache.is_empty else self.token_embedding(tokens)  # (B, t, C)
+        caches = cache.extend(x.shape[1])
+        x = self.position_embedding(x, caches[0].at)
+        x = last(self.residuals(x, caches))
         return self.head(self.norm(x[:, -1]))
 
     def new_cache(self, batch_size: int, dtype: torch.dtype | None = None) -> KVCache:
@@ -207,6 +260,16 @@ class Transformer(nn.Module):
         shape = (2 * config.n_layer, batch_size, config.n_head, config.n_positions, config.head_size)
         return KVCache(torch.zeros(shape, device=weight.device, dtype=dtype or weight.dtype))
 
-    def _after_start(self, tokens: Tensor) -> Tensor:
-        start = self.start_embedding.expand(tokens.shape[0], 1, -1)
-        return torch.cat([start, self.token_embedding(tokens)], dim=1)
+
+def init_part(part: nn.Module) -> None:
+    """Initialize a part's weights; one without `init_weights` keeps those that its constructor gave it."""
+    init_weights: Callable[[], object] | None = getattr(part, "init_weights", None)
+    if init_weights is not None:
+        init_weights()
+
+
+def last(tensors: Iterator[Tensor]) -> Tensor:
+    """The last of them; no other one is kept."""
+    for x in tensors:  # noqa: B007
+        pass
+    return x

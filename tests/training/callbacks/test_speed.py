@@ -8,7 +8,6 @@ import torch
 
 from conftest import random_weights
 from igpt.batch import TokenBatch
-from igpt.generation.torch_decoder import Decoder
 from igpt.model.config import TransformerConfig
 from igpt.objectives.masking import Masking
 from igpt.objectives.tasks import Autoregressive, Masked
@@ -96,11 +95,11 @@ def test_compiled_steps_equal_plain_ones_and_are_compiled_once():
         for n in (32, 21, 5):
             validate(compiled, n)
         train(compiled, 8)
-        prompt, expected = batch_of(3).tokens[:, :4], plain(batch_of(3).tokens)  # drawing while training
+        prompt, expected = batch_of(3).tokens[:, :4], plain(batch_of(3).tokens)  # sampling while training
         with torch.inference_mode():
             cache = compiled.new_cache(3)
-            torch.testing.assert_close(compiled.prompt_logits(prompt, cache), expected[:, 4])
-            torch.testing.assert_close(Decoder(compiled, cache).next_logits(batch_of(3).tokens[:, 4]), expected[:, 5])
+            torch.testing.assert_close(compiled.next_logits(prompt, cache), expected[:, 4])
+            torch.testing.assert_close(compiled.next_logits(batch_of(3).tokens[:, 4:5], cache), expected[:, 5])
 
 
 @has_gpu

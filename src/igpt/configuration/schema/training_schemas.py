@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, WrapValidator, model_validator
 
 from igpt.configuration.schema.components import UNSET, Component, Node, OneOf, OpenComponent, named
 from igpt.configuration.schema.values import (
@@ -26,6 +27,7 @@ from igpt.configuration.schema.values import (
     problem,
     says,
 )  # fmt: skip
+from igpt.model.config import PARTS, part_choices
 
 
 class Sampling(Node):
@@ -39,11 +41,32 @@ class Sampling(Node):
     compile: Flag = UNSET
 
 
+def part(kind: str) -> WrapValidator:
+    """A part of the network: a name in PARTS, or a user's own class."""
+
+    def check(value: Any, validate: Callable[[Any], Any]) -> Any:
+        if value in PARTS[kind]:
+            return value
+        if not isinstance(value, str) or "." not in value:
+            raise problem(f"it must be {part_choices(kind)}")
+        from igpt.model.parts import part_problem  # with torch, which a user's class needs anyway
+
+        if (wrong := part_problem(value)) is not None:
+            raise problem(wrong)
+        return value
+
+    return WrapValidator(check)
+
+
 class Model(Node):
     n_layer: Count
     n_head: Count
     n_embd: Count
     n_positions: MaybeCount
+    positions: Annotated[str, part("positions")]
+    norm: Annotated[str, part("norm")]
+    attention: Annotated[str, part("attention")]
+    mlp: Annotated[str, part("mlp")]
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Model:
