@@ -168,7 +168,7 @@ def report(folder: Path, monitor: str, mode: str) -> list[Row]:
 
 
 def jobs_table(rows: Sequence[Row], monitor: str) -> str:
-    """The jobs for a person to read: status, best value, the overrides that are its own, and the error of a failed one."""
+    """The jobs for a person to read: status, best value, overrides in which they differ, and why one failed."""
     return table_text(
         ("job", "status", monitor, "changed", "error"),
         [
