@@ -1,4 +1,4 @@
-"""A console that goes away, or cannot show a character, never ends a command."""
+"""A console that disappears, or cannot show a character, never ends a command; tables are plain text."""
 
 import errno
 import fcntl
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import SMALL
-from igpt.console import LastingStream, lasting_console, table_text
+from igpt.console import TolerantStream, table_text, tolerant_console
 from igpt.run_directory import RunDirectory
 
 RECIPE = (*SMALL, "trainer=cpu", "callbacks=null", "trainer.val_check_interval=4", "save_every=2", "hydra.run.dir=run")
@@ -24,7 +24,7 @@ def test_what_a_closed_pipe_cannot_take_is_dropped(monkeypatch):
     reader, writer = os.pipe()
     monkeypatch.setattr("sys.stdout", os.fdopen(writer, "w"))
     os.close(reader)
-    with lasting_console():
+    with tolerant_console():
         for _ in range(3):
             print("nobody reads this", flush=True)
         print("nor this")  # in the buffer until the end
@@ -38,7 +38,7 @@ def test_a_terminal_that_is_gone_and_a_full_disk_are_no_error():
         def write(self, text):
             raise OSError(errno.EIO, "Input/output error")
 
-    stream = LastingStream(Gone())
+    stream = TolerantStream(Gone())
     assert stream.write("text") == 4
     stream.flush()
 
@@ -50,13 +50,13 @@ def test_a_signal_may_speak_amid_a_line():
         def write(self, text):
             raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
 
-    LastingStream(Busy()).write("SIGTERM: stopping after this step")
+    TolerantStream(Busy()).write("SIGTERM: stopping after this step")
 
 
 def test_characters_that_a_console_does_not_know_are_escaped():
     raw = io.BytesIO()
     with io.TextIOWrapper(raw, encoding="ascii") as plain:
-        stream = LastingStream(plain)
+        stream = TolerantStream(plain)
         stream.write("step 1 of 2 \N{RIGHTWARDS ARROW} caf\N{LATIN SMALL LETTER E WITH ACUTE} \udcff")
         stream.flush()
         assert raw.getvalue() == rb"step 1 of 2 \u2192 caf\xe9 \udcff"

@@ -12,14 +12,14 @@ import pytest
 
 from igpt.configuration.new_folders import new_folder
 from igpt.errors import RunTakenError
-from igpt.run_lock import Owner, locked, start_of
+from igpt.run_lock import Owner, locked, start_time
 
 ME = Owner.here()
 
 
 def dead():
     process = subprocess.Popen([sys.executable, "-c", ""])
-    owner = dataclasses.replace(ME, process=process.pid, started=start_of(process.pid))
+    owner = dataclasses.replace(ME, process=process.pid, started=start_time(process.pid))
     process.wait()
     return owner
 
@@ -118,7 +118,7 @@ def test_slurm_is_asked_about_another_job_on_another_host(tmp_path, monkeypatch,
 
 def test_a_process_that_nobody_waited_for_is_gone():
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    owner = dataclasses.replace(ME, process=process.pid, started=start_of(process.pid))
+    owner = dataclasses.replace(ME, process=process.pid, started=start_time(process.pid))
     assert not owner.is_gone(seen_from=ME)
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on

@@ -1,4 +1,4 @@
-"""What a person sees while a command runs, which goes on when nobody looks any more."""
+"""Console output: log lines, tables, and streams whose reader may disappear."""
 
 from __future__ import annotations
 
@@ -18,66 +18,66 @@ ANY_WIDTH = 1_000_000  # characters; wider than any table
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints through rich's console, which knows where a live bar stands; lines are never wrapped or colored."""
+    """Prints log records above a live progress bar; lines are never wrapped or colored."""
 
     def emit(self, record: logging.LogRecord) -> None:
         rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
 
 
-class LastingStream:
-    """A stream whose reader may go away (`| head`, a closed terminal): what it can no longer show is dropped."""
+class TolerantStream:
+    """A stream whose reader may disappear (`| head`, a closed terminal): output that cannot be written is dropped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with self._while_it_lasts():
-            self._stream.write(self._showable(text))
+        with self._ignoring_errors():
+            self._stream.write(self._encodable(text))
         return len(text)
 
     def flush(self) -> None:
-        with self._while_it_lasts():
+        with self._ignoring_errors():
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def _showable(self, text: str) -> str:
-        """The text, with escapes for characters that the stream has no code for."""
+    def _encodable(self, text: str) -> str:
+        """The text, with escapes for characters that the stream cannot encode."""
         encoding = self._stream.encoding or "utf-8"
         return text.encode(encoding, "backslashreplace").decode(encoding)
 
     @contextmanager
-    def _while_it_lasts(self) -> Iterator[None]:
+    def _ignoring_errors(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError:
-            pass  # a signal's handler has something to say in the middle of another line
+            pass  # a signal handler writes while another write is in progress
         except (OSError, ValueError):
-            with suppress(OSError, ValueError):  # what is in its buffer would be an error at the end
+            with suppress(OSError, ValueError):  # else flushing the buffer at exit would fail
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 @contextmanager
-def lasting_console() -> Iterator[None]:
-    """Inside of this block, whoever reads stdout and stderr may go away."""
-    found = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (stream and LastingStream(stream) for stream in found)  # type: ignore[assignment]
+def tolerant_console() -> Iterator[None]:
+    """Within this block, the readers of stdout and stderr may disappear."""
+    original = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and TolerantStream(stream) for stream in original)  # type: ignore[assignment]
     try:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
-        sys.stdout, sys.stderr = found
+        sys.stdout, sys.stderr = original
 
 
 def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of texts as plain lines, for a terminal, a pipe or a log alike: no colors, no frame, nothing cut off."""
+    """A table as plain text that suits a terminal, a pipe and a log: no colors, no frame, no value truncated."""
     table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*row)
-    # The console only renders: it knows no terminal, and takes [brackets] and :colons: as they are.
+    # This console only renders. It must not interpret [brackets] or :colons: in the cells.
     console = Console(
         file=io.StringIO(), width=ANY_WIDTH, color_system=None, markup=False, emoji=False, highlight=False
     )

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, where they lie, and what is in them."""
+"""Files: atomic writing, checksums, paths, and names as text."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from igpt.progress import Progress
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` at the end, or vanishes on an error.
+    """A temporary path next to `path` to write to; it replaces `path` at the end, and is deleted on an error.
 
-    The temporary name keeps the suffix, since many writers choose their format by it.
+    The temporary name keeps the suffix, because many writers choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
@@ -30,7 +30,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file's content, in hexadecimal."""
+    """The SHA-256 hash of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file, Progress(f"Checksum of {path.name}", path.stat().st_size) as progress:
         while block := file.read(2**20):
@@ -40,13 +40,13 @@ def sha256(path: Path) -> str:
 
 
 def file_state(path: str | Path) -> list[int]:
-    """Size, times of change (ns) and inode of a file; one that was written to, replaced or copied has others."""
-    status = os.stat(path)  # noqa: PTH116, a million of paths need not become objects
+    """Size, modification and change times (ns) and inode of a file: a write, a replacement or a copy changes them."""
+    status = os.stat(path)  # noqa: PTH116, faster for a million paths
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def expand_user(path: str | Path) -> Path:
-    """A path whose ~ is written out. A user without a home, as containers have, gets one below /tmp."""
+    """The path with ~ replaced by the home directory, or by one below /tmp for a user without a home (containers)."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -55,22 +55,22 @@ def expand_user(path: str | Path) -> Path:
 
 
 def home_cache() -> Path:
-    """The user's own cache, wherever the one in use lies."""
+    """The cache in the user's home, whatever IGPT_CACHE says."""
     return expand_user("~/.cache/igpt")
 
 
 def write_names(path: Path, lines: Iterable[str]) -> None:
-    """A text file of lines that may hold names of files, which need not be UTF-8: their bytes are kept."""
+    """Write a text file of lines with file names, which need not be UTF-8: their bytes are kept."""
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
 
 
 def printable(name: str | Path) -> str:
-    """A name for people and for files of UTF-8: bytes that are no UTF-8 become escapes."""
+    """A name as valid UTF-8 text: other bytes become escapes."""
     return str(name).encode(errors="backslashreplace").decode()
 
 
 def all_printable(value: Any) -> Any:
-    """Nested dicts and lists in which all text is printable."""
+    """Nested dicts and lists in which all text is printable (valid UTF-8)."""
     if isinstance(value, dict):
         return {key: all_printable(inner) for key, inner in value.items()}
     if isinstance(value, list):

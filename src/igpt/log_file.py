@@ -1,4 +1,4 @@
-"""train.log: nothing is written to it before it is known that the run goes on."""
+"""train.log, which is not created before the command is known to change the run."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 
 
 class LogFile(logging.FileHandler):
-    """A log file that holds its lines back until :meth:`open_now`, and is not even created before."""
+    """A log file that is created by :meth:`start_writing`; earlier records are kept in memory until then."""
 
     def __init__(self, filename: str) -> None:
         super().__init__(Path(filename), encoding="utf-8", errors="backslashreplace", delay=True)
-        self._held: list[logging.LogRecord] | None = []
+        self._pending: list[logging.LogRecord] | None = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._held is None:
+        if self._pending is None:
             super().emit(record)
         else:
-            self._held.append(record)
+            self._pending.append(record)
 
-    def open_now(self) -> None:
-        """Write what was held back, and everything that follows."""
-        held, self._held = self._held or [], None
-        for record in held:
+    def start_writing(self) -> None:
+        """Create the file, and write the records so far and all that follow."""
+        pending, self._pending = self._pending or [], None
+        for record in pending:
             self.handle(record)
 
 
 def open_log_files() -> None:
-    """Open all log files of this process."""
+    """Create the log files of this process."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LogFile):
-            handler.open_now()
+            handler.start_writing()

@@ -1,4 +1,4 @@
-"""How far something is that takes a while: a bar on a terminal, elsewhere a line in the log now and then."""
+"""Progress of long operations: a bar on a terminal; elsewhere a line in the log from time to time."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BAR_AFTER, BAR_EVERY = 1.0, 0.5  # seconds; what takes less needs no bar
+BAR_AFTER, BAR_EVERY = 1.0, 0.5  # seconds; shorter operations show no bar
 LINE_AFTER, LINE_EVERY = 7.0, 30.0
 
 
 class Progress:
-    """The progress of one piece of work, `done` of `total` (None: nobody knows), from the first moment worth showing
-    until it is closed; a context manager.
+    """The progress of one operation: `done` of `total` units (None: unknown). A context manager.
 
-    `text` adds to what is shown, and is called only then. Of several processes the first one shows anything. Pieces of
-    work may lie inside of each other; on a terminal they share one display. A console that goes away stops nothing.
+    It is shown only once the operation has taken a while. `text` gives additional text whenever progress is shown. Only
+    the main process shows progress. Operations may be nested; on a terminal they share one display. A console that
+    disappears is no error.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Progress:
         self.close()
 
     def advance(self, n: float = 1) -> None:
-        """`n` more is done."""
+        """Count `n` more units as done."""
         self.update(self.done + n)
 
     def update(self, done: float) -> None:
-        """So much is done by now."""
+        """Set the number of units that are done."""
         self.done = done
         now = time.monotonic()
         if now >= self._due:
@@ -75,20 +75,20 @@ class Progress:
                 self._due = float("inf")
 
     def close(self) -> None:
-        """The work is over, or given up."""
+        """End the display, whether or not the operation is complete."""
         if self._row is not None:
             with suppress(OSError):
                 self._row.remove()
             self._row = None
 
-    def how_far(self) -> str:
-        """The share that is done and the time left, as far as they are known."""
+    def summary(self) -> str:
+        """The fraction that is done and the time left, as far as they are known."""
         if not self.total:
             return f"{self.done:,.0f} so far"
         return ", ".join((f"{self.done / self.total:.0%}", *self.time_left()))
 
     def time_left(self) -> tuple[str, ...]:
-        """The time that is left at the mean speed so far, as a text; nothing where nobody knows, or at the end."""
+        """The time left at the mean speed so far, as text; empty if it is unknown, and at the end."""
         if not self.total or not self._first < self.done < self.total:
             return ()
         seconds = (time.monotonic() - self._begin) / (self.done - self._first) * (self.total - self.done)
@@ -97,15 +97,15 @@ class Progress:
     def _show(self) -> None:
         text = self.text() if self.text else ""
         if not self._on_terminal:
-            log.info("%s: %s%s", self.description, self.how_far(), text and f"; {text}")
+            log.info("%s: %s%s", self.description, self.summary(), text and f"; {text}")
             return
         if self._row is None:
             self._row = _Row(self.description, self.total, self._first)
-        self._row.update(self.done, f"{self.how_far()}  {text}")
+        self._row.update(self.done, f"{self.summary()}  {text}")
 
 
 def track(items: Iterable[T], description: str, total: float | None = None) -> Iterator[T]:
-    """The same items, while their progress is shown; their number is known if they have a length."""
+    """Yield the items while showing progress; `total` defaults to their length, if they have one."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     with Progress(description, total) as progress:
@@ -115,7 +115,7 @@ def track(items: Iterable[T], description: str, total: float | None = None) -> I
 
 
 class _Row:
-    """A line of the display that all bars share: rich has one at a time."""
+    """One line of the display that all bars share, because rich allows one display at a time."""
 
     display: rich.progress.Progress | None = None
     lock = threading.Lock()
@@ -123,7 +123,7 @@ class _Row:
     def __init__(self, description: str, total: float | None, done: float) -> None:
         with _Row.lock:
             if _Row.display is None:
-                columns = (TextColumn("[bold]{task.description}"), BarColumn(10), _Rest())
+                columns = (TextColumn("[bold]{task.description}"), BarColumn(10), _TruncatedText())
                 display = rich.progress.Progress(*columns, console=rich.get_console(), transient=True)
                 display.start()
                 _Row.display = display
@@ -141,8 +141,8 @@ class _Row:
                 self._rows.stop()
 
 
-class _Rest(ProgressColumn):
-    """The text behind a bar, as much of it as there is room for."""
+class _TruncatedText(ProgressColumn):
+    """The text after a bar, truncated to the width of the terminal."""
 
     def render(self, task: rich.progress.Task) -> Text:
         return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
@@ -150,7 +150,7 @@ class _Rest(ProgressColumn):
 
 @atexit.register
 def _restore_terminal() -> None:
-    """Take away a bar that nobody closed: after an error, its traceback may hold the loop."""
+    """Remove a bar that was not closed: after an error, the traceback may keep the loop alive."""
     if _Row.display is not None:
         with suppress(OSError):
             _Row.display.stop()

@@ -1,4 +1,4 @@
-"""One process at a time trains a run, or sweeps into a folder: a file there says which."""
+"""Lock files: only one process at a time trains a run, or sweeps into a directory."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from igpt.errors import RunTakenError
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, so that another one, perhaps on another host, can tell whether it is still there."""
+    """A process, described so that another process, perhaps on another host, can tell whether it still runs."""
 
     host: str
     process: int
-    started: str | None  # in the kernel's words, since the number of a process is given again
+    started: str | None  # its start time in the kernel's ticks, since process IDs are reused
     since: str
-    namespace: str | None = None  # in which process numbers are given: containers on one host each have their own
-    cluster: str | None = None  # SLURM's name of it
-    job: str | None = None  # SLURM's, which comes back under the same number when it is requeued
+    namespace: str | None = None  # the namespace of process IDs: each container has its own
+    cluster: str | None = None  # the name of the SLURM cluster
+    job: str | None = None  # the SLURM job ID; a requeued job keeps it
     restarts: int = 0
 
     @classmethod
     def here(cls) -> Owner:
-        """The process that asks."""
+        """The calling process."""
         return cls(
             host=socket.gethostname(),
             process=os.getpid(),
-            started=start_of(os.getpid()),
+            started=start_time(os.getpid()),
             since=time.strftime("%Y-%m-%d %H:%M:%S"),
             namespace=process_namespace(),
             cluster=os.environ.get("SLURM_CLUSTER_NAME"),
@@ -44,33 +44,33 @@ class Owner:
         )
 
     def is_gone(self, seen_from: Owner) -> bool:
-        """Whether the process is known to have ended. Elsewhere, SLURM may know it of the job."""
+        """Whether the process is known to have ended. On another host, only SLURM can know, by the process's job."""
         if (self.host, self.namespace) == (seen_from.host, seen_from.namespace):
-            return not is_alive(self.process) or start_of(self.process) not in (None, self.started)
+            return not is_alive(self.process) or start_time(self.process) not in (None, self.started)
         if self.job is None or self.cluster != seen_from.cluster:
             return False
         if self.job == seen_from.job:
-            return self.restarts < seen_from.restarts  # it was an earlier start of this job
+            return self.restarts < seen_from.restarts  # an earlier start of the same job
         return job_state(self.job) in ENDED
 
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold the lock `file` inside of this block; one that a process left behind when it died is taken over.
+    """Hold the lock `file` within this block. The lock of a process that died is taken over.
 
-    Raises :class:`RunTakenError` if another process holds it, or may hold it.
+    Raises :class:`RunTakenError` if another process holds the lock, or may hold it.
     """
     me = Owner.here()
     while not _create(file, me):
         owner = _read(file)
         if owner is None and not file.exists():
-            continue  # it has ended meanwhile
+            continue  # released in the meantime
         if owner is None or not owner.is_gone(seen_from=me):
             who = f"process {owner.process} on {owner.host}, since {owner.since}" if owner else "another process"
             raise RunTakenError(
-                f"{file.parent} is in use by {who}; wait for its end, or delete {file} if that process is gone."
+                f"{file.parent} is in use by {who}; wait until that process ends, or delete {file} if it has died."
             )
-        _take_away(file, owner)
+        _remove_stale(file, owner)
     try:
         yield
     finally:
@@ -79,7 +79,7 @@ def locked(file: Path) -> Iterator[None]:
 
 
 def _create(file: Path, owner: Owner) -> bool:
-    """Create the lock; False if there is one. Creating exclusively holds on network file systems, too."""
+    """Create the lock; False if it exists. Exclusive creation is atomic on network file systems, too."""
     try:
         file.touch(exist_ok=False)
     except FileExistsError:
@@ -93,24 +93,24 @@ def _create(file: Path, owner: Owner) -> bool:
 
 
 def _read(file: Path) -> Owner | None:
-    """Who holds a lock; None if that cannot be told, for example since it is just being written."""
+    """The owner of a lock; None if it cannot be read, for example because it is being written."""
     try:
         return Owner(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _take_away(file: Path, owner: Owner) -> None:
-    """Remove the lock of a process that is gone, unless another process was quicker."""
+def _remove_stale(file: Path, owner: Owner) -> None:
+    """Remove the lock of a process that died, unless another process has already replaced it."""
     with suppress(FileNotFoundError), open(file) as lock:
-        with suppress(OSError):  # a file system without such locks
-            fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time looks again, and removes what it has looked at
+        with suppress(OSError):  # the file system may not support flock
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one process at a time checks again and removes
         if os.path.samestat(os.fstat(lock.fileno()), file.stat()) and _read(file) == owner:
             file.unlink()
 
 
 def process_namespace() -> str | None:
-    """The kernel's name of the namespace of process numbers that this process is in; None where there are none."""
+    """The kernel's name for this process's namespace of process IDs; None where there are no namespaces."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -118,20 +118,20 @@ def process_namespace() -> str | None:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this machine is there."""
+    """Whether a process of this machine exists."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # somebody else's
+        pass  # it belongs to another user
     return True
 
 
-def start_of(process: int) -> str | None:
-    """When a process of this machine started, in ticks of the kernel; None if that is not to be seen (in /proc)."""
+def start_time(process: int) -> str | None:
+    """The start time of a process of this machine, in the kernel's ticks; None without /proc; "ended" for a zombie."""
     try:
         state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return "ended" if state in "ZX" else fields[18]  # field 22 of proc(5); Z: the parent has not asked for its status
+    return "ended" if state in "ZX" else fields[18]  # field 22 of proc(5); Z is a zombie

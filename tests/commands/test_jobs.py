@@ -86,7 +86,7 @@ def test_a_job_that_slurm_ended_before_it_could_say_so_failed(command, tmp_path)
     make_run(tmp_path / "s", "0", 0.1, 6, status="running", starts=1, slurm="40", host="node7", process=1)
     write_job(tmp_path / "s" / "slurm" / "40", status="failed", overrides=[], error="SLURM ended it as NODE_FAIL")
     assert shown(command("jobs", "sweep=s"))[0]["status"] == "failed"
-    write_job(tmp_path / "s" / "slurm" / "40", status="begun", overrides=[])  # somebody sent it back
+    write_job(tmp_path / "s" / "slurm" / "40", status="started", overrides=[])  # requeued
     assert shown(command("jobs", "sweep=s"))[0]["status"] == "running"
 
 
@@ -94,7 +94,7 @@ def test_a_job_that_slurm_ended_before_it_could_say_so_failed(command, tmp_path)
 def test_no_sweep_is_one_sentence(command, arguments):
     with pytest.raises(SystemExit) as caught:
         command("jobs", *arguments)
-    assert caught.value.code.endswith("sweep=FOLDER.")
+    assert caught.value.code.endswith("sweep=DIR.")
     assert "\n" not in caught.value.code
 
 

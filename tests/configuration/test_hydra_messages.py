@@ -1,4 +1,4 @@
-"""What Hydra says about arguments becomes one sentence with the way out, and its hints work in a shell."""
+"""Hydra's messages about arguments become one sentence that says what to do; its hints work in a shell."""
 
 import subprocess
 
@@ -8,7 +8,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from igpt.configuration.hydra_messages import about_grammar, is_rewordable, reworded, typed, with_null_groups
+from igpt.configuration.hydra_messages import (
+    explain,
+    explain_syntax,
+    is_configuration_error,
+    replace_null_groups,
+    shell_argument,
+)
 
 CASES = [
     ("train", "modl=nano", "There is no key modl; did you mean model?"),
@@ -20,17 +26,18 @@ CASES = [
     ("train", "data=folder data.source.pth=x", "There is no key data.source.pth; did you mean data.source.path?"),
     ("train", "data/augmnt=flip", "There is no key data/augmnt; did you mean data/augment?"),
     ("train", "hydra.run.dri=x", "There is no key hydra.run.dri; did you mean hydra.run.dir?"),
-    ("train", "zebra=1", "There is no key zebra; igpt-train --cfg job shows all."),
+    ("train", "zebra=1", "There is no key zebra; igpt-train --cfg job lists all keys."),
     ("train", "~callbacks.drw", "There is no key callbacks.drw; did you mean callbacks.draw?"),
-    ("train", "+model.n_layer=3", "model.n_layer is there already; leave out the + in front of it."),
-    ("train", "+experiment=emoji_ar", "experiment is there already; leave out the + in front of it."),
-    ("train", "model=huge", "model=huge is not there; choose one of l, m, nano, s, xl, xs."),
+    ("train", "draw_every=10", "draw_every is now called sample_every."),
+    ("train", "+model.n_layer=3", "model.n_layer exists already; remove the + before it."),
+    ("train", "+experiment=emoji_ar", "experiment exists already; remove the + before it."),
+    ("train", "model=huge", "There is no model=huge; choose one of l, m, nano, s, xl, xs."),
     ("train", "data/augment=flips", "did you mean data/augment=flip? The choices are cifar, flip, imagenet, none."),
-    ("train", "optim=null", "optim=null: a group takes the name of a choice, which --help lists."),
+    ("train", "optim=null", "optim=null: a group needs the name of a choice; --help lists them."),
     ("train", "hydra.job.num=abc", "hydra.job.num: Value 'abc' of type 'str' could not be converted to Integer."),
     ("sample", "image=[a.png]", "There is no key image; did you mean images?"),
-    ("sample", "run=x images=a,b", "images=a,b gives several values: write images=[a,b] for a list of them"),
-    ("train", "optim.lr=choice(1,2)", "optim.lr=choice(1,2) is a sweep; write -m in front of it."),
+    ("sample", "run=x images=a,b", "images=a,b gives several values: write images=[a,b] for a list, "),
+    ("train", "optim.lr=choice(1,2)", "optim.lr=choice(1,2) is a sweep; write -m before it."),
 ]
 
 
@@ -39,8 +46,8 @@ def test_hydras_message_becomes_one_sentence(command, arguments, sentence):
     overrides = arguments.split()
     with pytest.raises(Exception) as caught, initialize_config_module("igpt.conf", version_base="1.3"):  # noqa: PT011
         compose(command, overrides=overrides)
-    assert is_rewordable(caught.value)
-    message = reworded(caught.value, command, overrides)
+    assert is_configuration_error(caught.value)
+    message = explain(caught.value, command, overrides)
     assert sentence in message
     assert "\n" not in message
     assert "append" not in message
@@ -50,11 +57,11 @@ def test_hydras_message_becomes_one_sentence(command, arguments, sentence):
     ("emoji_ar", "emoji_ar is not KEY=VALUE;"),
     ("optim.lr = 0.1", "has spaces around the =; write optim.lr=0.1"),
     ("optim.betas=[0.9,0.95", "optim.betas=[0.9,0.95 has a [ without its ];"),
-    ("name='a", "has a quote that does not end"),
+    ("name='a", "has an opening quote without a closing one"),
     ("data.source.path=my(1)", "must be quoted, once for the shell and once for Hydra: \"data.source.path='my(1)'\""),
 ])  # fmt: skip
-def test_what_hydra_cannot_read_is_explained(argument, sentence):
-    assert sentence in about_grammar(argument)
+def test_what_hydra_cannot_parse_is_explained(argument, sentence):
+    assert sentence in explain_syntax(argument)
 
 
 def read_in_a_shell(typed):
@@ -69,15 +76,15 @@ def read_in_a_shell(typed):
     st.text("a=,()#%'\"\\$`!ü {}[]:~*&;|<>?", min_size=1).filter(lambda text: text == text.strip() and "${" not in text)
 )
 def test_the_hint_how_to_quote_is_right_in_a_shell(value):
-    assert read_in_a_shell(typed("data.source.path", value)) == ("data.source.path", value)
+    assert read_in_a_shell(shell_argument("data.source.path", value)) == ("data.source.path", value)
 
 
 def test_null_turns_groups_off():
-    assert with_null_groups(["logger=null", "callbacks=null", "data/augment=null", "experiment=null", "seed=1"]) == [
+    assert replace_null_groups(["logger=null", "callbacks=null", "data/augment=null", "experiment=null", "seed=1"]) == [
         "logger=none", "callbacks=none", "data/augment=none", "seed=1",
     ]  # fmt: skip
     with initialize_config_module("igpt.conf", version_base="1.3"):
-        config = compose("train", overrides=with_null_groups(["logger=null", "callbacks=null"]))
+        config = compose("train", overrides=replace_null_groups(["logger=null", "callbacks=null"]))
     assert not config.logger
     assert not config.callbacks
 

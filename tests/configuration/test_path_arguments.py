@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from conftest import run_command
-from igpt.configuration.app import give_a_home
-from igpt.configuration.path_arguments import make_absolute, quote_paths, quoted, unquoted
+from igpt.configuration.app import ensure_home
+from igpt.configuration.path_arguments import make_absolute, quote, quote_paths, unquote
 from igpt.data.sources import ImageFolderSource
 from igpt.files import all_printable, expand_user, printable
 from igpt.training.loggers import _printable_arguments
@@ -38,14 +38,14 @@ def test_hydra_reads_paths_as_they_are(tmp_path, monkeypatch, name):
         assert not override.is_sweep_override() or "hydra" in argument
         assert "hydra" in argument or override.value() == argument.partition("=")[2]
         assert quote_paths([found]) == [found]
-    assert unquoted(quoted(name)) == name
+    assert unquote(quote(name)) == name
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text("\\\\'\"a,=()[]{}#%$ :~\n\t\udcff"))
 def test_what_is_quoted_is_read_back(value):
-    assert OverridesParser.create().parse_override(f"run={quoted(value)}").value() == value
-    assert unquoted(quoted(value)) == value
+    assert OverridesParser.create().parse_override(f"run={quote(value)}").value() == value
+    assert unquote(quote(value)) == value
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_user_without_a_home(homeless, command, tmp_path):
         getpass.getuser()
     home = tmp_path / "temporary" / f"igpt-home-{os.getuid()}"
     assert expand_user("~/.cache") == home / ".cache"
-    give_a_home()
+    ensure_home()
     assert Path.home() == home
     assert getpass.getuser() == str(os.getuid())
     assert "palette.npz" in command("palette", "data=emoji", "data.source.resolution=8", "tokenizer.size=4")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
-from igpt.configuration.schema import data, training
+from igpt.configuration.schema import data_schemas, training_schemas
 from igpt.configuration.schema.check import check
 from igpt.configuration.schema.command_schemas import COMMANDS, ProbeSettings
 from igpt.configuration.schema.components import Component, OpenComponent
@@ -36,7 +36,8 @@ def overrides_of(choice):
     """What else a choice needs."""
     if choice in ("data=folder", "data=hub"):
         return [choice, "data.source.path=x"]
-    return [choice, "objective.task=ar"] if choice == "objective=classify" else [choice]
+    more = {"objective=classify": "objective.task=ar", "data/augment=imagenet": "data.stored_resolution=64"}
+    return [choice, more[choice]] if choice in more else [choice]
 
 
 GROUPS = ("callbacks", "data", "data/augment", "debug", "logger", "model", "objective", "optim", "tokenizer", "trainer")
@@ -64,7 +65,9 @@ def components(*modules):
     return sorted({c for c in found if issubclass(c, Component) and hasattr(c, "target")}, key=lambda c: c.target)
 
 
-@pytest.mark.parametrize("component", [*components(data, training), ProbeSettings], ids=lambda c: c.target)
+@pytest.mark.parametrize(
+    "component", [*components(data_schemas, training_schemas), ProbeSettings], ids=lambda c: c.target
+)
 def test_keys_of_a_component_are_the_arguments_of_what_is_made(component):
     found = inspect.signature(pkgutil.resolve_name(component.target)).parameters.values()
     parameters = {p.name: p for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
@@ -78,7 +81,7 @@ def test_keys_of_a_component_are_the_arguments_of_what_is_made(component):
 
 
 def test_limits_are_those_of_the_code():
-    size = data.PaletteRecipe.model_json_schema()["properties"]["size"]
+    size = data_schemas.PaletteRecipe.model_json_schema()["properties"]["size"]
     assert size["maximum"] == MAX_SIZE
     for order in [*ORDERS, RANDOM]:
         check(composed("train", f"order={order}"), "train")
@@ -89,9 +92,9 @@ OWN = {"_target_": "fractions.Fraction", "numerator": 1, "denominator": 2}
 
 @pytest.mark.parametrize(("changes", "sentence"), [
     ({}, None),
-    ({"divisor": 3}, "callbacks.own.divisor is 3; fractions.Fraction takes no such argument."),
+    ({"divisor": 3}, "callbacks.own.divisor is 3; fractions.Fraction has no such argument."),
     ({"_target_": "fractions.Fractoin"}, "callbacks.own._target_ is fractions.Fractoin; it cannot be imported"),
-    ({"_target_": "shutil.move", "numerator": 1}, "takes no such argument"),
+    ({"_target_": "shutil.move", "numerator": 1}, "has no such argument"),
 ])  # fmt: skip
 def test_a_component_of_the_users_own_is_checked_against_its_signature(changes, sentence):
     config = composed("train")

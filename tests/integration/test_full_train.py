@@ -35,7 +35,7 @@ def test_no_job_of_a_sweep_is_called_the_best(command, pics):
     small = [argument for argument in SMALL if "data." not in argument]
     steps = ("trainer.max_steps=1", "trainer.val_check_interval=1", "data.batch_size=8", "callbacks=none")
     printed = command("train", "-m", *small, *FOLDER, *steps, "data.num_workers=0", "showcase_class=null", "seed=0")
-    assert "1 of 1 jobs gave a result" in printed
+    assert "1 of 1 job produced a result" in printed
     assert "No job is called the best one" in printed
     assert "Best:" not in printed
     assert "searches by validation images" in refusal(command, "train", "-m", *FOLDER, "hydra/sweeper=tpe", "seed=0,1")
@@ -75,5 +75,5 @@ def read(run):
 @pytest.mark.parametrize("callbacks", ["early_stop", "online_probe"])
 def test_what_judges_by_trained_images_is_refused(command, tmp_path, callbacks):
     message = refusal(command, "train", *SMALL, *FOLDER, f"callbacks={callbacks}", "hydra.run.dir=run")
-    assert f"full_train is true; but callbacks.{callbacks} judges by the validation images" in message
+    assert f"full_train is true; callbacks.{callbacks} uses the validation images" in message
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -44,8 +44,8 @@ def pictures(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "sentence"), [
-    ("showcase_class=99", "showcase_class is 99, which is none of the 9 classes"),
-    ("showcase_class=Flag", "showcase_class is Flag, which is none of the 9 classes; did you mean Flags?"),
+    ("showcase_class=99", "showcase_class is 99, which is not one of the 9 classes"),
+    ("showcase_class=Flag", "showcase_class is Flag, which is not one of the 9 classes; did you mean Flags?"),
     ("callbacks.draw.label=Flag", "callbacks.draw.label is Flag"),
     pytest.param("trainer.accelerator=gpu", "trainer.accelerator=gpu", marks=needs_no_gpu),
 ])  # fmt: skip
@@ -74,7 +74,7 @@ def test_a_class_without_images_to_show(command, pictures, tmp_path):
                     image_of_split.save(tmp_path / "split" / split / name / image.name)
     with pytest.raises(SystemExit) as caught:
         command("train", *SMALL, "data=folder", "data.source.path=split", "data.batch_size=4", "showcase_class=b")
-    assert "showcase_class is b, of which the test split has no image" in caught.value.code
+    assert "showcase_class is b, but the test split has no image of that class" in caught.value.code
 
 
 def test_images_that_are_not_there_are_refused_before_sampling(refused, trained):
@@ -91,7 +91,7 @@ def test_a_device_that_is_not_there_is_refused(refused, trained, name):
 def test_a_probe_that_asks_for_more_than_there_is(refused, trained, monkeypatch):
     monkeypatch.setattr("igpt.commands.probe.feature_kinds", lambda *args: pytest.fail("features were calculated"))
     message = refused("probe", f"run={trained}", "logger=none", "labels_per_class=[4,5000]")
-    assert "labels_per_class asks for 5000 images of each class, but class Activities has" in message
+    assert "labels_per_class asks for 5000 images per class, but class Activities has only" in message
     assert "probe.neighbors is 5000" in refused("probe", f"run={trained}", "logger=none", "probe.neighbors=5000")
 
 

@@ -23,8 +23,8 @@ from igpt.configuration.resume import MAY_CHANGE, may_change
 from igpt.configuration.stored import configuration_of
 from igpt.errors import IgptError
 from igpt.run_directory import RunDirectory
-from igpt.run_lock import Owner, start_of
-from igpt.sweeps.sweep_table import SweepReport, report_and_unlock, write_table
+from igpt.run_lock import Owner, start_time
+from igpt.sweeps.sweep_table import SweepTable, report_and_unlock, write_table
 
 FEW = (*SMALL, "trainer.val_check_interval=4", "trainer.max_steps=8", "sample_every=99")
 STOP = ("+callbacks.stop._target_=stopper.StopAt", "+callbacks.stop.step=5")
@@ -295,8 +295,8 @@ def test_used_folders_of_a_sweep_are_not_credited_to_other_settings(command, tmp
     first = everything(tmp_path / "s" / "1")
     with pytest.raises(SystemExit) as caught:
         command("train", "-m", *few, "seed=0,2")
-    assert "1 of 3 jobs of the sweep gave no result" in caught.value.code
-    assert "2 of 3 jobs gave a result" in capsys.readouterr().out
+    assert "1 of 3 jobs of the sweep produced no result" in caught.value.code
+    assert "2 of 3 jobs produced a result" in capsys.readouterr().out
     assert everything(tmp_path / "s" / "1") == first
     same, old, other = sweep_table(tmp_path / "s")
     assert [row["job"] for row in (same, old, other)] == ["0", "1", "refused/1"]
@@ -351,7 +351,7 @@ def lock(folder, name="train.lock", **values):
 
 
 def test_a_run_that_another_process_trains_is_refused(command, cut, tmp_path, another_process):
-    lock(cut, process=another_process.pid, started=start_of(another_process.pid))
+    lock(cut, process=another_process.pid, started=start_time(another_process.pid))
     before = everything(tmp_path)
     for arguments in ((f"run={cut}",), (*FEW, *STOP, f"hydra.run.dir={cut}")):
         message = refused(command, *arguments)
@@ -361,7 +361,7 @@ def test_a_run_that_another_process_trains_is_refused(command, cut, tmp_path, an
     assert "on node7" in refused(command, f"run={cut}")
     (cut / "train.lock").write_text("")  # it is just being written
     assert "another process" in refused(command, f"run={cut}")
-    lock(cut, process=another_process.pid, started=start_of(another_process.pid))
+    lock(cut, process=another_process.pid, started=start_time(another_process.pid))
     assert everything(tmp_path) == before
 
 
@@ -372,7 +372,7 @@ def test_a_folder_that_another_process_sweeps_into_is_refused(command, tmp_path,
     (tmp_path / "s" / "refused").mkdir(parents=True)
     for name in ("overrides.json", "sweep.csv", "refused/job.json"):
         (tmp_path / "s" / name).write_text("of the first")
-    lock(tmp_path / "s", "sweep.lock", process=another_process.pid, started=start_of(another_process.pid))
+    lock(tmp_path / "s", "sweep.lock", process=another_process.pid, started=start_time(another_process.pid))
     before = everything(tmp_path)
     message = refused(command, "-m", *FEW, "seed=0,1", "hydra.sweep.dir=s", f"hydra/launcher={launcher}")
     assert f"{tmp_path / 's'} is in use by process {another_process.pid} on {socket.gethostname()}" in message
@@ -393,7 +393,7 @@ def test_a_sweep_holds_its_lock_to_its_end_and_takes_over_that_of_a_dead_one(
 
     monkeypatch.setattr("igpt.sweeps.sweep_table.write_table", seen)
     few = (*FEW, "data.batch_size=4000")
-    assert "no job of the sweep gave a result" in refused(command, "-m", *few, "seed=0,1", "hydra.sweep.dir=s")
+    assert "no job of the sweep produced a result" in refused(command, "-m", *few, "seed=0,1", "hydra.sweep.dir=s")
     assert owners == [os.getpid()]
     assert not (tmp_path / "s" / "sweep.lock").exists()
 
@@ -421,9 +421,9 @@ def test_the_table_of_a_sweep_that_was_stopped_is_in_its_folder_wherever_its_pro
 def test_the_callback_of_a_sweep_is_sent_to_jobs_without_its_lock(tmp_path):
     with initialize_config_module("igpt.conf", version_base="1.3"):
         config = compose("train", [f"hydra.sweep.dir={tmp_path}/s", "logger=none"], return_hydra_config=True)
-    callback = SweepReport()
+    callback = SweepTable()
     callback.on_multirun_start(config)
-    assert isinstance(pickle.loads(pickle.dumps(callback)), SweepReport)
+    assert isinstance(pickle.loads(pickle.dumps(callback)), SweepTable)
     assert (tmp_path / "s" / "sweep.lock").exists()
     with pytest.raises(SystemExit):
         callback.on_multirun_end(config)  # without any job

@@ -19,7 +19,7 @@ from PIL import Image
 from conftest import SMALL
 from igpt.errors import IgptError
 from igpt.run_directory import RunDirectory
-from igpt.sweeps.subprocess_jobs import run_apart
+from igpt.sweeps.subprocess_jobs import run_in_subprocess
 from igpt.training.loggers.wandb_tracker import sweep_job_names
 
 FEW = (*SMALL, "trainer.max_steps=4", "trainer.val_check_interval=2", "callbacks=none")
@@ -112,7 +112,7 @@ def test_hopeless_jobs_of_a_search_end_early(command, tmp_path):
     for row, values in zip(rows, seen, strict=True):
         assert float(row["val/nats_per_token"]) == min(values.values())
         assert (tmp_path / row["run"] / "summary.json").exists()
-    assert "5 of 5 jobs gave a result" in printed
+    assert "5 of 5 jobs produced a result" in printed
 
     run, steps = next((tmp_path / row["run"], step) for row, step in zip(rows, expected, strict=True) if step)
     (run / "summary.json").unlink()  # as if its report had been interrupted
@@ -123,7 +123,7 @@ def test_hopeless_jobs_of_a_search_end_early(command, tmp_path):
 def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         command("train", "-m", *FEW, "optim.schedule=constant,square,cosine", "seed=3", "hydra.sweep.dir=s")
-    assert caught.value.code == "Error: 1 of 3 jobs of the sweep gave no result; the table says why."
+    assert caught.value.code == "Error: 1 of 3 jobs of the sweep produced no result; the table says why."
     printed = capsys.readouterr().out
     rows = table(tmp_path / "s")
     assert [row["status"] for row in rows] == ["finished", "failed", "finished"]
@@ -140,7 +140,7 @@ def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path, caps
         assert value == min(v for (_, name), v in logged.items() if name == "val/nats_per_token") < math.log(16)
     best = min(values, key=values.get)
     assert f"Best: val/nats_per_token {values[best]:.4f} in {best}" in printed
-    assert "2 of 3 jobs gave a result" in printed
+    assert "2 of 3 jobs produced a result" in printed
     shown = [line.split() for line in printed.splitlines() if "optim.schedule=" in line and line[0] in "012"]
     assert [words[:2] for words in shown] == [["0", "finished"], ["1", "failed"], ["2", "finished"]]
     assert Image.open(tmp_path / "s" / "sweep.png").width > 100
@@ -159,7 +159,7 @@ def test_a_job_that_failed_and_runs_again_is_a_finished_one(command, tmp_path):
 def test_a_sweep_of_failures_is_an_error(command, tmp_path):
     with pytest.raises(SystemExit) as caught:
         command("train", "-m", *FEW, "optim.schedule=square,round", "hydra.sweep.dir=s")
-    assert "no job of the sweep gave a result" in caught.value.code
+    assert "no job of the sweep produced a result" in caught.value.code
     assert [row["status"] for row in table(tmp_path / "s")] == ["failed", "failed"]
 
 
@@ -176,7 +176,7 @@ def job(monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "argv", [str(script), "-m", "seed=1,2"])
         before = (list(sys.argv), dict(os.environ), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
         try:
-            run_apart(RunDirectory(tmp_path / "run"))
+            run_in_subprocess(RunDirectory(tmp_path / "run"))
         finally:
             assert before == (sys.argv, os.environ, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 

@@ -186,7 +186,7 @@ def test_an_array_of_which_two_jobs_are_preempted_goes_on_exactly_and_prints_its
     assert [line[3:5] for line in table] == [
         [f"optim.lr={lr}", f"seed={seed}"] for lr in ("0.001", "0.003") for seed in (0, 1)
     ]
-    assert "4 of 4 jobs gave a result" in output
+    assert "4 of 4 jobs produced a result" in output
 
 
 def test_a_search_whose_jobs_are_preempted_goes_on_in_the_same_folders(cluster, tmp_path):
@@ -213,7 +213,7 @@ def test_failed_jobs_are_shown_and_the_others_are_waited_for(cluster, tmp_path):
     os.kill(cluster.process(job, 0), signal.SIGKILL)
     output, _ = sweep.communicate(timeout=300)
     assert sweep.returncode == 1
-    assert output.rstrip().endswith("Error: 3 of 4 jobs of the sweep gave no result; the table says why.")
+    assert output.rstrip().endswith("Error: 3 of 4 jobs of the sweep produced no result; the table says why.")
     with open(tmp_path / "sweep" / "sweep.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["failed", "failed", "failed", "finished"]

@@ -1,4 +1,4 @@
-"""A study that does not answer costs no training, and a pruned job stays pruned."""
+"""Without access to its study a trial trains on, and a pruned trial stays pruned."""
 
 from types import SimpleNamespace
 
@@ -44,7 +44,7 @@ def test_without_a_study_nothing_is_pruned_and_none_is_made(begin, tmp_path, cap
     callback, trainer = begin()
     callback.on_validation_end(trainer, None)
     assert not trainer.should_stop
-    assert "could not be asked (there is no" in caplog.text
+    assert "is not accessible (there is no" in caplog.text
     assert not (tmp_path / "sweep" / "study.db").exists()
 
 
@@ -62,7 +62,7 @@ def test_a_trial_that_was_given_up_does_not_end_its_training(begin, tmp_path, ca
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
     callback.on_validation_end(trainer, None)
     assert not trainer.should_stop
-    assert "training goes on" in caplog.text
+    assert "training continues" in caplog.text
 
 
 def test_a_pruned_job_that_starts_again_trains_no_further(begin, tmp_path):

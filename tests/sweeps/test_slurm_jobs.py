@@ -10,7 +10,7 @@ from igpt.run_directory import read_job, write_job
 pytest.importorskip("submitit")
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
-from igpt.sweeps.slurm_jobs import PatientJob
+from igpt.sweeps.slurm_jobs import NonRaisingJob
 
 
 class Job:
@@ -41,13 +41,13 @@ def test_a_job_that_comes_back_after_its_node_died_is_waited_for(tmp_path):
     result = [JobReturn()]
     lost = UncompletedJobError("has not produced any output")
     job = Job(tmp_path, (lost, False), (lost, False), (result, True))
-    assert PatientJob(job).results() is result
+    assert NonRaisingJob(job).results() is result
     assert read_job(tmp_path)["status"] == "pending"
 
 
 @pytest.mark.parametrize("error", [UncompletedJobError("no output"), FailedJobError("a mistake")])
 def test_a_job_that_failed_is_a_result_without_a_value(tmp_path, error):
-    (returned,) = PatientJob(Job(tmp_path, (error, True))).results()
+    (returned,) = NonRaisingJob(Job(tmp_path, (error, True))).results()
     assert (returned.status, returned.return_value) == (JobStatus.COMPLETED, None)
     note = read_job(tmp_path)
     assert note["status"] == "failed"

@@ -1,4 +1,4 @@
-"""igpt-jobs: how the jobs of a sweep stand, while they wait, run, or are done."""
+"""igpt-jobs: the status of the jobs of a sweep, while they are pending or running, or after they ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from igpt.console import table_text
 from igpt.errors import IgptError
 from igpt.files import expand_user
 from igpt.run_directory import RunDirectory
-from igpt.sweeps.job_records import LOSS, Row, best_value, number, progress, sweep_rows
+from igpt.sweeps.job_records import LOSS, Row, best_value, format_number, latest_step, sweep_rows
+from igpt.units import counted
 
 
 def main() -> None:
@@ -23,14 +24,14 @@ def main() -> None:
 
 
 def jobs(config: DictConfig) -> None:
-    """Print one line for each job of the sweep."""
+    """Print one line per job of the sweep."""
     folder = newest_sweep() if config.sweep is None else expand_user(config.sweep)
     rows = sweep_rows(folder)
     if not rows:
-        raise IgptError(f"There is no job of a sweep in {folder}; give the folder of one, sweep=FOLDER.")
+        raise IgptError(f"There is no job of a sweep in {folder}; give the directory of a sweep, sweep=DIR.")
     states = slurm_states() if any("slurm" in row for row in rows) else {}
     monitor = monitored(rows)
-    print(f"{len(rows)} jobs in {folder}")
+    print(f"{counted(len(rows), 'job')} in {folder}")
     columns = ("job", "status", "SLURM", "step", LOSS, monitor[0], "restarts", "changed", "run")
     print(table_text(columns, [line(row, monitor, states) for row in rows]))
     for row in rows:
@@ -39,31 +40,31 @@ def jobs(config: DictConfig) -> None:
 
 
 def line(row: Row, monitor: tuple[str, str], states: dict[str, str]) -> tuple[str, ...]:
-    """The texts of a job's line."""
+    """The cells of a job's line."""
     job = row.get("slurm", "")
     state = f"{job} {states.get(job, '')}".strip()
-    begun = row["run"] and RunDirectory(Path(row["run"])).config.exists()
-    if not begun:
+    started = row["run"] and RunDirectory(Path(row["run"])).config.exists()
+    if not started:
         return (row["job"], row["status"], state, "", "", "", "", " ".join(row["changed"]), row["run"])
     run = RunDirectory(Path(row["run"]))
-    reached = progress(run)
+    latest = latest_step(run)
     best = best_value(run.metrics, *monitor)
-    step = f"{reached.get('step', 0)}/{configuration_of(run).trainer.max_steps}"
+    step = f"{latest.get('step', 0)}/{configuration_of(run).trainer.max_steps}"
     restarts = str(row.get("starts", 1) - 1)
-    numbers = (step, number(reached.get(LOSS)), number(best), restarts)
+    numbers = (step, format_number(latest.get(LOSS)), format_number(best), restarts)
     return (row["job"], row["status"], state, *numbers, " ".join(row["changed"]), row["run"])
 
 
 def newest_sweep() -> Path:
-    """The sweep below outputs/ that began last; its folder's name is the time."""
+    """The newest sweep below outputs/, by the time in the name of its directory."""
     folders = sorted(Path("outputs").glob("*/*_sweep*"), key=lambda folder: folder.name)
     if not folders:
-        raise IgptError("There is no sweep below outputs/ here; give the folder of one, sweep=FOLDER.")
+        raise IgptError("There is no sweep below outputs/ here; give the directory of a sweep, sweep=DIR.")
     return folders[-1]
 
 
 def monitored(rows: list[Row]) -> tuple[str, str]:
-    """What the jobs are compared by, and whether more of it is better (max) or less (min)."""
+    """The metric that the jobs are compared by, and whether its maximum (max) or minimum (min) is best."""
     runs = [run for run in (RunDirectory(Path(row["run"])) for row in rows if row["run"]) if run.config.exists()]
     if not runs:
         return "val/nats_per_token", "min"
@@ -72,14 +73,14 @@ def monitored(rows: list[Row]) -> tuple[str, str]:
 
 
 def slurm_states() -> dict[str, str]:
-    """The state of each of the user's jobs that SLURM remembers, by SLURM's name; nothing where there is no SLURM."""
+    """The state of each of the user's jobs by its SLURM job ID; empty without SLURM."""
     names = ("--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T|%r")
     try:
         answer = subprocess.run(["squeue", *names], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return {}
     found = (text.split("|") for text in answer.stdout.splitlines())
-    # The reason is of interest while a job waits.
+    # A pending job has a reason, such as Resources.
     return {job: f"{state} ({reason})" if state == "PENDING" else state for job, state, reason in found}
 
 

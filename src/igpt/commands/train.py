@@ -45,14 +45,14 @@ def train(config: DictConfig) -> float | None:
 
     from igpt.configuration.path_arguments import make_absolute
     from igpt.sweeps.job_records import best_value
-    from igpt.sweeps.subprocess_jobs import run_apart, runs_apart
+    from igpt.sweeps.subprocess_jobs import needs_subprocess, run_in_subprocess
 
     make_absolute(config)
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
-    if runs_apart(config):
+    if needs_subprocess(config):
         with locked(run.lock):
             begin(run, config)
-        run_apart(run)
+        run_in_subprocess(run)
     else:
         with stop_signals.listen(), locked(run.lock) if is_main_process() else nullcontext():
             train_and_report(config, begin(run, config))

@@ -1,1 +1,10 @@
-"""The composed configuration: checked, stored, and compared at a resume; Hydra's app that all commands share."""
+"""Everything about the composed configuration.
+
+app                 the Hydra application that all commands share
+schema/             types and ranges of all keys
+hydra_messages      errors of Hydra in one sentence; with renamed (keys) and suggestions (similar keys)
+path_arguments      paths on the command line
+new_folders         directories named after the time
+stored, resume      the configuration that a run directory keeps, and what may change when the run is resumed
+class_names         names of classes, looked up in the data
+"""

@@ -1,4 +1,4 @@
-"""What every command shares: a Hydra app whose errors are one sentence."""
+"""The Hydra application that all commands share; errors that igpt foresees are printed as one sentence."""
 
 from __future__ import annotations
 
@@ -20,55 +20,57 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from igpt.configuration.hydra_messages import is_rewordable, reworded, with_null_groups
+from igpt.cluster.ranks import is_main_process
+from igpt.configuration.hydra_messages import explain, is_configuration_error, replace_null_groups
 from igpt.configuration.path_arguments import quote_paths
-from igpt.console import lasting_console
+from igpt.console import tolerant_console
 from igpt.errors import IgptError
 from igpt.files import expand_user
+from igpt.run_directory import RunDirectory
 
-Task = Callable[[DictConfig], Any]
+Command = Callable[[DictConfig], Any]
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def run_app(task: Task, config_name: str) -> None:
-    """Compose the configuration `config_name`, and run the task with it; errors become one sentence.
+def run_app(command: Command, config_name: str) -> None:
+    """Compose the configuration `config_name`, check it, and call the command with it.
 
-    What the task returns is what a sweeper optimizes.
+    A sweeper optimizes what the command returns.
     """
-    give_a_home()
-    asked_for = os.environ.get(FULL_ERROR)
+    ensure_home()
+    user_setting = os.environ.get(FULL_ERROR)
 
     def restore() -> None:
         os.environ.pop(FULL_ERROR, None)
-        if asked_for is not None:
-            os.environ[FULL_ERROR] = asked_for
+        if user_setting is not None:
+            os.environ[FULL_ERROR] = user_setting
 
-    def checked_task(config: DictConfig) -> Any:
-        from igpt.configuration.schema.check import check  # pydantic takes time that --help has not
+    def checked(config: DictConfig) -> Any:
+        from igpt.configuration.schema.check import check  # pydantic's import would make --help slower
 
-        with nothing_left():
+        with removed_if_refused():
             check(config, config_name)
-        return task(config)
+            return command(config)
 
     def job(config: DictConfig) -> Any:
         restore()
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return checked_task(config)  # Hydra takes note of an error, and the other jobs of the sweep go on
-        with one_sentence():
-            return checked_task(config)
+            return checked(config)  # Hydra records an error of one job, and the sweep continues
+        with errors_as_sentences():
+            return checked(config)
 
-    sys.argv[1:] = with_null_groups(quote_paths(sys.argv[1:]))
+    sys.argv[1:] = replace_null_groups(quote_paths(sys.argv[1:]))
     try:
-        with lasting_console(), one_sentence(), in_our_words(config_name):
-            os.environ[FULL_ERROR] = "1"  # so that Hydra lets errors of composition through to us
+        with tolerant_console(), errors_as_sentences(), hydra_errors_explained(config_name):
+            os.environ[FULL_ERROR] = "1"  # Hydra then raises errors of composition instead of printing them
             hydra.main(version_base="1.3", config_path="pkg://igpt.conf", config_name=config_name)(job)()
     finally:
         restore()
 
 
-def give_a_home() -> None:
-    """Containers run commands as users without a home or a name, for which W&B, matplotlib and torch ask."""
+def ensure_home() -> None:
+    """Set HOME and USER where they are missing, as in containers: W&B, matplotlib and torch need them."""
     os.environ.setdefault("HOME", str(expand_user("~")))
     try:
         getpass.getuser()
@@ -77,8 +79,8 @@ def give_a_home() -> None:
 
 
 @contextmanager
-def in_our_words(command: str) -> Iterator[None]:
-    """What Hydra and OmegaConf say of the arguments of a command becomes one sentence with what to do here."""
+def hydra_errors_explained(command: str) -> Iterator[None]:
+    """Errors of Hydra and OmegaConf about a command's arguments become one sentence that says what to do."""
     unknown = [word for word in get_args_parser().parse_known_args()[1] if word.startswith("-")]
     if unknown:
         raise IgptError(
@@ -87,44 +89,53 @@ def in_our_words(command: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_rewordable(error):
+        if not is_configuration_error(error):
             raise
-        raise IgptError(reworded(error, command, sys.argv[1:])) from error
+        raise IgptError(explain(error, command, sys.argv[1:])) from error
 
 
 @contextmanager
-def nothing_left() -> Iterator[None]:
-    """If this block refuses the configuration, what Hydra wrote for the run is removed again. A sweep keeps it: its
-    table shows the jobs that failed.
+def removed_if_refused() -> Iterator[None]:
+    """Remove a new run directory again if this block refuses its input before there are results.
+
+    A sweep keeps the directories of refused jobs, because its table lists them.
     """
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    is_new = (
+        hydra_config.mode == RunMode.RUN
+        and is_main_process()
+        and folder != Path.cwd()
+        and {path.name for path in folder.iterdir()} <= {hydra_config.output_subdir}
+    )
     try:
         yield
-    except IgptError:
-        hydra_config = HydraConfig.get()
-        folder = Path(hydra_config.runtime.output_dir)
-        if hydra_config.mode == RunMode.RUN and folder != Path.cwd():
-            remove_new_run(folder, hydra_config.output_subdir, hydra_config.job.name)
+    except (IgptError, HydraException):
+        if is_new:
+            remove_without_results(RunDirectory(folder), hydra_config.job.name)
         raise
 
 
-def remove_new_run(folder: Path, hydras: str | None, job: str) -> None:
-    """Remove a run directory that has nothing but what Hydra writes into it, and the folders above that are empty then,
+def remove_without_results(run: RunDirectory, job: str) -> None:
+    """Remove a run directory that contains only what is written before training, and parent folders that become empty,
     up to the working directory.
     """
-    if {path.name for path in folder.iterdir()} - {hydras, f"{job}.log"}:
+    preparations = {run.config.parent.name, f"{job}.log", run.palette.name, run.data.name}
+    if {path.name for path in run.path.iterdir()} - preparations:
         return
     logging.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
-    for parent in folder.parents:
+    shutil.rmtree(run.path, ignore_errors=True)
+    for parent in run.path.parents:
         if Path.cwd() not in parent.parents or any(parent.iterdir()):
             break
         parent.rmdir()
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
-    """What we foresaw ends with one sentence on stderr and status 1, without a traceback unless HYDRA_FULL_ERROR=1 asks
-    for one. What we did not foresee is a bug, and shows where it happened.
+def errors_as_sentences() -> Iterator[None]:
+    """End the command with one sentence on stderr and status 1 after an error that igpt foresees.
+
+    HYDRA_FULL_ERROR=1 gives the traceback instead. Other exceptions are bugs; their traceback shows where.
     """
     if os.environ.get(FULL_ERROR) == "1":
         yield
@@ -132,21 +143,24 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except (IgptError, HydraException, OmegaConfBaseException) as error:
-        foreseen = error.__cause__ if isinstance(error.__cause__, IgptError) else error  # where Hydra made a component
+        # An error of a component that Hydra instantiates is the cause of Hydra's own error.
+        foreseen = error.__cause__ if isinstance(error.__cause__, IgptError) else error
         sys.exit(f"Error: {' '.join(str(foreseen).split())}")
     except RuntimeError as error:
-        if type(error).__module__ != "submitit.core.utils":  # which need not be installed
+        if type(error).__module__ != "submitit.core.utils":  # submitit may not be installed
             raise
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        print("\nStopped; the same command again goes on with what is done.", file=sys.stderr)
+        print("\nInterrupted. Run the same command again to continue; finished work is kept.", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         if error.filename is None:
             raise
-        sys.exit(f"Error: {error.filename}: {error.strerror}; choose a place that can be written, or make room there.")
+        sys.exit(
+            f"Error: {error.filename}: {error.strerror}; choose a location that you can write to, or free disk space."
+        )
 
 
 def plain(config: Any) -> Any:
-    """A configuration as plain dicts, lists and values, everything resolved."""
+    """A configuration as plain dicts, lists and values, with all interpolations resolved."""
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -1,4 +1,4 @@
-"""What a configuration says of classes, checked against those that the data have."""
+"""Classes that a configuration names, looked up in the classes of the data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def class_number(choice: int | str | None, classes: Sequence[str], key: str) -> int | None:
-    """The number of the class that is named, or numbered, at a `key` of the configuration; None is any."""
+    """The index of the class that the configuration gives at `key` by its name or its index; None means any class."""
     if choice is None:
         return None
     if not classes:
@@ -28,13 +28,14 @@ def class_number(choice: int | str | None, classes: Sequence[str], key: str) -> 
     suggestion = f"did you mean {closest}? The" if closest else "the"
     names = some_of(classes, 12)
     raise IgptError(
-        f"{key} is {choice}, which is none of the {len(classes)} classes; {suggestion} classes are {names}."
+        f"{key} is {choice}, which is not one of the {len(classes)} classes; {suggestion} classes are {names}."
     )
 
 
 def number_classes(config: DictConfig, data: ImageDataModule) -> None:
-    """Put the numbers of classes where a training's configuration names them; refuse what needs classes, if the data
-    have none.
+    """Replace the names of classes in igpt-train's configuration by their indices, in place.
+
+    Raises :class:`IgptError` if the data have no classes and a part of the configuration needs them.
     """
     classes = data.source.classes
     if config.objective["_target_"].endswith(".ClassificationObjective"):
@@ -49,21 +50,23 @@ def number_classes(config: DictConfig, data: ImageDataModule) -> None:
 
 
 def require_classes(data: ImageDataModule, what: str) -> None:
-    """Refuse data without classes for something that needs them."""
+    """Raise :class:`IgptError` if the data have no classes; `what` needs them."""
     if not data.source.classes:
         raise IgptError(f"The data '{data.source.name}' has no labels, which {what} needs; choose data with classes.")
 
 
 def require_images_of(data: ImageDataModule, label: int | None, key: str) -> None:
-    """Refuse a class to show that has no image in the splits which are shown."""
+    """Raise :class:`IgptError` if the validation or the test split has no image of the class to show."""
     for split in ("validation", "test"):
         if label is not None and not (data.splits[split].labels == label).any():
             name = data.source.classes[label]
-            raise IgptError(f"{key} is {name}, of which the {split} split has no image; choose another class, or null.")
+            raise IgptError(
+                f"{key} is {name}, but the {split} split has no image of that class; choose another class, or null."
+            )
 
 
 def require_labels(data: ImageDataModule, per_class: Sequence[int]) -> None:
-    """Refuse to draw more labeled training images of each class than the rarest has."""
+    """Raise :class:`IgptError` if a subset needs more labeled images per class than the rarest class has."""
     import numpy as np
 
     labels = data.splits["train"].labels
@@ -72,6 +75,6 @@ def require_labels(data: ImageDataModule, per_class: Sequence[int]) -> None:
     for n in per_class:
         if n > counts[rarest]:
             raise IgptError(
-                f"labels_per_class asks for {n} images of each class, but class {data.source.classes[rarest]} has "
-                f"{counts[rarest]} to train on; ask for fewer, or leave the class out."
+                f"labels_per_class asks for {n} images per class, but class {data.source.classes[rarest]} has only "
+                f"{counts[rarest]} training images; ask for fewer, or leave the class out."
             )

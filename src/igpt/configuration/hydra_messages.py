@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's messages in one sentence, with what to do here."""
+"""Errors of Hydra and OmegaConf about arguments, explained in one sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -16,101 +16,105 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from igpt.configuration.path_arguments import quoted
+from igpt.configuration.path_arguments import quote
+from igpt.configuration.renamed import renamed
 from igpt.configuration.suggestions import dotted_keys, resembling
 
-CAN_BE_EMPTY = ("logger", "callbacks", "data/augment")
-LEFT_OUT = ("experiment=null", "debug=null")
+OPTIONAL_GROUPS = ("logger", "callbacks", "data/augment")
+WITHOUT_EFFECT = ("experiment=null", "debug=null")
 
 
-def with_null_groups(arguments: Sequence[str]) -> list[str]:
-    """Arguments with null, which Hydra does not take for a group, as the choice that has nothing in it."""
-    groups = "|".join(CAN_BE_EMPTY)
-    return [re.sub(f"^({groups})=null$", r"\1=none", argument) for argument in arguments if argument not in LEFT_OUT]
+def replace_null_groups(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which GROUP=null, which Hydra refuses, chooses the group's empty choice: GROUP=none."""
+    groups = "|".join(OPTIONAL_GROUPS)
+    return [
+        re.sub(f"^({groups})=null$", r"\1=none", argument) for argument in arguments if argument not in WITHOUT_EFFECT
+    ]
 
 
-def is_rewordable(error: Exception) -> bool:
-    """Whether an error is about a configuration, and not one of a program."""
+def is_configuration_error(error: Exception) -> bool:
+    """Whether Hydra or OmegaConf raised the error because of the arguments, and not because of a bug."""
     if isinstance(error, ValueError):
         return str(error).startswith("Config group override")
     return isinstance(error, (HydraException, OmegaConfBaseException)) and not isinstance(error, InstantiationException)
 
 
-def reworded(error: Exception, command: str, arguments: Sequence[str]) -> str:
+def explain(error: Exception, command: str, arguments: Sequence[str]) -> str:
     """One sentence for an error of Hydra or OmegaConf that the `arguments` of a command caused."""
     if isinstance(error, OverrideParseException):
-        return about_grammar(error.override)
+        return explain_syntax(error.override)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, name = error.missing_cfg_file.rsplit("/", 1)
         meant = resembling(name, list(error.options))
         suggestion = f"did you mean {group}={meant}? The choices are" if meant else "choose one of"
-        return f"{group}={name} is not there; {suggestion} {', '.join(error.options)}."
+        return f"There is no {group}={name}; {suggestion} {', '.join(error.options)}."
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     text = str(error) or str(cause)
-    for pattern, say in PATTERNS.items():
+    for pattern, explanation in EXPLANATIONS.items():
         if match := re.search(pattern, text):
-            return say(match[1], command, arguments)
+            return explanation(match[1], command, arguments)
     if isinstance(cause, OmegaConfBaseException):
-        return about_value(cause)
+        return explain_value(cause)
     return " ".join(text.split("See https://")[0].split())
 
 
-def about_value(error: OmegaConfBaseException) -> str:
-    """A value that is missing, or that refers to something which is not there."""
-    key, said = error.full_key, str(error).splitlines()[0]
+def explain_value(error: OmegaConfBaseException) -> str:
+    """One sentence for a value that is missing, or that refers to a key which does not exist."""
+    key, message = error.full_key, str(error).splitlines()[0]
     if isinstance(error, MissingMandatoryValue):
         return f"{key} is required; give it as {key}=VALUE."
     if isinstance(error, (InterpolationKeyError, InterpolationResolutionError)):
-        return f"{key} refers to something else, which fails: {said}."
-    return f"{key}: {said}."
+        return f"{key} refers to another key, and that fails: {message}."
+    return f"{key}: {message}."
 
 
-def about_grammar(argument: str) -> str:
-    """An argument that Hydra cannot read: most of them have a character that must be quoted."""
+def explain_syntax(argument: str) -> str:
+    """One sentence for an argument that Hydra cannot parse; usually a character in it must be quoted."""
     key, equals, value = argument.partition("=")
     if not equals:
         return (
-            f"{argument} is not KEY=VALUE; no spaces stand around the =, and a value with spaces is quoted: "
-            f"{typed('KEY', 'a b')}"
+            f"{argument} is not KEY=VALUE; write no spaces around the =, and quote a value with spaces: "
+            f"{shell_argument('KEY', 'a b')}"
         )
     if key != key.strip() or value != value.lstrip():
         return f"'{argument}' has spaces around the =; write {key.strip()}={value.strip()}."
     for left, right in ("[]", "{}"):
         if value.startswith(left) and not value.endswith(right):
-            return f"{argument} has a {left} without its {right}; a list has no spaces, or is quoted."
+            return f"{argument} has a {left} without its {right}; write a list without spaces, or quote it."
     if value[0] in "'\"" and value.count(value[0]) < 2:
-        return f"{argument} has a quote that does not end."
-    return f"{argument} has characters that must be quoted, once for the shell and once for Hydra: {typed(key, value)}"
+        return f"{argument} has an opening quote without a closing one."
+    quoted = shell_argument(key, value)
+    return f"{argument} has characters that must be quoted, once for the shell and once for Hydra: {quoted}"
 
 
-def typed(key: str, value: str) -> str:
-    """How to type, in a shell, an argument whose value has any characters."""
-    argument = f"{key}={quoted(value)}"
+def shell_argument(key: str, value: str) -> str:
+    """What to type in a shell so that Hydra gets this value, whatever characters it has."""
+    argument = f"{key}={quote(value)}"
     return shlex.quote(argument) if re.search(r'["$`\\!]', argument) else f'"{argument}"'
 
 
 def unknown_key(key: str, command: str, arguments: Sequence[str]) -> str:
-    """A key that is not there, and the one that was meant."""
+    """A key that does not exist: its new name, or the key that was probably meant."""
+    if sentence := renamed(key, command):
+        return f"{sentence}."
     known = {
         name for name in known_names(command, arguments) if key.startswith("hydra") or not name.startswith("hydra")
     }
     closest = resembling(key, sorted(known - {key}))
-    return f"There is no key {key}" + (
-        f"; did you mean {closest}?" if closest else f"; igpt-{command} --cfg job shows all."
-    )
+    suggestion = f"did you mean {closest}?" if closest else f"igpt-{command} --cfg job lists all keys."
+    return f"There is no key {key}; {suggestion}"
 
 
 def known_names(command: str, arguments: Sequence[str]) -> set[str]:
-    """All keys and groups of a command's configuration, with as many of the arguments as can be."""
+    """All keys and groups of a command's configuration, composed with the choices of groups among the arguments."""
     from hydra import compose, initialize_config_module
 
     with initialize_config_module("igpt.conf", version_base="1.3"):
-        chosen = [argument for argument in arguments if re.fullmatch(r"[\w/]+=\w+", argument)]  # choices of groups
-        for overrides in (chosen, []):
+        choices = [argument for argument in arguments if re.fullmatch(r"[\w/]+=\w+", argument)]
+        for overrides in (choices, []):
             try:
-                config: Any = OmegaConf.to_container(
-                    compose(command, overrides, return_hydra_config=True), resolve=False
-                )
+                composed = compose(command, overrides, return_hydra_config=True)
+                config: Any = OmegaConf.to_container(composed, resolve=False)
             except (HydraException, OmegaConfBaseException, ValueError):
                 continue
             groups = {group.split("@")[0] for group in config["hydra"]["runtime"]["choices"]}
@@ -118,34 +122,35 @@ def known_names(command: str, arguments: Sequence[str]) -> set[str]:
     return set()
 
 
-def sweep(argument: str, command: str, arguments: Sequence[str]) -> str:
-    """Several values without -m."""
+def several_values(argument: str, command: str, arguments: Sequence[str]) -> str:
+    """Several values for one key, without -m."""
     key, _, value = argument.partition("=")
     return (
-        f"{argument} gives several values: write {key}=[{value}] for a list of them, {typed(key, value)} for one text "
-        "with a comma in it, or -m in front for a sweep over them."
+        f"{argument} gives several values: write {key}=[{value}] for a list, {shell_argument(key, value)} for one text "
+        "that contains a comma, or -m before it for a sweep."
     )
 
 
-def leave_out_plus(key: str, command: str, arguments: Sequence[str]) -> str:
-    """What is appended although it is there."""
-    return f"{key} is there already; leave out the + in front of it."
+def existing_key(key: str, command: str, arguments: Sequence[str]) -> str:
+    """A + before a key that exists."""
+    return f"{key} exists already; remove the + before it."
 
 
 def empty_group(what: str, command: str, arguments: Sequence[str]) -> str:
     """A group without a choice."""
     named = [argument for argument in arguments if re.fullmatch(r"[\w/@]+=[^a-zA-Z]*(null)?", argument)]
-    return f"{' '.join(named)}: a group takes the name of a choice, which --help lists."
+    return f"{' '.join(named)}: a group needs the name of a choice; --help lists them."
 
 
-PATTERNS: dict[str, Callable[[str, str, Sequence[str]], str]] = {
+# What Hydra's message matches, and the function that explains it.
+EXPLANATIONS: dict[str, Callable[[str, str, Sequence[str]], str]] = {
     r"Could not override '(.+?)'": unknown_key,
     r"Could not delete from config. '(.+)' does not exist": unknown_key,
     r"Could not delete '(.+)'. No match": unknown_key,
     r"looks like a config group override, but config group '(.+)' does not exist": unknown_key,
-    r"An item is already at '(.+)'": leave_out_plus,
-    r"Multiple values for (.+?)\. To override": leave_out_plus,
-    r"Ambiguous value for argument '(.+)'": sweep,
-    r"Sweep parameters '(.+)' requires": lambda argument, *_: f"{argument} is a sweep; write -m in front of it.",
+    r"An item is already at '(.+)'": existing_key,
+    r"Multiple values for (.+?)\. To override": existing_key,
+    r"Ambiguous value for argument '(.+)'": several_values,
+    r"Sweep parameters '(.+)' requires": lambda argument, *_: f"{argument} is a sweep; write -m before it.",
     r"(Config group override) must be": empty_group,
 }

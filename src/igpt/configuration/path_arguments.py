@@ -1,4 +1,4 @@
-"""Paths on the command line and in stored configurations."""
+"""Paths in arguments and in stored configurations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-# Keys whose values are paths, or may be.
+# Keys whose values are, or may be, paths to inputs; OUTPUTS are paths that a command may create.
 PATHS = (
     "data.source.path", "data.source.root", "data.source.group", "data.source.data_files", "data.cache_dir",
     "tokenizer.path", "init_from",
@@ -21,32 +21,32 @@ PATHS = (
 OUTPUTS = ("run", "output", "sweep", "hydra.run.dir", "hydra.sweep.dir")
 
 
-def quoted(path: str | Path) -> str:
-    """A path as a Hydra override's value, whatever characters it has."""
-    doubled = re.sub(r"(\\+)(?='|\Z)", r"\1\1", str(path))  # Hydra reads backslashes as escapes only in front of quotes
+def quote(path: str | Path) -> str:
+    """A path as the value of a Hydra override, quoted so that it may have any characters."""
+    doubled = re.sub(r"(\\+)(?='|\Z)", r"\1\1", str(path))  # Hydra treats backslashes as escapes only before quotes
     return "'" + doubled.replace("'", r"\'") + "'"
 
 
-def unquoted(value: str) -> str:
-    """What is between the quotes of an override's value, if it has them."""
+def unquote(value: str) -> str:
+    """The text between the quotes of an override's value; the value itself if it has no quotes."""
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return re.sub(rf"(\\+)({value[0]}|\Z)", lambda found: found[1][: len(found[1]) // 2] + found[2], value[1:-1])
     return value
 
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
-    """Arguments in which paths have quotes wherever Hydra would take them for something else: "run=a=b,c (1)"."""
+    """Arguments with quotes around paths that Hydra would not read as one text, such as "run=a=b,c (1)"."""
     return [_quote_path(argument) if "=" in argument else argument for argument in arguments]
 
 
 def _quote_path(argument: str) -> str:
     key, _, value = argument.partition("=")
-    meant = key in (*PATHS, *OUTPUTS) or os.path.lexists(value)
-    return f"{key}={quoted(value)}" if meant and not _is_plain(argument, value) else argument
+    is_path = key in (*PATHS, *OUTPUTS) or os.path.lexists(value)
+    return f"{key}={quote(value)}" if is_path and not _is_single_value(argument, value) else argument
 
 
-def _is_plain(argument: str, value: str) -> bool:
-    """Whether Hydra reads a single value, which an existing path of several (a sweep, a list) is not."""
+def _is_single_value(argument: str, value: str) -> bool:
+    """Whether Hydra parses the argument as one value. An existing path that parses as a sweep or a list is not one."""
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:
@@ -56,19 +56,17 @@ def _is_plain(argument: str, value: str) -> bool:
 
 
 def make_absolute(config: DictConfig) -> None:
-    """Write out the paths of a configuration that are relative to the working directory: a run may be resumed, and its
-    data used, from elsewhere.
-    """
+    """Make the relative paths of a configuration absolute, so that the run can be resumed from another directory."""
     for key in PATHS:
         parent, _, name = key.rpartition(".")
         node: Any = OmegaConf.select(config, parent) if parent else config
-        if isinstance(node, DictConfig) and name in node and not _is_open(node, name):
+        if isinstance(node, DictConfig) and name in node and not _is_unresolved(node, name):
             value = node[name] if not OmegaConf.is_config(node[name]) else OmegaConf.to_container(node[name])
             node[name] = _absolute(value)
 
 
-def _is_open(node: DictConfig, name: str) -> bool:
-    """Whether a value is an interpolation, which is read anew each time, or missing."""
+def _is_unresolved(node: DictConfig, name: str) -> bool:
+    """Whether a value is missing, or an interpolation, which is resolved at each use."""
     return OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name)
 
 
@@ -77,5 +75,5 @@ def _absolute(value: Any) -> Any:
         return {key: _absolute(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_absolute(inner) for inner in value]
-    exists = isinstance(value, str) and (Path(value).exists() or any(iglob(value)))  # noqa: PTH207, any text may come
+    exists = isinstance(value, str) and (Path(value).exists() or any(iglob(value)))  # noqa: PTH207, the value may be any text
     return str(Path(value).absolute()) if value and exists else value

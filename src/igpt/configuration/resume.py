@@ -1,4 +1,4 @@
-"""Resuming a run: what may change, the command line that Hydra gets, and what is refused before anything is written."""
+"""Resuming a run: what may change, the arguments for Hydra, and what is refused before anything is written."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fnmatch import fnmatchcase
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from igpt.configuration.path_arguments import quoted, unquoted
+from igpt.configuration.path_arguments import quote, unquote
 from igpt.configuration.stored import Changes, configuration_of, difference, leaves
 from igpt.configuration.suggestions import dotted_keys
 from igpt.errors import IgptError, RunTakenError
 from igpt.run_directory import RunDirectory, find_run_to_resume, resume_command
 
-# Keys whose values may change when a run is resumed; docs/architecture.md has the same list. Everything else decides
-# what is learned from what, or what the numbers of one curve mean, and stays as it is from the first step to the last.
+# Keys whose values may change when a run is resumed; docs/architecture.md has the same list. All other keys determine
+# what is learned, or what is measured, and keep their values from the first step to the last.
 MAY_CHANGE = (
-    # How long, and what is written down when.
+    # The length of the run, and what is logged when.
     "trainer.max_steps",
     "trainer.val_check_interval",
     "trainer.log_every_n_steps",
@@ -28,7 +28,7 @@ MAY_CHANGE = (
     "showcase_class",
     "sampling.*",
     "logger.*",
-    "callbacks.*",  # but not the best checkpoint's: see STAYS
+    "callbacks.*",  # except for the best checkpoint: see FIXED
     # The optimizer's rates.
     "optim.lr",
     "optim.matrix_lr",
@@ -36,7 +36,7 @@ MAY_CHANGE = (
     "optim.schedule",
     "optim.total_steps",
     "trainer.gradient_clip_val",
-    # The machine: another one, other devices, other speed.
+    # Machine, devices and speed.
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -48,109 +48,109 @@ MAY_CHANGE = (
     "data.num_workers",
     "data.processes",
     "data.cache_dir",
-    "data.source.path",  # where the data lie; that they are the same is checked by content
+    "data.source.path",  # the location of the data; their content is compared
     "data.source.root",
     "compile",
     "activation_checkpointing",
     "matmul_precision",
 )
-STAYS = ("callbacks.best", "callbacks.best.*")  # two numbers, of which the better one is kept, must mean the same
+FIXED = ("callbacks.best", "callbacks.best.*")  # values before and after the resume are compared with each other
 
 GROUPS = (
     "callbacks", "data", "data/augment", "debug", "experiment", "logger", "model", "objective", "optim", "tokenizer",
     "trainer",
 )  # fmt: skip
-STORED = ("config", "resumed")  # names of the configurations that a run directory keeps
+STORED = ("config", "resumed")  # names of the configurations in a run directory
 
 
 def may_change(key: str) -> bool:
-    """Whether the value at a dotted key may be another one when a run is resumed."""
+    """Whether the value at a dotted key may change when a run is resumed."""
     allowed = any(fnmatchcase(key, pattern) or pattern == f"{key}.*" for pattern in MAY_CHANGE)
-    return allowed and not any(fnmatchcase(key, pattern) for pattern in STAYS)
+    return allowed and not any(fnmatchcase(key, pattern) for pattern in FIXED)
 
 
 def resume_arguments(argv: Sequence[str]) -> list[str]:
-    """Arguments that resume a run, from ones that hold `run=<dir>`: Hydra reads the configuration from there, and stays
-    in that directory. Other arguments override values, as ever. Without `run=`, no change.
+    """The arguments of igpt-train, changed if they contain `run=DIR`: Hydra then reads the configuration stored in DIR
+    and writes into DIR. Other arguments override values as usual.
     """
     chosen = [a.removeprefix("run=") for a in argv if a.startswith("run=") and a != "run=null"]
     if not chosen:
         return list(argv)
     if {"-m", "--multirun"} & set(argv):
         raise IgptError(
-            "run= resumes one run, which a sweep cannot do; leave out -m, or begin new runs with init_from=."
+            "run= resumes one run, which a sweep cannot do; leave out -m, or start new runs with init_from=."
         )
     if any(argument.startswith("hydra.run.dir=") for argument in argv):
         raise IgptError(
-            "run= and hydra.run.dir= both name a folder; a run is resumed where it is, so leave out the latter."
+            "run= and hydra.run.dir= both name a directory; a run is resumed in its own, so leave out hydra.run.dir=."
         )
-    run = find_run_to_resume(unquoted(chosen[-1]))
-    changes = [word for a in argv if not a.startswith("run=") for word in without_groups(a, run)]
+    run = find_run_to_resume(unquote(chosen[-1]))
+    changes = [change for a in argv if not a.startswith("run=") for change in replace_group(a, run)]
     return stored_arguments(run, changes)
 
 
-def without_groups(argument: str, run: RunDirectory) -> list[str]:
-    """An argument that chooses from a group as ones that change values, since the run has no groups any more.
+def replace_group(argument: str, run: RunDirectory) -> list[str]:
+    """Arguments that change values instead of one that chooses from a group: a stored configuration has no groups.
 
-    That can be done for trackers. Any other group has values that must stay, or (trainer.max_steps) that nobody meant.
+    Only loggers can be chosen again. Any other group contains values that must not change, or (trainer.max_steps)
+    values that the user did not mean to change.
     """
-    if argument.startswith("~") and is_left_out(argument[1:], run):
-        return []  # a job of a cluster says the same each time it is requeued
+    if argument.startswith("~") and was_removed(argument[1:], run):
+        return []  # a requeued job repeats its arguments
     choice = re.fullmatch(rf"({'|'.join(GROUPS)})=([\w-]+)", argument)
     if choice is None:
         return [argument]
     group, name = choice.groups()
     if group != "logger":
         raise IgptError(
-            f"{argument} chooses a whole group, which a resumed run cannot change; name the values that change, for "
+            f"{argument} chooses a whole group, which a resumed run cannot change; give the values to change, for "
             "example trainer.devices=2."
         )
     others = [f"~logger.{tracker}" for tracker in configuration_of(run).logger or () if tracker != name]
     return others if name in ("none", "null") else [f"+logger={name}", *others]
 
 
-def is_left_out(key: str, run: RunDirectory) -> bool:
-    """Whether an earlier resume has removed a key that the run began with."""
-    begun, now = (
+def was_removed(key: str, run: RunDirectory) -> bool:
+    """Whether an earlier resume removed a key that the run had at its start."""
+    at_start, now = (
         set(dotted_keys(OmegaConf.to_container(config, resolve=False)))
         for config in (OmegaConf.load(run.config), configuration_of(run))
     )
-    return key in begun - now
+    return key in at_start - now
 
 
 def stored_arguments(run: RunDirectory, changes: Sequence[str] = ()) -> list[str]:
-    """Arguments that run what is stored in a run directory, in it, with other values for what `changes` name."""
+    """Arguments that train in a run directory with the configuration stored there and these overrides."""
     name = (run.resumed_config if run.resumed_config.exists() else run.config).stem
     where = ["--config-path", str(run.config.parent), "--config-name", name]
-    # What Hydra itself does is not part of the stored configuration, so it is said again.
+    # Settings of Hydra itself are not part of the stored configuration.
     hydra = ["hydra.searchpath=[pkg://igpt.conf]", "hydra/job_logging=igpt", "hydra.job.name=train"]
-    return [*where, *changes, *hydra, "hydra.output_subdir=null", f"hydra.run.dir={quoted(run.path)}"]
+    return [*where, *changes, *hydra, "hydra.output_subdir=null", f"hydra.run.dir={quote(run.path)}"]
 
 
 def resumes() -> bool:
-    """Whether this command was asked to resume a run (`run=`), and not to begin one."""
+    """Whether this command resumes a run (`run=`), rather than starting one."""
     return HydraConfig.get().job.config_name in STORED
 
 
 def changes_of(config: DictConfig, run: RunDirectory) -> Changes:
-    """What a command would change of the run in its directory; nothing, where there is none yet.
+    """The changes that this command makes to the configuration of the run in its directory; none for a new run.
 
-    Raises :class:`RunTakenError` where it asks for another run than the one that is there, or for a change that cannot
-    be made to a run that has begun.
+    Raises :class:`RunTakenError` if the directory holds a run with other settings, or if a change is not allowed.
     """
     if not resumes() and not run.trained:
         return {}
     if not run.config.exists():
         raise RunTakenError(
-            f"{run.path} has a checkpoint and no {run.config}; choose another folder with hydra.run.dir."
+            f"{run.path} has a checkpoint but no {run.config}; choose another directory with hydra.run.dir."
         )
     changes = difference(configuration_of(run), config)
     if changes and not resumes():
         raise RunTakenError(
-            f"{run.path} holds a run with other settings: {shown(changes)}; choose another folder, or resume that run "
-            f"with {resume_command(run)}."
+            f"{run.path} holds a run with other settings: {describe(changes)}; choose another directory, or resume "
+            f"that run with {resume_command(run)}."
         )
-    # A value that became a group of values, or the other way round, is judged by all of the keys.
+    # If a value became a group of values, or the reverse, all keys of the group must be allowed to change.
     refused = {
         key: change
         for key, change in changes.items()
@@ -158,14 +158,14 @@ def changes_of(config: DictConfig, run: RunDirectory) -> Changes:
     }
     if refused:
         raise RunTakenError(
-            f"A resumed run keeps its settings, and cannot change {shown(refused)}; leave that out, or begin a new run "
+            f"A resumed run cannot change {describe(refused)}; leave that out, or start a new run "
             f"(init_from={run.path} takes its weights). docs/architecture.md lists what may change."
         )
     return changes
 
 
-def shown(changes: Changes) -> str:
-    """Changes for a sentence."""
+def describe(changes: Changes) -> str:
+    """The changes as a list in a sentence: "KEY (OLD there, NEW now), ..."."""
     return ", ".join(
         f"{key} ({_value(change, 'from')} there, {_value(change, 'to')} now)" for key, change in changes.items()
     )

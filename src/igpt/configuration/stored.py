@@ -1,4 +1,4 @@
-"""The configuration that a run directory keeps: what the run began with, and what was changed since."""
+"""The configuration in a run directory: the one at the start of the run, and the changes made by resumes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from igpt.errors import IgptError
 from igpt.files import atomic_path
 from igpt.run_directory import RunDirectory
 
-Changes = dict[str, dict[str, Any]]  # dotted key -> its values "from" and "to", of which one lacks where the key did
+Changes = dict[
+    str, dict[str, Any]
+]  # dotted key -> its values {"from": ..., "to": ...}; a key that did not exist has no value on that side
 
 
 def configuration_of(run: RunDirectory) -> DictConfig:
-    """The configuration that a run is trained with: the one it began with, and all changes."""
+    """The configuration that a run is trained with: the one at its start, with all later changes."""
     file = run.resumed_config if run.resumed_config.exists() else run.config
     if not file.exists():
-        raise IgptError(f"{file} is missing, so the run's configuration is not known; give a whole run directory.")
+        raise IgptError(f"{file} is missing, so the run's configuration is unknown; give a complete run directory.")
     config = OmegaConf.load(file)
     assert isinstance(config, DictConfig)
     return config
 
 
 def store(run: RunDirectory, config: DictConfig) -> None:
-    """Write the configuration that a run begins with, the overrides that made it, and Hydra's own."""
+    """Write the configuration at the start of a run, the overrides it was composed from, and Hydra's own."""
     for old in (run.changes, run.resumed_config):
         old.unlink(missing_ok=True)
     overrides = HydraConfig.get().overrides.task
@@ -34,21 +36,21 @@ def store(run: RunDirectory, config: DictConfig) -> None:
 
 
 def store_changes(run: RunDirectory, config: DictConfig, changes: Changes, step: int) -> None:
-    """Write what a resume changes from a step on; the configuration that the run began with stays."""
+    """Write what a resume changes from `step` on; the configuration at the start of the run is kept."""
     history: Any = OmegaConf.load(run.changes) if run.changes.exists() else []
     entry = {"step": step, "time": time.strftime("%Y-%m-%d %H:%M:%S"), "changes": changes}
     _save({run.changes.name: [*history, entry], run.resumed_config.name: config}, run)
 
 
 def _save(contents: dict[str, Any], run: RunDirectory) -> None:
-    """Write files beside the configuration, each whole or not at all."""
+    """Write files next to the configuration, each of them atomically."""
     for name, content in contents.items():
         with atomic_path(run.config.with_name(name)) as temporary:
             OmegaConf.save(content if OmegaConf.is_config(content) else OmegaConf.create(content), temporary)
 
 
 def difference(before: DictConfig, after: DictConfig) -> Changes:
-    """Where two configurations differ, as they are written: with ${...} in place."""
+    """The keys in which two configurations differ; interpolations ${...} are compared as text, not resolved."""
     return _difference(OmegaConf.to_container(before, resolve=False), OmegaConf.to_container(after, resolve=False))
 
 
@@ -67,7 +69,7 @@ def _difference(before: Any, after: Any, prefix: str = "") -> Changes:
 
 
 def leaves(key: str, value: Any) -> list[str]:
-    """The dotted keys of the single values at and below a key."""
+    """The dotted keys of all single values at `key` or below it."""
     if not isinstance(value, dict) or not value:
         return [key]
     return [leaf for name, below in value.items() for leaf in leaves(f"{key}.{name}", below)]

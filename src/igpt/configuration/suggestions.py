@@ -1,4 +1,4 @@
-"""What a person may have meant by a key that does not exist."""
+"""Suggestions for a key that does not exist: the most similar existing one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 
 def did_you_mean(name: str, config: Any) -> str:
-    """The words "; did you mean KEY", if a key of the (plain) configuration resembles the dotted `name`."""
+    """The text "; did you mean KEY" if a key of the (plain) configuration is similar to the dotted `name`; else ""."""
     closest = resembling(name, sorted(set(dotted_keys(config)) - {name}))
     return f"; did you mean {closest}" if closest else ""
 
 
 def resembling(name: str, known: list[str]) -> str | None:
-    """The known key nearest to `name`: spelt nearly so, or with nearly the same last part in another place."""
+    """The known key most similar to `name`, or to its last part, in spelling; None if none is similar."""
     whole = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     if whole:
         return whole[0]
     last_parts: dict[str, str] = {}
     for key in sorted(known, key=lambda key: key.count("."), reverse=True):
-        last_parts[key.rsplit(".", 1)[-1]] = key  # of several the one least deep
+        last_parts[key.rsplit(".", 1)[-1]] = key  # of several, the one with the fewest parts
     last = difflib.get_close_matches(name.rsplit(".", 1)[-1], last_parts, n=1, cutoff=0.75)
     return last_parts[last[0]] if last else None
 

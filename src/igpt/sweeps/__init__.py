@@ -1,1 +1,1 @@
-"""The jobs of a Hydra sweep: how they start, what is recorded of them, their table, pruning."""
+"""Sweeps: how the jobs start (slurm_jobs, subprocess_jobs, code_snapshot), their records, their table, pruning."""

@@ -1,4 +1,4 @@
-"""The jobs of a sweep, as the files in its folder tell of them: what is varied, how far each is, what it reached."""
+"""The jobs of a sweep, read from the files in its directory: overrides, status, latest step, best values."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ LOSS = "train/nats_per_token"
 
 
 def sweep_rows(folder: Path) -> list[Row]:
-    """One row a job below the sweep's folder: how it stands, its overrides, its best values, its run directory.
+    """One row per job of the sweep in `folder`: status, overrides, best values, run directory.
 
-    A job that waits in SLURM's queue, or that ended there, has no run directory yet, but is known by SLURM's name of
-    it. `changed` are the overrides in which the jobs differ.
+    A job that is pending in SLURM's queue, or that failed before it started, has no run directory; its SLURM job ID
+    identifies it. `changed` are the overrides in which the jobs differ.
     """
     submitted = folder / "slurm"
     runs = [file.parent for file in folder.rglob("job.json") if submitted not in file.parents]
-    rows = [run_row(folder, run) for run in sorted(runs, key=lambda run: _in_number_order(str(run)))]
-    begun = {row.get("slurm") for row in rows}
-    waiting = sorted(submitted.glob("*/job.json"), key=lambda file: _in_number_order(str(file)))
+    rows = [run_row(folder, run) for run in sorted(runs, key=lambda run: natural_key(str(run)))]
+    started = {row.get("slurm") for row in rows}
+    pending = sorted(submitted.glob("*/job.json"), key=lambda file: natural_key(str(file)))
     rows += [
         {"job": "", "overrides": [], **read_job(file.parent), "slurm": file.parent.name, "run": ""}
-        for file in waiting
-        if file.parent.name not in begun
+        for file in pending
+        if file.parent.name not in started
     ]
     shared = set.intersection(*(set(row["overrides"]) for row in rows)) if rows else set()
     for row in rows:
@@ -48,21 +48,21 @@ def run_row(folder: Path, run: Path) -> Row:
     if record.get("status") == "running":
         ended = read_job(folder / "slurm" / record.get("slurm", "none"))
         if ended.get("status") == "failed":
-            record |= ended  # it could not say so itself
-        elif "slurm" not in record and host == socket.gethostname() and not _another_works(process):
+            record |= ended  # the job was killed before it could record this itself
+        elif "slurm" not in record and host == socket.gethostname() and not _is_other_running_process(process):
             record["status"] = "stopped"
     return {"job": str(run.relative_to(folder)), "status": "running", "overrides": [], **record, "run": str(run)}
 
 
 def best_value(metrics: Path, name: str, mode: str) -> float | None:
-    """The best value of a column of metrics.csv, or None if it has none."""
+    """The best value of a column of metrics.csv; None if it has no value."""
     values = [float(row[name]) for row in read_rows(metrics) if row.get(name)]
     best: Callable[..., float | None] = max if mode == "max" else min
     return best([v for v in values if math.isfinite(v)], default=None)
 
 
-def reached(run: RunDirectory, monitor: str, mode: str) -> Row:
-    """The best values a job reached: of what is monitored, of accuracy, of the online probe of any layer."""
+def best_values(run: RunDirectory, monitor: str, mode: str) -> Row:
+    """A job's best values: of the monitored metric, of accuracy, and of the online probe (over all layers)."""
     found = {monitor: best_value(run.metrics, monitor, mode)}
     probes = [best_value(run.metrics, c, "max") for c in read_columns(run.metrics) if c.startswith("probe/")]
     found["val/accuracy"] = best_value(run.metrics, "val/accuracy", "max")
@@ -70,22 +70,22 @@ def reached(run: RunDirectory, monitor: str, mode: str) -> Row:
     return {monitor: found.pop(monitor)} | {name: value for name, value in found.items() if value is not None}
 
 
-def progress(run: RunDirectory) -> Row:
-    """How far a job is: steps done, and the last loss of training."""
+def latest_step(run: RunDirectory) -> Row:
+    """The number of steps a job has done, and its latest training loss; empty before the first."""
     rows = [row for row in read_rows(run.metrics) if row.get(LOSS)]
     return {"step": int(rows[-1]["step"]) + 1, LOSS: float(rows[-1][LOSS])} if rows else {}
 
 
-def number(value: float | None) -> str:
-    """A value of a table, of four digits after the point."""
+def format_number(value: float | None) -> str:
+    """A value in a table, with four decimal places; None is empty."""
     return "" if value is None else f"{value:.4f}"
 
 
-def _another_works(process: int | None) -> bool:
-    """Whether this is another process of this machine, and still there."""
+def _is_other_running_process(process: int | None) -> bool:
+    """Whether this is a running process of this machine, other than the calling one."""
     return process is not None and process != os.getpid() and is_alive(process)
 
 
-def _in_number_order(text: str) -> list[tuple[int, str]]:
+def natural_key(text: str) -> list[tuple[int, str]]:
     """A sort key that puts 2 before 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

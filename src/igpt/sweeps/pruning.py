@@ -1,4 +1,4 @@
-"""Ends the hopeless jobs of a search early: those that are worse than the others were at the same step."""
+"""Pruning: ends unpromising trials of a search early, those worse than the other trials at the same step."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ RUN = "igpt/run"  # the attribute of a trial that names its run directory
 
 
 class PruneTrial(pl.Callback):
-    """After each validation, tells Optuna's study the value of `monitor`. When the best of them is worse than the
-    median of what others had at that step (the median rule of Vizier, Golovin et al. 2017), training ends, and the run
-    is evaluated like any other.
+    """Prunes a trial of an Optuna study by the median rule (Vizier, Golovin et al. 2017).
 
-    Nothing is pruned in the first part of training (`warmup`, a share of its steps), nor before `startup_trials` others
-    are done. A run that is no job of a search, or no longer, trains to its end.
+    After each validation, the value of `monitor` is added to the study. If the trial's best value so far is worse than
+    the median of the other trials at the same step, training ends, and the run is evaluated like any other.
+
+    No trial is pruned in the first part of training (`warmup`, a share of its steps), nor before `startup_trials`
+    trials are complete. A run without a running trial in the study trains to the end.
     """
 
     def __init__(
@@ -44,8 +45,8 @@ class PruneTrial(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         job = self.run.job()
-        if job.get("status") == "pruned":  # and interrupted before its report was done
-            log.info("This job was pruned; it is not trained on unless you say ~callbacks.prune.")
+        if job.get("status") == "pruned":  # and interrupted before its final report was complete
+            log.info("This trial was pruned, so its training has ended; ~callbacks.prune continues it.")
             trainer.should_stop = True
         elif trainer.is_global_zero and job.get("status") == "running":
             self._trial = self._ask(lambda: self._find_trial(job["overrides"], trainer.max_steps), otherwise=None)
@@ -54,20 +55,20 @@ class PruneTrial(pl.Callback):
         if trainer.sanity_checking:
             return
         value = monitored_value(trainer, self.monitor)
-        hopeless = self._ask(lambda: self._is_hopeless(value, trainer.global_step, trainer.max_steps), otherwise=False)
-        if not trainer.strategy.broadcast(hopeless):
+        prune = self._ask(lambda: self._should_prune(value, trainer.global_step, trainer.max_steps), otherwise=False)
+        if not trainer.strategy.broadcast(prune):
             return
         trainer.should_stop = True
         if trainer.is_global_zero:
-            log.info("Other jobs of the search were better at step %d; this one ends here.", trainer.global_step)
+            log.info("Pruned at step %d: other trials of the search were better there.", trainer.global_step)
             self.run.note_job(status="pruned")
 
     def _find_trial(self, overrides: Sequence[str], max_steps: int) -> Trial | None:
         study = open_study(self.storage, self.study, self.startup_trials, int(self.warmup * max_steps))
         return find_trial(study, overrides, str(self.run.path))
 
-    def _is_hopeless(self, value: float, step: int, max_steps: int) -> bool:
-        """What Optuna says of this job, in the process of rank 0."""
+    def _should_prune(self, value: float, step: int, max_steps: int) -> bool:
+        """Add a value to the study, and get Optuna's decision. Only rank 0 has a trial."""
         if self._trial is None:
             return False
         self._trial.report(value, step)
@@ -75,29 +76,29 @@ class PruneTrial(pl.Callback):
 
     @staticmethod
     def _ask(question: Callable[[], Answer], otherwise: Answer) -> Answer:
-        """Optuna's answer. A study that is locked by other jobs, gone, or done with this one is no reason to stop."""
+        """Optuna's answer. Training must not fail because the study is locked or missing, or the trial has ended."""
         try:
             return question()
-        except Exception as error:  # of Optuna, its database, or the file system
-            log.warning("The study of the search could not be asked (%s); training goes on.", error)
+        except Exception as error:  # raised by Optuna, its database, or the file system
+            log.warning("The study of the search is not accessible (%s); training continues without pruning.", error)
             return otherwise
 
 
 def open_study(storage: str, name: str, startup_trials: int, warmup_steps: int) -> Study:
-    """The study that a sweeper keeps, with the rule by which its trials are pruned."""
+    """The sweeper's study, with the median rule as its pruner."""
     import optuna
 
     file = Path(storage.removeprefix("sqlite:///"))
     if storage.startswith("sqlite:///") and not file.exists():
-        raise FileNotFoundError(f"there is no {file}")  # SQLite would make an empty one
+        raise FileNotFoundError(f"there is no {file}")  # SQLite would create an empty one
     pruner = optuna.pruners.MedianPruner(startup_trials, warmup_steps)
     return optuna.load_study(study_name=name, storage=storage, pruner=pruner)
 
 
 def find_trial(study: Study, overrides: Sequence[str], run: str) -> Trial | None:
-    """The running trial that a job with these overrides is, of which the sweeper tells jobs nothing but the values.
+    """The running trial of the job with these overrides: the sweeper passes only a trial's values to its job.
 
-    Of several with the same values, each run takes one and keeps it when it goes on after an interruption.
+    If several trials have the same values, each run takes one of them, and takes the same one again when it resumes.
     """
     from optuna import Trial
     from optuna.trial import TrialState
@@ -111,7 +112,7 @@ def find_trial(study: Study, overrides: Sequence[str], run: str) -> Trial | None
     ]
     if not found:
         return None
-    # The sweeper's latest; older ones without a run are left of a search that was killed.
+    # The latest trial: older trials without a run are left over from a search that was killed.
     trial = Trial(study, max(found, key=lambda trial: (RUN in trial.user_attrs, trial.number))._trial_id)
     trial.set_user_attr(RUN, run)
     return trial

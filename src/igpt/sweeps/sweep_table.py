@@ -1,4 +1,4 @@
-"""What a sweep found: sweep.csv, sweep.png, a table and the best job, with every launcher and sweeper."""
+"""The results of a sweep, with every launcher and sweeper: sweep.csv, sweep.png, a printed table and the best job."""
 
 from __future__ import annotations
 
@@ -28,20 +28,21 @@ from igpt.errors import IgptError, RunTakenError
 from igpt.files import atomic_path
 from igpt.run_directory import RunDirectory, read_job, write_job
 from igpt.run_lock import locked
-from igpt.sweeps.job_records import Row, number, reached, sweep_rows
+from igpt.sweeps.job_records import Row, best_values, format_number, sweep_rows
+from igpt.units import counted
 
 log = logging.getLogger(__name__)
 
 
-class SweepReport(Callback):
-    """Each job writes down how it stands, where it runs; the sweep's own process makes the table of what it finds.
+class SweepTable(Callback):
+    """Each job records its status in its run directory; the process of the sweep makes a table of these records.
 
-    A failed job says why, and counts as one without a value, so that the sweeper goes on with the others. One process
-    at a time sweeps into a folder.
+    A failed job records its error and returns no value, so that the sweeper continues with the other jobs. Only one
+    process at a time may sweep into a directory.
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        """Launchers send callbacks to the processes of their jobs, which hold no lock and make no table."""
+        """Launchers pickle callbacks for the processes of their jobs, which hold no lock and make no table."""
         return {}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -49,35 +50,38 @@ class SweepReport(Callback):
             sys.exit("Error: hydra/sweeper=tpe needs the extra 'sweep': pip install 'igpt[sweep]'.")
         if "optuna" in config.hydra.sweeper._target_ and OmegaConf.select(config, "data.source.full_train"):
             sys.exit(
-                "Error: hydra/sweeper=tpe searches by validation images, which data.source.full_train=true trains on."
+                "Error: hydra/sweeper=tpe compares trials on validation images, but data.source.full_train=true trains "
+                "on them."
             )
         folder = folder_of_sweep(config)
-        folder.mkdir(parents=True, exist_ok=True)  # Optuna's study is in it before any job
+        folder.mkdir(parents=True, exist_ok=True)  # Optuna creates its study here before the first job
         lock = ExitStack()
         try:
             lock.enter_context(locked(folder / "sweep.lock") if is_main_process() else nullcontext())
         except RunTakenError as error:
             sys.exit(f"Error: {error}")
         shutil.rmtree(folder / REFUSED, ignore_errors=True)
-        (folder / ASKED_FOR).write_text(json.dumps(list(config.hydra.overrides.task)))
-        self._at_exit = functools.partial(report_and_unlock, lock, folder, config.monitor, config.monitor_mode)
-        atexit.register(self._at_exit)  # after Ctrl-C, and where a launcher stops at an error
+        (folder / COMMAND_OVERRIDES).write_text(json.dumps(list(config.hydra.overrides.task)))
+        self._at_exit = functools.partial(write_results_and_unlock, lock, folder, config.monitor, config.monitor_mode)
+        atexit.register(self._at_exit)  # runs also after Ctrl-C, or if a launcher raises an error
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if not _is_mine(config):
+        if not _is_own_job(config):
             return
         run = RunDirectory(Path(config.hydra.runtime.output_dir))
-        on_slurm = {}
+        slurm_record = {}
         if _on_slurm():
-            on_slurm["slurm"] = str(config.hydra.job.id)
-            submitted = folder_of_sweep(config) / "slurm" / on_slurm["slurm"]
-            write_job(submitted, **{**read_job(submitted), "status": "begun"})  # also after a failure, by requeue
+            slurm_record["slurm"] = str(config.hydra.job.id)
+            submitted = folder_of_sweep(config) / "slurm" / slurm_record["slurm"]
+            write_job(
+                submitted, **{**read_job(submitted), "status": "started"}
+            )  # a requeued job may have failed before
         self._before = before = run.job()
         status = "pruned" if before.get("status") == "pruned" else "running"
-        write_job(  # anew: what an earlier start said of its end is over
+        write_job(  # replaces the record of an earlier start
             run.path, status=status, overrides=list(config.hydra.overrides.task), varied=varied(config),
             sweep=folder_of_sweep(config).name, starts=before.get("starts", 0) + 1,
-            host=socket.gethostname(), process=os.getpid(), **on_slurm,
+            host=socket.gethostname(), process=os.getpid(), **slurm_record,
         )  # fmt: skip
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -86,8 +90,8 @@ class SweepReport(Callback):
         run = RunDirectory(Path(config.hydra.runtime.output_dir))
         failed, error = job_return.status == JobStatus.FAILED, job_return._return_value
         refused = failed and isinstance(error, RunTakenError)
-        # Of a refused job, what lies in its folder is another run's.
-        ended: Row = {} if refused else reached(run, config.monitor, config.monitor_mode)
+        # The directory of a refused job holds another run.
+        ended: Row = {} if refused else best_values(run, config.monitor, config.monitor_mode)
         if OmegaConf.select(config, "data.source.full_train"):
             ended["full_train"] = True
         if failed:
@@ -100,15 +104,15 @@ class SweepReport(Callback):
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
         elif run.job().get("status") == "running":
             ended["status"] = "finished"
-        if _is_mine(config) and refused:
-            self._note_refusal(config, run, ended)
-        elif _is_mine(config):
+        if _is_own_job(config) and refused:
+            self._record_refusal(config, run, ended)
+        elif _is_own_job(config):
             run.note_job(**ended)
         if failed and _on_slurm():
-            sys.exit(1)  # so that SLURM hears of it, too
+            sys.exit(1)  # so that SLURM also records the failure
 
-    def _note_refusal(self, config: DictConfig, run: RunDirectory, ended: Row) -> None:
-        """The record of a refused job lies apart: that in its folder is another run's, and becomes what it was."""
+    def _record_refusal(self, config: DictConfig, run: RunDirectory, ended: Row) -> None:
+        """Write the record of a refused job elsewhere, and restore that of the run in its directory."""
         record = {**run.job(), "starts": 1, **ended}
         write_job(folder_of_sweep(config) / REFUSED / config.hydra.sweep.subdir, **record)
         if self._before:
@@ -121,46 +125,47 @@ class SweepReport(Callback):
         rows = self._at_exit()
         failed = [row for row in rows if row["status"] not in WITH_RESULT]
         if len(failed) == len(rows):
-            sys.exit("Error: no job of the sweep gave a result.")
+            sys.exit("Error: no job of the sweep produced a result.")
         if failed:
-            sys.exit(f"Error: {len(failed)} of {len(rows)} jobs of the sweep gave no result; the table says why.")
+            sys.exit(f"Error: {len(failed)} of {len(rows)} jobs of the sweep produced no result; the table says why.")
 
 
 WITH_RESULT = ("finished", "pruned")
-ASKED_FOR = "overrides.json"  # of the sweep's command, in its folder
-REFUSED = "refused"  # records of jobs whose folders hold other runs, in the sweep's folder
+# In the directory of a sweep:
+COMMAND_OVERRIDES = "overrides.json"  # the overrides of the sweep's command
+REFUSED = "refused"  # records of jobs whose directories hold other runs
 
 
 def folder_of_sweep(config: DictConfig) -> Path:
-    """The sweep's folder, wherever the process that asks works by now."""
+    """The directory of the sweep, whatever the current working directory is."""
     return Path(config.hydra.runtime.cwd, config.hydra.sweep.dir)
 
 
 def varied(config: DictConfig) -> list[str]:
-    """The overrides of a job that the sweep chose: those that do not stand in its command as they are."""
-    file = folder_of_sweep(config) / ASKED_FOR
+    """The overrides that the sweep chose for this job: those that are not in the sweep's command."""
+    file = folder_of_sweep(config) / COMMAND_OVERRIDES
     shared = json.loads(file.read_text()) if file.exists() else []
     return [override for override in config.hydra.overrides.task if override not in shared]
 
 
-def report_and_unlock(lock: ExitStack, folder: Path, monitor: str, mode: str) -> list[Row]:
-    """The last that a sweep's process does in its folder: the report, and the end of its lock."""
+def write_results_and_unlock(lock: ExitStack, folder: Path, monitor: str, mode: str) -> list[Row]:
+    """Write the results of a sweep, and release its lock."""
     with lock:
-        return report(folder, monitor, mode)
+        return write_results(folder, monitor, mode)
 
 
-def report(folder: Path, monitor: str, mode: str) -> list[Row]:
-    """Write the table and the figure of a sweep, print them for a person, say which job was best; the table's rows."""
+def write_results(folder: Path, monitor: str, mode: str) -> list[Row]:
+    """Write the table and the figure of a sweep, print the table and the best job, and return the table's rows."""
     rows = sweep_rows(folder)
     write_table(rows, folder / "sweep.csv")
     ranked = rank(rows, monitor, mode)
     if rows:
         print(jobs_table(rows, monitor))
-    print(f"{len(ranked)} of {len(rows)} jobs gave a result; the table is {folder / 'sweep.csv'}")
+    print(f"{len(ranked)} of {counted(len(rows), 'job')} produced a result; the table is {folder / 'sweep.csv'}")
     if ranked:
-        draw(rows, ranked, monitor, folder / "sweep.png")
+        plot(rows, ranked, monitor, folder / "sweep.png")
     if any(row.get("full_train") for row in ranked):
-        print("No job is called the best one, since their validation images were trained on.")
+        print("The jobs are not ranked, because they trained on the validation images.")
     elif ranked:
         best = ranked[0]
         print(f"Best: {monitor} {best[monitor]:.4f} in {best['run']}, {' '.join(best['changed']) or 'the only job'}")
@@ -175,7 +180,7 @@ def jobs_table(rows: Sequence[Row], monitor: str) -> str:
             (
                 row["job"] or row["slurm"],
                 row["status"],
-                number(row.get(monitor)),
+                format_number(row.get(monitor)),
                 " ".join(row["changed"]),
                 row.get("error", ""),
             )
@@ -185,7 +190,7 @@ def jobs_table(rows: Sequence[Row], monitor: str) -> str:
 
 
 def write_table(rows: Sequence[Row], path: Path) -> None:
-    """The table of the jobs, whole or not at all."""
+    """Write the table of the jobs as CSV."""
     known = ("job", "status", "changed", "run", "error", "overrides")
     others = sorted({name for row in rows for name in row} - set(known))
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -195,13 +200,13 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
 
 
 def rank(rows: Sequence[Row], monitor: str, mode: str) -> list[Row]:
-    """The jobs that ended with a value, the best one first."""
+    """The jobs with a result, the best one first."""
     ended = [row for row in rows if row["status"] in WITH_RESULT and row.get(monitor) is not None]
     return sorted(ended, key=lambda row: row[monitor], reverse=mode == "max")
 
 
-def draw(rows: Sequence[Row], ranked: Sequence[Row], monitor: str, path: Path) -> None:
-    """One panel for each key that was varied: what is monitored, against the key's value."""
+def plot(rows: Sequence[Row], ranked: Sequence[Row], monitor: str, path: Path) -> None:
+    """One panel per varied key: the monitored metric against the key's value."""
     from matplotlib.figure import Figure
 
     from igpt import figures
@@ -220,22 +225,22 @@ def draw(rows: Sequence[Row], ranked: Sequence[Row], monitor: str, path: Path) -
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel(monitor)
     failed = len(rows) - len(ranked)
-    figure.suptitle(f"{len(ranked)} jobs" + (f", {failed} more without a result" if failed else ""), fontsize=9)
+    figure.suptitle(counted(len(ranked), "job") + (f", {failed} more without a result" if failed else ""), fontsize=9)
     figures.save(figures.render(figure), path)
 
 
-def _is_mine(config: DictConfig) -> bool:
-    """Whether this is a sweep's job, and the first of its processes."""
+def _is_own_job(config: DictConfig) -> bool:
+    """Whether this is the main process of a job of a sweep."""
     return config.hydra.mode == RunMode.MULTIRUN and is_main_process()
 
 
 def _on_slurm() -> bool:
-    """Whether submitit runs this process as a job."""
+    """Whether submitit runs this process as a SLURM job."""
     return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
 def _numbers(texts: Sequence[str]) -> list[float]:
-    """The numbers that the texts are; none, if one of them is something else."""
+    """The texts as numbers; an empty list if one of them is not a number."""
     try:
         return [float(text) for text in texts]
     except ValueError:

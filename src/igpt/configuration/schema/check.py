@@ -1,4 +1,4 @@
-"""The check of a whole configuration, and the sentence with what is wrong."""
+"""The check of a whole configuration; errors become one sentence."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from igpt.configuration.hydra_messages import about_value
+from igpt.configuration.hydra_messages import explain_value
+from igpt.configuration.renamed import renamed
 from igpt.configuration.schema.command_schemas import COMMANDS
-from igpt.configuration.schema.values import PROBLEM, shown
+from igpt.configuration.schema.values import PROBLEM, format_value
 from igpt.configuration.suggestions import did_you_mean
 from igpt.errors import IgptError
 from igpt.files import all_printable
 
 
 def check(config: DictConfig, command: str) -> None:
-    """Refuse a configuration of a command with a value of the wrong type or range, or a key that nothing uses."""
+    """Raise :class:`IgptError` if a command's configuration has a value of wrong type or range, or an unknown key."""
     try:
         plain = all_printable(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
         COMMANDS[command].model_validate(plain)
     except OmegaConfBaseException as error:
-        raise IgptError(about_value(error)) from None
+        raise IgptError(explain_value(error)) from None
     except ValidationError as error:
-        found = dict(problems(error, plain))
-        typed = {path: text for path, text in found.items() if not is_interpolated(config, path)}
-        raise IgptError("; ".join((typed or found).values()) + ".") from None
+        found = dict(problems(error, plain, command))
+        direct = {path: text for path, text in found.items() if not is_interpolated(config, path)}
+        raise IgptError("; ".join((direct or found).values()) + ".") from None
 
 
-def problems(error: ValidationError, plain: Any) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The path of each key that is wrong, and what is wrong with it."""
+def problems(error: ValidationError, plain: Any, command: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The path of each wrong key, and what is wrong with it."""
     for each in error.errors():
         context = each.get("ctx", {})
         kind = each["type"]
@@ -43,15 +44,15 @@ def problems(error: ValidationError, plain: Any) -> Iterator[tuple[tuple[str, ..
             yield path, f"{name} is missing"
         elif kind == "extra_forbidden":
             name = ".".join((*path, *first_keys(value_at(plain, path))))
-            yield path, f"{name} is a key that nothing uses{did_you_mean(name, plain)}"
+            yield path, renamed(name, command) or f"{name} is a key that nothing uses{did_you_mean(name, plain)}"
         elif kind == PROBLEM:
-            yield path, f"{name} is {shown(value_at(plain, path))}; {context['text']}"
+            yield path, f"{name} is {format_value(value_at(plain, path))}; {context['text']}"
         else:
-            yield path, f"{name} is {shown(value_at(plain, path))}; {each['msg']}"
+            yield path, f"{name} is {format_value(value_at(plain, path))}; {each['msg']}"
 
 
 def path_of(location: tuple[int | str, ...], plain: Any) -> tuple[str, ...]:
-    """The keys of a pydantic location, which names the chosen member of each union as well."""
+    """The keys of a pydantic location, without the names of union members in it."""
     path = []
     for step in location:
         if isinstance(plain, dict) and step in plain:
@@ -61,7 +62,7 @@ def path_of(location: tuple[int | str, ...], plain: Any) -> tuple[str, ...]:
 
 
 def first_keys(value: Any) -> Iterator[str]:
-    """The keys that lead to the first value inside of nested dicts."""
+    """The keys that lead to the first value in nested dicts."""
     while isinstance(value, dict) and value:
         key, value = next(iter(value.items()))
         yield str(key)
@@ -74,7 +75,7 @@ def value_at(plain: Any, path: tuple[str, ...]) -> Any:
 
 
 def is_interpolated(config: DictConfig, path: tuple[str, ...]) -> bool:
-    """Whether a value, or something that it is in, is taken from another place, where it is wrong as well."""
+    """Whether a value, or a part that contains it, is interpolated from another key; that key's error is reported."""
     node: Any = config
     for key in path:
         if not isinstance(node, Container) or key not in node:

@@ -1,4 +1,4 @@
-"""The whole configuration of each command, and what its parts say about each other."""
+"""The whole configuration of each command, and the rules that relate its parts."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from igpt.configuration.schema.values import (
     Positive,
     Seed,
     Text,
+    expects,
     one_of,
     problem,
-    says,
 )  # fmt: skip
 from igpt.planning.devices import DEVICES
 
@@ -83,7 +83,7 @@ class Train(Node):
         return self
 
     def _tokens(self) -> int | None:
-        """Tokens of an image, if they follow from the configuration alone."""
+        """Tokens per image, if the configuration alone determines them."""
         source = getattr(self.data, "source", None)
         each = {RGB: 3, Gray: 1, PaletteRecipe: 1}.get(type(self.tokenizer))
         if not isinstance(source, Component) or each is None or self.init_from is not None:
@@ -98,24 +98,24 @@ class Train(Node):
             and self.objective.task is None
             and self.init_from is None
         ):
-            raise problem("without init_from it must say what to train beside the classes, ar or mlm", "objective.task")
+            raise problem("without init_from it must name the pre-training task, ar or mlm", "objective.task")
         return self
 
     @model_validator(mode="after")
-    def _layers_are_there(self) -> Train:
-        there = self.model.n_layer + 1  # with the final norm
+    def _layers_exist(self) -> Train:
+        n_layers = self.model.n_layer + 1  # with the final norm
         for name, callback in (self.callbacks or {}).items():
             for layer in callback.layers or () if isinstance(callback, OnlineProbe) else ():
-                if not -there <= layer < there:
-                    raise problem(f"layers are numbered from 0 to {there - 1}", f"callbacks.{name}.layers")
+                if not -n_layers <= layer < n_layers:
+                    raise problem(f"layers are numbered from 0 to {n_layers - 1}", f"callbacks.{name}.layers")
         return self
 
     @model_validator(mode="after")
-    def _validation_judges_only_what_was_not_trained_on(self) -> Train:
+    def _validation_images_are_not_trained_on(self) -> Train:
         if getattr(getattr(self.data, "source", None), "full_train", False) is True:
             for name, callback in (self.callbacks or {}).items():
                 if isinstance(callback, EarlyStop | OnlineProbe | PruneTrial):
-                    text = f"but callbacks.{name} judges by the validation images, which it trains on; set that to null"
+                    text = f"callbacks.{name} uses the validation images, which would be trained on; set that to null"
                     raise problem(text, "data.source.full_train")
         return self
 
@@ -136,11 +136,11 @@ class Train(Node):
     def _muon_has_whole_matrices(self) -> Train:
         sharded = isinstance(getattr(self.trainer, "strategy", None), ShardedStrategy)
         if sharded and getattr(self.optim, "name", None) == "muon":
-            raise problem("it needs whole matrices, of which trainer=fsdp keeps parts; choose optim=adam", "optim.name")
+            raise problem("it needs whole matrices, which trainer=fsdp shards; choose optim=adam", "optim.name")
         return self
 
     def _measured(self) -> list[str] | None:
-        """What a validation measures; not known if something of the user's own may log as well."""
+        """Names of the metrics of a validation; None if a component of the user's own may log others."""
         callbacks = (self.callbacks or {}).values()
         if isinstance(self.objective, dict) or any(isinstance(callback, dict) for callback in callbacks):
             return None
@@ -158,7 +158,7 @@ class Train(Node):
 class Plan(Train):
     """igpt-plan."""
 
-    run: Annotated[None, says("null: a plan is made of a recipe, experiment=NAME or its values")] = UNSET
+    run: Annotated[None, expects("null, since a plan needs a recipe: experiment=NAME or single values")] = UNSET
     device: Annotated[str, one_of(*DEVICES)]
     devices: Count
     utilization: MaybeShareOrAll
@@ -169,7 +169,7 @@ class Plan(Train):
 
 
 class OfRun(Node):
-    """What commands share that take a trained model."""
+    """Keys that all commands with a trained model share."""
 
     run: Text
     checkpoint: Checkpoint
@@ -184,7 +184,7 @@ class Evaluate(OfRun):
 
 
 class SampleSampling(Sampling):
-    """How igpt-sample samples."""
+    """Sampling settings of igpt-sample."""
 
     passes: Count
     choice_temperature: NotNegative
@@ -199,7 +199,7 @@ class Sample(OfRun):
     completions: Natural
     images: Annotated[
         Text | Annotated[list[Text], Field(min_length=1)] | None,
-        says("a file or folder, a list of them, [a.png,folder], or null for test images"),
+        expects("a file or folder, a list of them, [a.png,folder], or null for test images"),
     ]
     n_images: Count
     image_class: ClassChoice
@@ -211,7 +211,7 @@ class Sample(OfRun):
     @model_validator(mode="after")
     def _something_is_asked_for(self) -> Sample:
         if self.n == 0 and self.completions == 0:
-            raise problem("with completions=0 nothing is asked for; give n of 1 or more", "n")
+            raise problem("with completions=0 there is nothing to generate; give n of 1 or more", "n")
         return self
 
 
@@ -219,12 +219,12 @@ class ProbeSettings(Component):
     target = "igpt.evaluation.probe_scores.ProbeSettings"
 
     penalties: Annotated[
-        list[NotNegative], Field(min_length=1), says("one number or more of at least 0, such as [0.01,1]")
+        list[NotNegative], Field(min_length=1), expects("one number or more of at least 0, such as [0.01,1]")
     ] = UNSET
     standardize: Flag = UNSET
     solver: Annotated[str, one_of("lbfgs", "sgd")] = UNSET
     learning_rates: Annotated[
-        list[Positive], Field(min_length=1), says("one number or more above 0, such as [1,0.1]")
+        list[Positive], Field(min_length=1), expects("one number or more above 0, such as [1,0.1]")
     ] = UNSET
     sgd_steps: Count = UNSET
     neighbors: Count = UNSET
@@ -239,7 +239,7 @@ class Probe(OfRun):
     masks: Natural
     untrained: Flag
     attentive_epochs: Natural
-    labels_per_class: Annotated[list[Count], says("a list of whole numbers of at least 1, such as [4,25]")]
+    labels_per_class: Annotated[list[Count], expects("a list of whole numbers of at least 1, such as [4,25]")]
     subsets: Count
     probe: Annotated[Any, OneOf("probe", (ProbeSettings,))]
     name: Text

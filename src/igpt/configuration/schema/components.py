@@ -1,4 +1,4 @@
-"""Parts of the configuration that name, by `_target_`, what is made of them."""
+"""Parts of the configuration from which Hydra instantiates an object: `_target_` names its class."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pydantic_core import CoreSchema, core_schema
 
 from igpt.configuration.schema.values import problem
 
-UNSET: Any = None  # a key that need not be there, since what is made has a default for it
+UNSET: Any = None  # an optional key; the class has a default for it
 
-HYDRAS = {"_target_", "_args_", "_convert_", "_partial_", "_recursive_"}
-FOREIGN, WORD = "a user's own", "a word"  # tags beside the targets
+HYDRA_KEYS = {"_target_", "_args_", "_convert_", "_partial_", "_recursive_"}
+FOREIGN, WORD = "a user's own", "a word"  # tags of the union besides the targets
 
 
 class Node(BaseModel):
@@ -26,10 +26,10 @@ class Node(BaseModel):
 
 
 class Component(Node):
-    """What igpt makes of a part of the configuration; its keys are the arguments of `target`."""
+    """A part that is instantiated as igpt's class `target`; its keys are the arguments of the class."""
 
     target: ClassVar[str]
-    given: ClassVar[tuple[str, ...]] = ()  # arguments that do not come from the configuration
+    given: ClassVar[tuple[str, ...]] = ()  # arguments that igpt passes itself
 
     @model_validator(mode="before")
     @classmethod
@@ -38,12 +38,12 @@ class Component(Node):
 
 
 class OpenComponent(Component):
-    """What another library makes: the keys of conf/ have their types, others must be arguments that it takes."""
+    """A class of another library: the keys in conf/ are typed; further keys must be arguments of the class."""
 
     model_config = ConfigDict(extra="allow")
 
-    takes: ClassVar[tuple[str, ...]] = ()  # what gets its further arguments, if it hands them on
-    refused: ClassVar[Mapping[str, str]] = {}  # argument -> what to do instead
+    takes: ClassVar[tuple[str, ...]] = ()  # callables that receive further arguments, if the class passes them on
+    refused: ClassVar[Mapping[str, str]] = {}  # argument -> what to use instead
 
     @model_validator(mode="after")
     def _only_what_is_taken(self) -> OpenComponent:
@@ -58,21 +58,21 @@ class OpenComponent(Component):
             ]
             for key in self.model_extra:
                 if key not in known:
-                    raise problem(f"{self.target} takes no such argument", key)
+                    raise problem(f"{self.target} has no such argument", key)
         return self
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """A part that is made into one of ours (or of another library's that we know), or into something of the user's own,
-    of which only the arguments are checked. `given` are those that do not come from the configuration.
+    """A part that is instantiated as one of `models`, or as a class of the user's own, whose arguments are checked
+    against its signature. `given` are the arguments that igpt passes itself.
     """
 
-    group: str  # where its choices are
+    group: str  # the configuration group with its choices
     models: tuple[type[Component], ...]
     given: tuple[str, ...] = ()
     optional: bool = False
-    words: tuple[str, ...] = ()  # that stand for a part which has no settings
+    words: tuple[str, ...] = ()  # allowed instead of a part
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices: dict[Any, CoreSchema] = {model.target: handler.generate_schema(model) for model in self.models}
@@ -88,10 +88,10 @@ class OneOf:
         if value in self.words:
             return value
         if self.words:
-            raise problem(f"it must be {' or '.join(self.words)}, or say with _target_ what it is")
+            raise problem(f"it must be {' or '.join(self.words)}, or a part with a _target_")
         if isinstance(value, str):
-            raise problem(f"choose one of a group by {self.group}={value}")
-        raise problem(f"it must say with _target_ what it is; choose one of a group by {self.group}=NAME")
+            raise problem(f"to choose from the group, write {self.group}={value}")
+        raise problem(f"it must be a part with a _target_; choose one with {self.group}=NAME")
 
     def _tag(self, value: Any) -> str:
         if isinstance(value, str):
@@ -101,37 +101,37 @@ class OneOf:
 
     def _check_foreign(self, value: dict[str, Any]) -> dict[str, Any]:
         try:
-            made_by = pkgutil.resolve_name(value["_target_"])
-        except Exception as error:  # whatever importing a user's module raises
+            factory = pkgutil.resolve_name(value["_target_"])
+        except Exception as error:  # importing a user's module may raise anything
             raise problem(f"it cannot be imported ({' '.join(str(error).split())})", "_target_") from None
         if not value.get("_partial_"):
-            check_arguments(made_by, value, self.given)
+            check_arguments(factory, value, self.given)
         return value
 
 
-def named(group: str) -> BeforeValidator:
-    """A group of any number of parts, each by a name."""
+def named_parts(group: str) -> BeforeValidator:
+    """A group of any number of parts, each with a name."""
 
     def check(value: Any) -> Any:
         if value is None or isinstance(value, dict):
             return value
-        raise problem(f"it must be null, or parts by their names as in conf/{group}")
+        raise problem(f"it must be null, or named parts as in conf/{group}")
 
     return BeforeValidator(check)
 
 
-def check_arguments(made_by: Callable[..., Any], values: Mapping[str, Any], given: tuple[str, ...]) -> None:
-    """Refuse keys that a callable does not take, and say which of its arguments are missing."""
+def check_arguments(factory: Callable[..., Any], values: Mapping[str, Any], given: tuple[str, ...]) -> None:
+    """Refuse keys that are no arguments of a callable, and required arguments that are missing."""
     try:
-        parameters = inspect.signature(made_by).parameters
+        parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):
-        return  # written in C, some of which do not say
+        return  # some callables written in C have no signature
     name = values["_target_"]
-    keys = [key for key in values if key not in HYDRAS]
+    keys = [key for key in values if key not in HYDRA_KEYS]
     if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
         for key in keys:
             if key not in parameters:
-                raise problem(f"{name} takes no such argument", key)
+                raise problem(f"{name} has no such argument", key)
     for p in list(parameters.values())[len(values.get("_args_") or ()) :]:
         named = p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         if named and p.default is p.empty and p.name not in (*keys, *given):

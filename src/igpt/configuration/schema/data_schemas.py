@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -18,9 +19,9 @@ from igpt.configuration.schema.values import (
     Share,
     Text,
     Texts,
+    expects,
     one_of,
     problem,
-    says,
 )  # fmt: skip
 
 
@@ -33,7 +34,7 @@ class EmojiSource(Component):
 
 
 class SplitSource(Component):
-    """What sources have that draw the splits which their data lacks."""
+    """Keys of sources that split their data at random where it has no splits of its own."""
 
     resolution: Count = UNSET
     validation_share: Share = UNSET
@@ -59,11 +60,13 @@ class HubSource(SplitSource):
 
     path: Text
     subset: MaybeText = UNSET
-    data_files: Annotated[str | list[str] | dict[str, Any] | None, says("a file, a list of files, or SPLIT: FILES")] = (
-        UNSET
-    )
+    data_files: Annotated[
+        str | list[str] | dict[str, Any] | None, expects("a file, a list of files, or SPLIT: FILES")
+    ] = UNSET
     revision: MaybeText = UNSET
-    splits: Annotated[dict[str, str] | None, says("ours: theirs, as {train: train, test: validation}, or null")] = UNSET
+    splits: Annotated[
+        dict[str, str] | None, expects("igpt's split: the data set's, as {train: train, test: validation}, or null")
+    ] = UNSET
     image_column: MaybeText = UNSET
     label_column: MaybeText = UNSET
     labels: Flag = UNSET
@@ -97,7 +100,9 @@ class STL10Source(SplitSource):
     target = "igpt.data.sources.STL10Source"
 
     resolution: Annotated[int, one_of(4, 6, 8, 12, 16, 24, 32, 48, 96)] = UNSET
-    fold: Annotated[int | None, Field(ge=0, le=9), says("a whole number from 0 to 9, or null for all images")] = UNSET
+    fold: Annotated[int | None, Field(ge=0, le=9), expects("a whole number from 0 to 9, or null for all images")] = (
+        UNSET
+    )
     root: MaybeText = UNSET
 
 
@@ -120,9 +125,9 @@ class ImageNetCrop(Component):
     target = "igpt.data.augment.ImageNetCrop"
 
     resolution: Count = UNSET
-    shorter_side: Annotated[list[Count], Field(min_length=2, max_length=2), says("two whole numbers, [256, 384]")] = (
-        UNSET
-    )
+    shorter_side: Annotated[
+        list[Count], Field(min_length=2, max_length=2), expects("two whole numbers, [256, 384]")
+    ] = UNSET
     crop: Count = UNSET
 
     @model_validator(mode="after")
@@ -131,7 +136,7 @@ class ImageNetCrop(Component):
         if smallest > largest:
             raise problem("it must name the smaller end first", "shorter_side")
         if (self.crop or 224) > smallest:
-            raise problem(f"it must fit into the shorter side, {smallest} pixels at least", "crop")
+            raise problem(f"it must not exceed the shorter side, which is at least {smallest} pixels", "crop")
         return self
 
 
@@ -157,6 +162,20 @@ class ImageDataModule(Component):
     max_unreadable: AnyShare = UNSET
     drop_duplicates: Flag = UNSET
 
+    @model_validator(mode="after")
+    def _crops_are_not_enlarged(self) -> ImageDataModule:
+        resolution = getattr(self.source, "resolution", None)
+        if not isinstance(self.augment, ImageNetCrop) or resolution is None:
+            return self
+        largest, crop = (self.augment.shorter_side or (256, 384))[1], self.augment.crop or 224
+        needed = math.ceil(resolution * largest / crop)  # of which the smallest crop has `resolution` pixels
+        if (self.stored_resolution or resolution) < needed:
+            text = (
+                f"crops of data.augment would have fewer than {resolution} pixels per side; set it to at least {needed}"
+            )
+            raise problem(text, "stored_resolution")
+        return self
+
 
 Data = Annotated[Any, OneOf("data", (ImageDataModule,), ImageDataModule.given)]
 
@@ -164,7 +183,7 @@ Data = Annotated[Any, OneOf("data", (ImageDataModule,), ImageDataModule.given)]
 class PaletteRecipe(Component):
     target = "igpt.tokenizers.kmeans.PaletteRecipe"
 
-    size: Annotated[int, Field(ge=2, le=4096), says("a whole number of colors from 2 to 4096")] = UNSET
+    size: Annotated[int, Field(ge=2, le=4096), expects("a whole number of colors from 2 to 4096")] = UNSET
     iterations: Count = UNSET
     seed: Seed = UNSET
     path: MaybeText = UNSET

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WrapValidator, model_validator
 
-from igpt.configuration.schema.components import UNSET, Component, Node, OneOf, OpenComponent, named
+from igpt.configuration.schema.components import UNSET, Component, Node, OneOf, OpenComponent, named_parts
 from igpt.configuration.schema.values import (
     BelowOne,
     ClassChoice,
@@ -23,9 +23,9 @@ from igpt.configuration.schema.values import (
     Seed,
     ShareOrAll,
     Text,
+    expects,
     one_of,
     problem,
-    says,
 )  # fmt: skip
 from igpt.model.config import PARTS, part_choices
 
@@ -119,7 +119,7 @@ class OptimConfig(Component):
     total_steps: Count
     name: Annotated[str, one_of("adam", "muon")] = UNSET
     betas: Annotated[
-        list[BelowOne], Field(min_length=2, max_length=2), says("two numbers of at least 0 and below 1, [0.9,0.95]")
+        list[BelowOne], Field(min_length=2, max_length=2), expects("two numbers of at least 0 and below 1, [0.9,0.95]")
     ] = UNSET
     warmup_steps: Natural = UNSET
     schedule: Annotated[str, one_of("cosine", "constant")] = UNSET
@@ -161,7 +161,7 @@ class Trainer(OpenComponent):
     accelerator: Annotated[str, one_of("auto", "cpu", "gpu", "cuda", "mps")]
     devices: Annotated[
         Count | Annotated[list[Natural], Field(min_length=1)] | Literal[-1, "auto"],
-        says("a number of devices, a list of their numbers, -1 for all or auto"),
+        expects("a number of devices, a list of their numbers, -1 for all or auto"),
     ]
     precision: Annotated[str | int, one_of(*PRECISIONS)]
     max_steps: Count
@@ -169,9 +169,9 @@ class Trainer(OpenComponent):
     check_val_every_n_epoch: MaybeCount = UNSET
     log_every_n_steps: Count
     gradient_clip_val: MaybePositive = UNSET
-    limit_val_batches: Annotated[int | float | None, Field(ge=0), says("a number of at least 0, or null for all")] = (
-        UNSET
-    )
+    limit_val_batches: Annotated[
+        int | float | None, Field(ge=0), expects("a number of at least 0, or null for all")
+    ] = UNSET
     num_sanity_val_steps: Natural = UNSET
     enable_model_summary: Flag = UNSET
     use_distributed_sampler: Flag = UNSET
@@ -211,9 +211,9 @@ class OnlineProbe(Component):
     target = "igpt.training.callbacks.online_probe.OnlineProbe"
 
     every_n_steps: Count
-    layers: Annotated[list[int] | None, Field(min_length=1), says("a list of layers, [0, 3, -1], or null for all")] = (
-        UNSET
-    )
+    layers: Annotated[
+        list[int] | None, Field(min_length=1), expects("a list of layers, [0, 3, -1], or null for all")
+    ] = UNSET
     n_train: Count = UNSET
     n_validation: Count = UNSET
     penalty: NotNegative = UNSET
@@ -226,13 +226,13 @@ class PruneTrial(Component):
     storage: Text
     study: Text
     monitor: Text
-    warmup: Annotated[float, Field(ge=0, le=1), says("a number from 0 to 1")] = UNSET
+    warmup: Annotated[float, Field(ge=0, le=1), expects("a number from 0 to 1")] = UNSET
     startup_trials: Natural = UNSET
 
 
 CALLBACKS = (KeepBest, EarlyStop, SampleImages, OnlineProbe, PruneTrial)
 Callbacks = Annotated[
-    dict[str, Annotated[Any, OneOf("callbacks", CALLBACKS, optional=True)]] | None, named("callbacks")
+    dict[str, Annotated[Any, OneOf("callbacks", CALLBACKS, optional=True)]] | None, named_parts("callbacks")
 ]
 
 
@@ -254,4 +254,4 @@ class TensorBoardTracker(OpenComponent):
 
 
 LOGGERS = (WandbTracker, TensorBoardTracker)
-Loggers = Annotated[dict[str, Annotated[Any, OneOf("logger", LOGGERS, optional=True)]] | None, named("logger")]
+Loggers = Annotated[dict[str, Annotated[Any, OneOf("logger", LOGGERS, optional=True)]] | None, named_parts("logger")]

@@ -1,4 +1,4 @@
-"""Types of single values: each checks its range and says in words what it allows."""
+"""Types of single values: each checks its range, and its error says which values are allowed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
 
-PROBLEM = "igpt"  # the type of the errors whose words are ours
+PROBLEM = "igpt"  # the type of errors with igpt's own text
 
 
 def problem(text: str, key: str = "") -> PydanticCustomError:
@@ -16,8 +16,8 @@ def problem(text: str, key: str = "") -> PydanticCustomError:
     return PydanticCustomError(PROBLEM, "{text}", {"text": text, "key": key})
 
 
-def says(allowed: str) -> WrapValidator:
-    """Whatever is wrong with a value, the message says what is `allowed`."""
+def expects(allowed: str) -> WrapValidator:
+    """A validator whose error says what is `allowed`, whatever is wrong with the value."""
 
     def check(value: Any, validate: Callable[[Any], Any]) -> Any:
         try:
@@ -29,52 +29,52 @@ def says(allowed: str) -> WrapValidator:
 
 
 def one_of(*choices: Any) -> WrapValidator:
-    """One of some values, compared with their types (1 is not true)."""
+    """One of several values; types are compared too (1 is not true)."""
 
     def check(value: Any, validate: Callable[[Any], Any]) -> Any:
         if not any(value == choice and type(value) is type(choice) for choice in choices):
-            *others, last = (shown(choice) for choice in choices)
+            *others, last = (format_value(choice) for choice in choices)
             raise problem(f"it must be {', '.join(others)} or {last}" if others else f"it must be {last}")
         return value
 
     return WrapValidator(check)
 
 
-def shown(value: Any) -> str:
-    """A value as it is written on the command line."""
+def format_value(value: Any) -> str:
+    """A value as it is written in an argument."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"'{value}'" if value == "" or (isinstance(value, str) and " " in value) else str(value)
 
 
-Flag = Annotated[bool, says("true or false")]
-MaybeFlag = Annotated[bool | None, says("true, false or null")]
-Text = Annotated[str, Field(min_length=1), says("text (a number as text is quoted twice: KEY=\"'1'\")")]
-MaybeText = Annotated[str | None, Field(min_length=1), says("text or null")]
-Texts = Annotated[list[str], says("a list of texts, [a,b]")]
+Flag = Annotated[bool, expects("true or false")]
+MaybeFlag = Annotated[bool | None, expects("true, false or null")]
+Text = Annotated[str, Field(min_length=1), expects("text (a number as text is quoted twice: KEY=\"'1'\")")]
+MaybeText = Annotated[str | None, Field(min_length=1), expects("text or null")]
+Texts = Annotated[list[str], expects("a list of texts, [a,b]")]
 
-Count = Annotated[int, Field(ge=1), says("a whole number of at least 1")]
-MaybeCount = Annotated[int | None, Field(ge=1), says("a whole number of at least 1, or null")]
-Natural = Annotated[int, Field(ge=0), says("a whole number of at least 0")]
-MaybeNatural = Annotated[int | None, Field(ge=0), says("a whole number of at least 0, or null")]
-Seed = Annotated[int, Field(ge=0, lt=2**32), says("a whole number from 0 to 4294967295")]
+Count = Annotated[int, Field(ge=1), expects("a whole number of at least 1")]
+MaybeCount = Annotated[int | None, Field(ge=1), expects("a whole number of at least 1, or null")]
+Natural = Annotated[int, Field(ge=0), expects("a whole number of at least 0")]
+MaybeNatural = Annotated[int | None, Field(ge=0), expects("a whole number of at least 0, or null")]
+Seed = Annotated[int, Field(ge=0, lt=2**32), expects("a whole number from 0 to 4294967295")]
 
-Positive = Annotated[float, Field(gt=0), says("a number above 0")]
-NotNegative = Annotated[float, Field(ge=0), says("a number of at least 0")]
-MaybeNotNegative = Annotated[float | None, Field(ge=0), says("a number of at least 0, or null")]
-MaybePositive = Annotated[float | None, Field(gt=0), says("a number above 0, or null")]
-Share = Annotated[float, Field(gt=0, lt=1), says("a number between 0 and 1")]
-ShareOrAll = Annotated[float, Field(gt=0, le=1), says("a number above 0 and at most 1")]
-MaybeShareOrAll = Annotated[float | None, Field(gt=0, le=1), says("a number above 0 and at most 1, or null")]
-AnyShare = Annotated[float, Field(ge=0, le=1), says("a number from 0 to 1")]
-BelowOne = Annotated[float, Field(ge=0, lt=1), says("a number of at least 0 and below 1")]
+Positive = Annotated[float, Field(gt=0), expects("a number above 0")]
+NotNegative = Annotated[float, Field(ge=0), expects("a number of at least 0")]
+MaybeNotNegative = Annotated[float | None, Field(ge=0), expects("a number of at least 0, or null")]
+MaybePositive = Annotated[float | None, Field(gt=0), expects("a number above 0, or null")]
+Share = Annotated[float, Field(gt=0, lt=1), expects("a number between 0 and 1")]
+ShareOrAll = Annotated[float, Field(gt=0, le=1), expects("a number above 0 and at most 1")]
+MaybeShareOrAll = Annotated[float | None, Field(gt=0, le=1), expects("a number above 0 and at most 1, or null")]
+AnyShare = Annotated[float, Field(ge=0, le=1), expects("a number from 0 to 1")]
+BelowOne = Annotated[float, Field(ge=0, lt=1), expects("a number of at least 0 and below 1")]
 
 Device = Annotated[
-    str | None, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$"), says("cpu, cuda, cuda:NUMBER, mps, or null for the best")
+    str | None, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$"), expects("cpu, cuda, cuda:NUMBER, mps, or null for the best")
 ]
 MatmulPrecision = Annotated[str, one_of("high", "highest")]
 Checkpoint = Annotated[str, one_of("best", "last")]
 ClassChoice = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None,
-    says("a class by its name or its number from 0, or null for any"),
+    expects("a class by its name or its number from 0, or null for any"),
 ]
