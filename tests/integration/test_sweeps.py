@@ -97,7 +97,7 @@ def pruned_at(values, others, warmup_steps, end):
     return None
 
 
-def test_hopeless_jobs_of_a_search_end_early(command, tmp_path):
+def test_unpromising_trials_end_early(command, tmp_path):
     pytest.importorskip("optuna")
     printed = command(
         "train", "-m", *FEW, *PRUNED, "hydra.sweeper.n_trials=5", "trainer.max_steps=8", "hydra.sweep.dir=s"
