@@ -49,5 +49,5 @@ def test_a_missing_label_is_none_and_no_class(hub, feature, train, test, expecte
 @pytest.mark.parametrize(("feature", "train", "new"), [(WORD, ["x", "y", "y", "x"], "z"), (NUMBER, [1, 2, 1, 2], 9)])
 def test_a_class_that_the_training_images_lack_is_named(hub, feature, train, new):
     source = hub(feature, train=train, test=[train[0], new, train[1], new])
-    with pytest.raises(IgptError, match=f"there has an image with the label '{new}', which no training image has"):
+    with pytest.raises(IgptError, match=f"there has an image with the label '{new}', but no training image has it"):
         source.read("test", 0, 4)

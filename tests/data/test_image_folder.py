@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from conftest import together, train_two_steps
-from igpt.data import content, notes
-from igpt.data.content import content_hashes
+from igpt.data import content_hashes as content
+from igpt.data import disk_memo
+from igpt.data.content_hashes import content_hashes
 from igpt.data.image_files import decode
 from igpt.data.sources import SPLITS, ImageFolderSource, at_resolution, image_folder
 from igpt.errors import IgptError
@@ -302,7 +303,7 @@ def test_a_flat_folder_has_no_classes(tmp_path):
 
 def test_labels_can_be_ignored(split_folders):
     fill(split_folders / "test", 1, 99)  # flat, beside the classes
-    with pytest.raises(IgptError, match=r"test/099.png is in no folder of the 2 classes.*labels=false"):
+    with pytest.raises(IgptError, match=r"test/099.png is in none of the folders of the 2 classes.*labels=false"):
         ImageFolderSource(str(split_folders), resolution=2).read("train", 0, 1)
     source = ImageFolderSource(str(split_folders), resolution=2, labels=False)
     assert source.classes == ()
@@ -374,7 +375,7 @@ def test_one_of_several_processes_reads_the_files(split_folders, tmp_path, monke
 
 def test_without_a_cache_that_can_be_written_each_process_reads(split_folders, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(notes, "home_cache", lambda: tmp_path / "file")
+    monkeypatch.setattr(disk_memo, "home_cache", lambda: tmp_path / "file")
     assert key_of(split_folders, cache_dir=str(tmp_path / "file")) == key_of(split_folders)
 
 
@@ -384,7 +385,7 @@ def test_notes_in_the_own_cache_help_where_those_of_the_common_one_are_outdated(
     for file in split_folders.rglob("*.png"):
         file.touch()
     assert key_of(split_folders, cache_dir=str(own)) == first
-    monkeypatch.setattr(notes, "home_cache", lambda: own)
+    monkeypatch.setattr(disk_memo, "home_cache", lambda: own)
     monkeypatch.setattr(content, "sha256", None)
     assert key_of(split_folders, cache_dir=str(common)) == first
 
@@ -420,14 +421,14 @@ def test_split_folders_in_upper_case_are_splits(tmp_path):
     [
         (
             ["a", "b", "c", "d", "test"],
-            r"has test beside a, b, c, ... \(4\), but no train; move the images to train on",
+            r"has test beside a, b, c, ... \(4\), but no train; move the training images",
         ),
         (["val", "Test"], "has val and Test, but no train"),
         (["train", "boat", "plane"], "has train beside boat, plane; move the others into train if they are classes"),
         (["val", "train", "Validation"], "has both .* and .* for validation images"),
         (["train_images", "test_images"], "has the folders train_images, test_images; name them"),
-        (["photos/train", "photos/test"], "has splits inside of other folders .*; set data.source.path=.*photos if"),
-        (["a/train", "a/test", "b/train", "b/test"], "has splits inside of other folders"),
+        (["photos/train", "photos/test"], "has splits inside other folders .*; set data.source.path=.*photos if"),
+        (["a/train", "a/test", "b/train", "b/test"], "has splits inside other folders"),
     ],
 )
 def test_folders_that_may_be_splits_or_classes_are_refused(tmp_path, folders, message):
@@ -567,7 +568,7 @@ def test_images_each_in_a_group_of_its_own_are_split_as_without(patients):
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ("(p", "is no regular expression"),
+        ("(p", "is not a regular expression"),
         ("patient", "needs parentheses"),
         ("(patient1[0-9])", r"does not match a/patient0_0\.png; each image needs a group"),
         ("nowhere.csv", "There is no table of groups at nowhere.csv"),
@@ -581,7 +582,7 @@ def test_groups_that_do_not_fit(patients, group, message):
 
 @pytest.mark.parametrize(
     ("table", "message"),
-    [("a,b\n1,2\n", "needs a first line"), ("path,group\na/patient0_0.png,1\n", r"no group for a/patient0_1\.png")],
+    [("a,b\n1,2\n", "must name its columns"), ("path,group\na/patient0_0.png,1\n", r"no group for a/patient0_1\.png")],
 )
 def test_tables_of_groups_that_do_not_fit(patients, tmp_path, table, message):
     (tmp_path / "groups.csv").write_text(table)

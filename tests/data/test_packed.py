@@ -15,9 +15,7 @@ import numpy as np
 import pytest
 
 from conftest import ended, together, wait_until
-from igpt.data import packing, verified
-from igpt.data.packed import open_packed, packed_folder
-from igpt.data.packing import pack
+from igpt.data.packed import checksums, open_packed, pack, packed_folder, packing, shards
 from igpt.data.sources import SPLITS, Chunk, EmojiSource
 from igpt.errors import IgptError
 from igpt.files import sha256
@@ -70,7 +68,7 @@ class Numbered:
 
 
 def test_packing_in_parallel_gives_every_image_its_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "SHARD", 1)
+    monkeypatch.setattr(shards, "SHARD_SIZE", 1)
     train = open_packed(pack(Numbered(), tmp_path, processes=2))["train"]
     np.testing.assert_array_equal(train.images[:, 0, 0, 0], np.arange(10))
     np.testing.assert_array_equal(train.labels, np.arange(10) % 2)
@@ -80,7 +78,7 @@ def test_packing_in_parallel_gives_every_image_its_place(tmp_path, monkeypatch):
 
 
 def test_a_killed_packing_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "SHARD", 2)
+    monkeypatch.setattr(shards, "SHARD_SIZE", 2)
     read, asked = Numbered.read, []
 
     def killed_at_the_fourth(self, split, start, stop):
@@ -103,7 +101,7 @@ def test_a_killed_packing_goes_on_where_it_was(tmp_path, monkeypatch):
 
 
 def test_unreadable_images_are_left_out_and_listed(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(packing, "SHARD", 4)
+    monkeypatch.setattr(shards, "SHARD_SIZE", 4)
     source = Numbered(unreadable=(1, 7))
     folder = pack(source, tmp_path, max_unreadable=0.2)
     train = open_packed(folder)["train"]
@@ -205,13 +203,13 @@ def test_one_flipped_byte_is_found_and_named(tmp_path, source, name, keep_time):
     folder = pack(source, tmp_path)
     flip_a_byte(folder / name, keep_time)
     for _ in range(2):  # it is not forgiven the second time
-        with pytest.raises(IgptError, match=rf"{re.escape(name)} is not what was packed.*delete the folder"):
+        with pytest.raises(IgptError, match=rf"{re.escape(name)} is wrong.*delete the folder"):
             pack(source, tmp_path)
 
 
 def test_checksums_are_verified_once_per_machine_and_change(tmp_path, source, monkeypatch):
     folder, read = pack(source, tmp_path), []
-    monkeypatch.setattr(verified, "sha256", lambda path: read.append(path.name) or sha256(path))
+    monkeypatch.setattr(checksums, "sha256", lambda path: read.append(path.name) or sha256(path))
     pack(source, tmp_path)
     assert read == []  # packing has just made them
     (folder / "test.images.npy").touch()
@@ -229,8 +227,8 @@ def test_one_of_several_processes_verifies(tmp_path, source, monkeypatch):
     folder = pack(source, tmp_path)
     (folder / "test.images.npy").touch()
     read = []
-    monkeypatch.setattr(verified, "sha256", lambda path: read.append(path.name) or sha256(path))
-    monkeypatch.setattr(verified, "_is_verified", together(verified._is_verified, 8))
+    monkeypatch.setattr(checksums, "sha256", lambda path: read.append(path.name) or sha256(path))
+    monkeypatch.setattr(checksums, "_is_verified", together(checksums._is_verified, 8))
     with ThreadPoolExecutor(8) as pool:  # a lock that lies in a file holds for threads as it does for processes
         list(pool.map(lambda _: pack(source, tmp_path), range(8)))
     assert len(read) == 9
@@ -240,7 +238,7 @@ def test_a_copied_cache_is_verified(tmp_path, source):
     pack(source, tmp_path / "cache")
     shutil.copytree(tmp_path / "cache", tmp_path / "copy")  # with all times as they were
     flip_a_byte(packed_folder(source, tmp_path / "copy") / "train.images.npy", keep_time=True)
-    with pytest.raises(IgptError, match="train.images.npy is not what was packed"):
+    with pytest.raises(IgptError, match="train.images.npy is wrong"):
         pack(source, tmp_path / "copy")
 
 
@@ -260,7 +258,7 @@ def test_a_complete_cache_that_cannot_be_written_needs_no_lock(tmp_path, source,
     monkeypatch.setattr(os, "mkdir", refused)
     monkeypatch.setattr(packing, "FileLock", None)
     read = []
-    monkeypatch.setattr(verified, "sha256", lambda path: read.append(path.name) or sha256(path))
+    monkeypatch.setattr(checksums, "sha256", lambda path: read.append(path.name) or sha256(path))
     for _ in range(2):
         assert pack(source, tmp_path / "cache") == folder
     assert len(read) == 9  # remembered in the user's own cache
@@ -306,36 +304,36 @@ def packed_levels(source, tmp_path, **settings):
 def test_images_in_two_splits_are_counted(tmp_path, caplog):
     assert packed_levels(Levels(), tmp_path) == [list(Levels().train), list(Levels().validation), list(Levels().test)]
     assert (
-        "levels: at 4x4, 3 images of the training split equal a held-out one, and 1 of validation a test one; "
+        "levels: images that occur in two splits at 4x4: 3 in train and in validation or test, 1 in validation and in test; "
         "data.drop_duplicates=true leaves them out."
     ) in caplog.text
 
 
 def test_images_in_two_splits_are_dropped_from_the_training_side(tmp_path, caplog):
-    assert packed_levels(Levels(), tmp_path, drop_equal_at=4) == [[10, 41, 50], [60, 20], [30, 40, 70, 80]]
+    assert packed_levels(Levels(), tmp_path, drop_duplicates_at=4) == [[10, 41, 50], [60, 20], [30, 40, 70, 80]]
     assert "they are left out" in caplog.text
     assert packed_folder(Levels(), tmp_path, 4) != packed_folder(Levels(), tmp_path)
 
 
 def test_blanks_for_unreadable_images_are_no_duplicates(tmp_path, caplog):
     source = Levels(train=(1, 255, 2), validation=(255, 4), test=(255, 5))
-    assert packed_levels(source, tmp_path, drop_equal_at=4) == [[1, 2], [4], [5]]
-    assert "equal a held-out" not in caplog.text
+    assert packed_levels(source, tmp_path, drop_duplicates_at=4) == [[1, 2], [4], [5]]
+    assert "two splits" not in caplog.text
 
 
 def test_validation_images_that_are_trained_on_are_no_duplicates(tmp_path):
     source = Levels(train=(1, 2, 3), validation=(2,), test=(3,), full_train=True)
-    assert packed_levels(source, tmp_path, drop_equal_at=4) == [[1, 2], [2], [3]]
+    assert packed_levels(source, tmp_path, drop_duplicates_at=4) == [[1, 2], [2], [3]]
 
 
 def test_images_packed_larger_are_dropped_as_the_model_sees_them(tmp_path):
     small = Levels(resolution=2)
-    assert packed_levels(small, tmp_path, drop_equal_at=2)[0] == [10, 50]
-    assert packed_levels(Levels(), tmp_path, drop_equal_at=2)[0] == [10, 50]  # 41 is 40 to the model
+    assert packed_levels(small, tmp_path, drop_duplicates_at=2)[0] == [10, 50]
+    assert packed_levels(Levels(), tmp_path, drop_duplicates_at=2)[0] == [10, 50]  # 41 is 40 to the model
 
 
 def test_a_packing_that_is_killed_while_it_drops_images_drops_the_same(tmp_path, monkeypatch):
-    keep_rows, kept = packing._keep_rows, []
+    keep_rows, kept = packing.keep_rows, []
 
     def killed_at_the_second(path, rows):
         kept.append(path)
@@ -344,15 +342,15 @@ def test_a_packing_that_is_killed_while_it_drops_images_drops_the_same(tmp_path,
         keep_rows(path, rows)
 
     source = Levels(train=(10, 255, 20, 30, 41, 20, 50))
-    monkeypatch.setattr(packing, "_keep_rows", killed_at_the_second)
+    monkeypatch.setattr(packing, "keep_rows", killed_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        pack(source, tmp_path, max_unreadable=0.5, drop_equal_at=4)
-    assert packed_levels(source, tmp_path, drop_equal_at=4) == [[10, 41, 50], [60, 20], [30, 40, 70, 80]]
+        pack(source, tmp_path, max_unreadable=0.5, drop_duplicates_at=4)
+    assert packed_levels(source, tmp_path, drop_duplicates_at=4) == [[10, 41, 50], [60, 20], [30, 40, 70, 80]]
 
 
 def test_a_split_of_which_nothing_is_left_is_refused(tmp_path):
     with pytest.raises(IgptError, match=r"No train image is left .*data\.drop_duplicates=true drops"):
-        pack(Levels(train=(30, 20)), tmp_path, drop_equal_at=4)
+        pack(Levels(train=(30, 20)), tmp_path, drop_duplicates_at=4)
 
 
 def test_images_to_show_are_of_the_class_asked_for(tmp_path, source):
@@ -370,7 +368,7 @@ import os, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from igpt.data import packing
+from igpt.data.packed import pack, shards
 from igpt.data.sources import Chunk
 from igpt.cluster.signals import stop_signals
 
@@ -393,9 +391,9 @@ class Slow:
         return Chunk(np.full((stop - start, 2, 2, 3), start, np.uint8), np.zeros(stop - start, np.int64), {})
 
 if __name__ == "__main__":
-    packing.SHARD = 1
+    shards.SHARD_SIZE = 1
     with stop_signals.listen():
-        packing.pack(Slow(Path(sys.argv[1])), Path(sys.argv[1]), processes=2)
+        pack(Slow(Path(sys.argv[1])), Path(sys.argv[1]), processes=2)
 """
 
 

@@ -24,7 +24,7 @@ from igpt.data.sources import (
     area_average,
 )  # fmt: skip
 from igpt.data.sources.cifar import load_arrays
-from igpt.data.sources.splits import divide, hold_out
+from igpt.data.sources.splits import complete_splits, hold_out
 from igpt.errors import IgptError
 
 
@@ -274,7 +274,7 @@ def test_shares_that_are_none(share):
 
 def test_only_missing_splits_are_drawn():
     given = {"train": np.arange(80), "validation": np.arange(80, 100)}
-    splits = divide(given, 0.5, 0.25, seed=0, full_train=True)
+    splits = complete_splits(given, 0.5, 0.25, seed=0, full_train=True)
     assert {split: len(splits[split]) for split in SPLITS} == {"train": 80, "validation": 20, "test": 20}
     assert not set(splits["test"]) & set(splits["train"])
     np.testing.assert_array_equal(splits["validation"], given["validation"])
@@ -375,7 +375,7 @@ def test_parquet_with_splits_and_columns_that_are_named(parquet):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"image_column": "absent"}, "has 0 columns that can be data.source.image_column; name one of id, kind"),
+        ({"image_column": "absent"}, "has 0 columns that could be data.source.image_column; name one of id, kind"),
         ({"splits": {"train": "absent"}}, "has the splits train, valid; set data.source.splits"),
         ({"data_files": "absent.parquet"}, "cannot be loaded .*absent.parquet"),
     ],

@@ -64,7 +64,7 @@ def test_checkpoint_and_palette_file_that_do_not_match(command, copy):
 def test_missing_and_truncated_packed_data(command, copy, tmp_path, monkeypatch):
     monkeypatch.setenv("IGPT_CACHE", str(tmp_path / "cache"))
     command("evaluate", f"run={copy}")
-    folder = packed_folder(EmojiSource(resolution=8), tmp_path / "cache", drop_equal_at=8)
+    folder = packed_folder(EmojiSource(resolution=8), tmp_path / "cache", drop_duplicates_at=8)
     path = folder / "test.images.npy"
     path.write_bytes(path.read_bytes()[:-5])
     assert f"{path} has" in message_of(command, "evaluate", f"run={copy}")

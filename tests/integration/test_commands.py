@@ -18,8 +18,7 @@ from PIL import Image
 import igpt
 from conftest import SMALL
 from igpt.commands.open_run import data_of_run
-from igpt.data.packed import open_packed
-from igpt.data.packing import pack
+from igpt.data.packed import open_packed, pack
 from igpt.data.sources import SPLITS, EmojiSource
 from tracking_server import w_and_b_server
 

@@ -10,8 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 import igpt
 from conftest import SMALL, run_command
-from igpt.data.packed import open_packed
-from igpt.data.packing import pack
+from igpt.data.packed import open_packed, pack
 from igpt.data.sources import EmojiSource
 from igpt.errors import IgptError
 

@@ -35,7 +35,7 @@ HALVES = ("data.device_batch_size=8",)
 # The function at whose n-th call the signal comes.
 MOMENTS = {
     "start": ("igpt.commands.build:build_objective", 1),
-    "packing": ("igpt.data.packing:_read_shard", 2),
+    "packing": ("igpt.data.packed.shards:read_shard", 2),
     "before the first step": ("igpt.training.callbacks.keep_last:KeepLast.on_train_start", 1),
     "training": ("igpt.training.callbacks.keep_last:KeepLast.on_train_batch_start", 6),
     "a save": ("igpt.training.checkpoint_io:torch.save", 2),

@@ -71,14 +71,14 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
     A new run keeps a record of its data; one that is resumed refuses data that have changed.
     """
     from igpt.configuration.class_names import number_classes, require_images_of
-    from igpt.data.record import check_record, record_of
+    from igpt.data.provenance import DataRecord, check_unchanged
     from igpt.tokenizers import Palette, palette_of, with_order
 
     data: ImageDataModule = instantiate(
         config.data, tokenizer=config.tokenizer, order=config.order, seed=config.seed, _convert_="all"
     )
     if run.trained:
-        check_record(data.source, run.data)
+        check_unchanged(data.source, run.data)
     number_classes(config, data)
     data.accumulation(n_processes(config))  # raises IgptError, before data are packed
     if start is not None:
@@ -90,7 +90,7 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
     data.check_batch_size()
     require_images_of(data, config.showcase_class, "showcase_class")
     if is_main_process() and not run.trained:
-        record_of(data.source).save(run.data)
+        DataRecord.of(data.source).save(run.data)
     palette = palette_of(data.tokenizer)
     if palette is not None and is_main_process() and not (run.trained and run.palette.exists()):
         palette.save(run.palette)

@@ -48,11 +48,11 @@ def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -
     """The data that a configuration names, packed if need be, under the tokenizer of a trained model; with the record
     that a run keeps of its data, only if they have not changed.
     """
-    from igpt.data.record import check_record
+    from igpt.data.provenance import check_unchanged
 
     data: ImageDataModule = instantiate(config.data, tokenizer=config.tokenizer, seed=config.seed, _convert_="all")
     if record is not None:
-        check_record(data.source, record)
+        check_unchanged(data.source, record)
     data.use_tokenizer(pretrained.tokenizer)
     if data.n_tokens != pretrained.model.config.n_positions:
         raise IgptError(

@@ -14,8 +14,8 @@ from filelock import FileLock
 from igpt.batch import ImageBatch, TokenBatch
 from igpt.data.augment import Augmentation, Identity
 from igpt.data.loader import BatchLoader
-from igpt.data.packed import PackedImages, content_key, open_packed, packed_folder, read_manifest
-from igpt.data.packing import pack
+from igpt.data.packed import PackedImages, cache_key, open_packed, pack, packed_folder
+from igpt.data.packed.layout import read_manifest
 from igpt.data.sources import ImageSource, at_resolution
 from igpt.data.stream import EvaluationBatches, Share, TrainingStream, epoch_order
 from igpt.errors import IgptError
@@ -71,7 +71,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.processes = processes
         self.max_unreadable = max_unreadable
-        self.drop_equal_at = source.resolution if drop_duplicates else None
+        self.drop_duplicates_at = source.resolution if drop_duplicates else None
         self.seed = seed
         self.splits: dict[str, PackedImages] = {}
         self._tokenizer: Tokenizer | None = None
@@ -94,7 +94,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def key(self) -> dict[str, Any]:
         """Everything that the images of the splits depend on."""
-        return {**self.source.key(), "drop_equal_at": self.drop_equal_at}
+        return {**self.source.key(), "drop_duplicates_at": self.drop_duplicates_at}
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -107,11 +107,13 @@ class ImageDataModule(pl.LightningDataModule):
         """Images of each split, classes, resolution, tokens and origin, in one line for people."""
         sizes = ", ".join(f"{len(images):,} {split}" for split, images in self.splits.items())
         classes = f"{len(self.source.classes)} classes" if self.source.classes else "no classes"
-        side, shared = self.source.resolution, read_manifest(self._folder(self.source))["shared"]["train"]
-        twice = f" {len(shared)} training images equal a held-out one." if shared and not self.drop_equal_at else ""
+        side, duplicates = self.source.resolution, read_manifest(self._folder(self.source))["duplicates"]["train"]
+        note = ""
+        if duplicates and not self.drop_duplicates_at:
+            note = f" {len(duplicates)} training images equal a validation or test image."
         return (
             f"Data {self.source.name} ({self.source.origin}): {sizes} images; {classes}; {side}x{side} pixels, "
-            f"{self.n_tokens} tokens per image.{twice}"
+            f"{self.n_tokens} tokens per image.{note}"
         )
 
     @property
@@ -138,7 +140,7 @@ class ImageDataModule(pl.LightningDataModule):
             ) from None
 
     def _pack(self, source: ImageSource) -> None:
-        pack(source, self.cache_dir, self.processes, self.max_unreadable, self.drop_equal_at)
+        pack(source, self.cache_dir, self.processes, self.max_unreadable, self.drop_duplicates_at)
 
     def _build_palette(self, recipe: PaletteRecipe) -> None:
         path = self._palette_path(recipe)
@@ -157,7 +159,7 @@ class ImageDataModule(pl.LightningDataModule):
                 log.info("Built a palette of %d colors, PSNR %.2f dB", palette.vocab_size, palette.info["psnr_db"])
 
     def _palette_path(self, recipe: PaletteRecipe) -> Path:
-        key = content_key(self.key(), recipe.key())
+        key = cache_key(self.key(), recipe.key())
         return self.cache_dir / "palettes" / f"{self.source.name}-{recipe.size}-{key}.npz"
 
     # Opening: in every process
@@ -179,7 +181,7 @@ class ImageDataModule(pl.LightningDataModule):
         return open_packed(self._folder(source))
 
     def _folder(self, source: ImageSource) -> Path:
-        return packed_folder(source, self.cache_dir, self.drop_equal_at)
+        return packed_folder(source, self.cache_dir, self.drop_duplicates_at)
 
     def check_batch_size(self) -> None:
         """Refuse a batch of more images than there are to train on."""

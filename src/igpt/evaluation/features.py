@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from igpt.data.datamodule import ImageDataModule
-from igpt.data.packed import content_key
+from igpt.data.packed import cache_key
 from igpt.files import atomic_path
 from igpt.model.transformer import Transformer
 from igpt.pretrained import Pretrained
@@ -52,7 +52,7 @@ def palette_histogram(data: ImageDataModule, split: str) -> Features:
 
 def cached(folder: Path, key: dict[str, Any], compute: Callable[[], Features]) -> Features:
     """`compute()`, or what it gave when it was last called with this key."""
-    path = folder / f"{content_key(key)}.npy"
+    path = folder / f"{cache_key(key)}.npy"
     if path.exists():
         stored: Features = np.load(path, allow_pickle=False)
         return stored

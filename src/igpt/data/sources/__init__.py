@@ -1,4 +1,4 @@
-"""Where images come from: a source names its splits and reads their images by number."""
+"""Sources of images: each has three splits, and reads their images by index."""
 
 from igpt.data.sources.cifar import CIFAR10Source, CIFAR100Source
 from igpt.data.sources.emoji import EmojiSource

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from igpt.data.sources.archive_files import damage_named, open_member
 from igpt.data.sources.downloads import Archive
 from igpt.data.sources.official import OfficialSource
-from igpt.data.sources.splits import Numbers
+from igpt.data.sources.splits import Indices
 
 _FINE_CLASSES = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
@@ -26,7 +26,7 @@ _FINE_CLASSES = """
     tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
 
-_RECONSTRUCT = np.empty(0).__reduce__()[0]  # its module has another name in numpy 2
+_RECONSTRUCT = np.empty(0).__reduce__()[0]  # taken from an array, since numpy 2 has renamed its module
 
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -37,27 +37,28 @@ _ALLOWED = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads plain values and numpy arrays; anything else in a pickle could run code of its author's choice."""
+    """Reads plain values and numpy arrays only, since anything else in a pickle could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data file needs")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which a data file does not need")
         return _ALLOWED[module, name]
 
 
 def load_arrays(file: IO[bytes]) -> Any:
-    """What a pickle of Python 2 holds, as long as that is only plain values and numpy arrays; strings come as bytes."""
+    """The content of a pickle of Python 2, which may hold plain values and numpy arrays; strings are bytes."""
     return _ArraysOnly(file, encoding="bytes").load()
 
 
-@functools.lru_cache(maxsize=1)  # neighboring images lie in the same part
-def _load_part(place: Path, part: str, label_key: bytes) -> tuple[NDArray[np.uint8], Numbers]:
-    """Images (n, 3072) of one part, color by color and row by row, and their labels."""
-    with damage_named(place), open_member(place, part) as file:
+@functools.lru_cache(maxsize=1)  # neighboring images are in the same part
+def _load_part(path: Path, part: str, label_key: bytes) -> tuple[NDArray[np.uint8], Indices]:
+    """Images (n, 3072) of one part, ordered by channel, row and column, and their labels (n,)."""
+    with damage_named(path), open_member(path, part) as file:
         content = load_arrays(file)
         if not isinstance(content, dict):
-            raise ValueError(f"{part} is no dictionary")
-        return np.asarray(content[b"data"], np.uint8).reshape(-1, 3 * 32 * 32), np.array(content[label_key], np.int64)
+            raise ValueError(f"{part} is not a dictionary")
+        images = np.asarray(content[b"data"], np.uint8).reshape(-1, 3 * 32 * 32)
+        return images, np.array(content[label_key], np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +67,19 @@ class _CIFARSource(OfficialSource):
     label_key: ClassVar[bytes]
     side: ClassVar[int] = 32
 
-    def _labels(self, part: str) -> Numbers:
+    def _labels(self, part: str) -> Indices:
         return self._part(part)[1]
 
-    def _images(self, part: str, rows: Numbers) -> NDArray[np.uint8]:
-        return self._part(part)[0][rows].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    def _images(self, part: str, rows: Indices) -> NDArray[np.uint8]:
+        return self._part(part)[0][rows].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # (n, 32, 32, 3)
 
-    def _part(self, part: str) -> tuple[NDArray[np.uint8], Numbers]:
+    def _part(self, part: str) -> tuple[NDArray[np.uint8], Indices]:
         return _load_part(self.archive.locate(self.root), part, self.label_key)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CIFAR10Source(_CIFARSource):
-    """60,000 images of 32x32 in ten classes; a tenth of the 50,000 to train on is held out for validation."""
+    """60,000 images of 32x32 in ten classes; a tenth of the 50,000 training images is held out for validation."""
 
     name: ClassVar[str] = "cifar10"
     classes: ClassVar[tuple[str, ...]] = (
@@ -99,7 +100,7 @@ class CIFAR10Source(_CIFARSource):
 
 @dataclass(frozen=True, kw_only=True)
 class CIFAR100Source(_CIFARSource):
-    """60,000 images of 32x32 in a hundred (fine) classes; a tenth of the 50,000 to train on is held out."""
+    """60,000 images of 32x32 in 100 (fine) classes; a tenth of the 50,000 training images is held out."""
 
     name: ClassVar[str] = "cifar100"
     classes: ClassVar[tuple[str, ...]] = tuple(_FINE_CLASSES.split())

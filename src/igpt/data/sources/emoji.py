@@ -1,4 +1,4 @@
-"""The bundled emoji: real pictures that need no network."""
+"""The bundled emoji: a small data set that needs no network."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from igpt.errors import IgptError
 
 @dataclass(frozen=True)
 class EmojiSource:
-    """Noto Emoji, bundled: 3,781 images in nine groups, split so that variants of one emoji stay together.
+    """The bundled Noto Emoji: 3,781 images in nine classes, split so that variants of one emoji stay together.
 
-    `resolution` is 32, 16 or 8; the smaller ones are averages over areas.
+    `resolution` is 32, 16 or 8; at the lower ones, pixels are averages over blocks.
     """
 
     resolution: int = 32
@@ -40,7 +40,7 @@ class EmojiSource:
 
     def __post_init__(self) -> None:
         if self.resolution not in (8, 16, 32):
-            raise IgptError(f"data.source.resolution is {self.resolution}; the emoji come at 8, 16 or 32.")
+            raise IgptError(f"data.source.resolution is {self.resolution}; it must be 8, 16 or 32 for the emoji.")
 
     def key(self) -> dict[str, Any]:
         labels = {} if self.classes else {"labels": False}
@@ -71,13 +71,14 @@ class EmojiSource:
 
     @functools.cached_property
     def _bases(self) -> dict[str, int]:
-        """A number for each emoji, which its variants (skin tone, gender, direction) share."""
+        """The number of each base emoji, which its variants (skin tone, gender, direction) share."""
         return {base: number for number, base in enumerate(sorted({row["base"] for row in self._rows}))}
 
     @functools.cached_property
     def _sheet(self) -> NDArray[np.uint8]:
-        """All cells of the sheet, (n, 32, 32, 3), row by row."""
+        """The cells of the sheet row by row, (n, 32, 32, 3)."""
         with (resources.files("igpt.data.emoji") / "emoji.png").open("rb") as file:
             sheet = np.asarray(Image.open(file))
         height, width, _ = sheet.shape
-        return sheet.reshape(height // 32, 32, width // 32, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+        cells = sheet.reshape(height // 32, 32, width // 32, 32, 3).swapaxes(1, 2)  # (rows, columns, 32, 32, 3)
+        return cells.reshape(-1, 32, 32, 3)

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub, and local files that its `datasets` library reads (Parquet, image folders)."""
+"""Data sets of the Hugging Face Hub, and local files that the library `datasets` reads (Parquet, image folders)."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from typing import Any
 
 import numpy as np
 
+from igpt.data.disk_memo import memo_lock, read_memos, write_memo
 from igpt.data.image_files import read_or_blank
-from igpt.data.notes import note_lock, read_notes, write_note
 from igpt.data.sources.source import SPLITS, Chunk
-from igpt.data.sources.splits import VALIDATION_NAMES, Numbers, SplitSource, by_part, end_to_end
+from igpt.data.sources.splits import VALIDATION_NAMES, Indices, SplitSource, consecutive_indices, rows_by_part
 from igpt.errors import IgptError
 from igpt.files import expand_user
 from igpt.progress import track
 
 
 def _datasets() -> Any:
-    """The library, an extra that takes a second to import."""
+    """The library, which is optional and takes a second to import."""
     try:
         return importlib.import_module("datasets")
     except ImportError:
-        raise IgptError("Data of the Hugging Face Hub needs the library datasets: pip install 'igpt[hub]'.") from None
+        raise IgptError("Data of the Hugging Face Hub need the library datasets: pip install 'igpt[hub]'.") from None
 
 
 @dataclass(frozen=True)
 class HubSource(SplitSource):
-    """What `datasets.load_dataset(path, subset, data_files=..., revision=...)` gives, square and at `resolution`.
+    """The images of `datasets.load_dataset(path, subset, data_files=..., revision=...)`, square and at `resolution`.
 
-    `path` is a data set of the Hub, a local folder, or a format ("parquet", "imagefolder") to read `data_files` with.
-    `splits` says which of its splits are ours, {"train": "train", "test": "validation"} for example; by default those
-    of the same name. Shares of `train` stand in for those that are missing. The columns are found by their type (Image,
-    ClassLabel) unless they are named; a named `label_column` may also hold numbers or strings. What is in local files
-    is remembered in `cache_dir`.
+    `path` is a data set of the Hub, a local folder, or the format ("parquet", "imagefolder") of `data_files`. `splits`
+    maps our splits to the data set's, for example {"train": "train", "test": "validation"}; by default, splits of the
+    same name are used. A missing split is a share of `train`. The columns are found by their type (Image, ClassLabel)
+    unless they are named; a named `label_column` may also hold numbers or strings. Hashes of local files are remembered
+    in `cache_dir`.
     """
 
     path: str
@@ -61,12 +61,15 @@ class HubSource(SplitSource):
         return self.path
 
     def key(self) -> dict[str, Any]:
-        return {"source": "hub", **self._key(), "label_column": self._label_column, "contents": self._contents}
+        columns = {"label_column": self._label_column}
+        return {"source": "hub", **self._split_settings(), **columns, "contents": self._contents}
 
     @functools.cached_property
     def _contents(self) -> dict[str, str]:
-        """What is in each split, as a hash. That of the library knows the revision of a data set of the Hub; of local
-        files it would know the times, so their content is hashed, and remembered as long as the times stay.
+        """A hash of each split.
+
+        For a data set of the Hub, the library's own hash depends on its revision. For local files it would depend on
+        their times, so their content is hashed instead.
         """
         if self.data_files is None and not expand_user(self.path).exists():
             return {split: data._fingerprint for split, data in self._data.items()}
@@ -76,12 +79,12 @@ class HubSource(SplitSource):
         if not self.cache_dir:
             return self._hash(data)
         cache_dir, name = expand_user(self.cache_dir), f"contents/hub-{data._fingerprint}.txt"
-        with note_lock(cache_dir, name):
-            for note in read_notes(cache_dir, name):
-                return note.decode()
-            content = self._hash(data)
-            write_note(cache_dir, name, content.encode())
-            return content
+        with memo_lock(cache_dir, name):
+            for memo in read_memos(cache_dir, name):
+                return memo.decode()
+            digest = self._hash(data)
+            write_memo(cache_dir, name, digest.encode())
+            return digest
 
     def _hash(self, data: Any) -> str:
         digest = hashlib.sha256()
@@ -93,18 +96,18 @@ class HubSource(SplitSource):
             digest.update(repr(sample.get(self._label_column)).encode())
         return digest.hexdigest()
 
-    def _given(self) -> dict[str, Numbers]:
-        return end_to_end({split: len(data) for split, data in self._data.items()})
+    def _provided_splits(self) -> dict[str, Indices]:
+        return consecutive_indices({split: len(data) for split, data in self._data.items()})
 
-    def _take(self, numbers: Numbers) -> Chunk:
+    def _read_images(self, indices: Indices) -> Chunk:
         labels: list[Any] = []
-        images, unreadable = read_or_blank(self._files(numbers, labels), self.resolution)
+        images, unreadable = read_or_blank(self._image_files(indices, labels), self.resolution)
         return Chunk(images, np.array(labels, np.int64), unreadable)
 
-    def _files(self, numbers: Numbers, labels: list[Any]) -> Iterator[tuple[str, Any]]:
+    def _image_files(self, indices: Indices, labels: list[Any]) -> Iterator[tuple[str, Any]]:
         """Name and file of each image; its label is appended to `labels`."""
         names = list(self._data)
-        for part, rows in by_part(numbers, [len(data) for data in self._data.values()]):
+        for part, rows in rows_by_part(indices, [len(data) for data in self._data.values()]):
             data = self._data[names[part]]
             for row in rows:
                 sample = data[int(row)]
@@ -116,16 +119,16 @@ class HubSource(SplitSource):
     def _label(self, value: Any) -> int:
         if self._label_column is None or _is_no_label(value):
             return -1
-        if self._numbered:
+        if self._labels_are_indices:
             return int(value)
         if value not in self._class_values:
             raise IgptError(
-                f"{self.path} has an image with the label '{value}', which no training image has; choose another "
+                f"{self.path} has an image with the label '{value}', but no training image has it; choose another "
                 "data.source.label_column, or set data.source.labels=false."
             )
         return self._class_values.index(value)
 
-    # What the library gives
+    # Loading
 
     @functools.cached_property
     def _data(self) -> dict[str, Any]:
@@ -134,24 +137,25 @@ class HubSource(SplitSource):
         chosen = {split: loaded[theirs] for split, theirs in self._split_names(list(loaded)).items()}
         image = self._find_column(chosen["train"], "image")
         label = self._find_column(chosen["train"], "label")
-        columns = [column for column in (image, label) if column is not None]
-        undecoded = _datasets().Image(decode=False)
+        result = {}
         for split, data in chosen.items():
             if image not in data.features:
                 raise IgptError(f"The {split} images of {self.path} lack the column {image}; set data.source.splits.")
-        known = {split: [c for c in columns if c in data.features] for split, data in chosen.items()}  # labels or not
-        return {s: data.select_columns(known[s]).cast_column(image, undecoded) for s, data in chosen.items()}
+            columns = [column for column in (image, label) if column in data.features]  # a test split may lack labels
+            undecoded = _datasets().Image(decode=False)
+            result[split] = data.select_columns(columns).cast_column(image, undecoded)
+        return result
 
     def _load(self) -> Any:
         datasets = _datasets()
         try:
             return datasets.load_dataset(self.path, self.subset, data_files=self.data_files, revision=self.revision)
-        except Exception as error:  # the library raises errors of many kinds, some of them of other libraries
+        except Exception as error:  # the library raises many types of errors, also those of other libraries
             reason = " ".join(str(error).split()) or type(error).__name__
             raise IgptError(f"The data set {self.path} cannot be loaded ({reason}); check data.source.") from None
 
     def _split_names(self, available: list[str]) -> dict[str, str]:
-        """Our split -> theirs."""
+        """Our split -> the data set's."""
         names = self.splits
         if names is None:
             validation = next((name for name in VALIDATION_NAMES if name in available), "")
@@ -165,19 +169,18 @@ class HubSource(SplitSource):
         return {split: names[split] for split in SPLITS if split in names}
 
     def _find_column(self, data: Any, what: str) -> str | None:
-        """The column of images or labels: the one that was named, or the only one of its type."""
-        named, kind = (
-            (self.image_column, _datasets().Image) if what == "image" else (self.label_column, _datasets().ClassLabel)
-        )
+        """The column of images or labels: the named one, or the only one of its type."""
         if what == "label" and not self.labels:
             return None
+        named = self.image_column if what == "image" else self.label_column
+        kind = _datasets().Image if what == "image" else _datasets().ClassLabel
         found = [column for column, feature in data.features.items() if isinstance(feature, kind)]
         if named is not None:
             found = [column for column in data.features if column == named]
         if len(found) == 1 or (what == "label" and not found and named is None):
             return found[0] if found else None
         raise IgptError(
-            f"{self.path} has {len(found)} columns that can be data.source.{what}_column; name one of "
+            f"{self.path} has {len(found)} columns that could be data.source.{what}_column; name one of "
             f"{', '.join(data.features)}."
         )
 
@@ -190,7 +193,7 @@ class HubSource(SplitSource):
         return next(iter(self._data["train"].column_names[1:]), None)
 
     @property
-    def _numbered(self) -> bool:
+    def _labels_are_indices(self) -> bool:
         """Whether labels are stored as indices into the classes."""
         return isinstance(self._data["train"].features[self._label_column], _datasets().ClassLabel)
 
@@ -199,11 +202,9 @@ class HubSource(SplitSource):
         if self._label_column is None:
             return []
         train = self._data["train"]
-        return (
-            list(train.features[self._label_column].names)
-            if self._numbered
-            else sorted(value for value in train.unique(self._label_column) if not _is_no_label(value))
-        )
+        if self._labels_are_indices:
+            return list(train.features[self._label_column].names)
+        return sorted(value for value in train.unique(self._label_column) if not _is_no_label(value))
 
 
 def _is_no_label(value: Any) -> bool:

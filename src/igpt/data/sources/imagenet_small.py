@@ -13,29 +13,30 @@ from numpy.typing import NDArray
 from igpt.data.sources.archive_files import damage_named, open_member, read_rows
 from igpt.data.sources.downloads import data_root
 from igpt.data.sources.official import OfficialSource
-from igpt.data.sources.splits import Numbers
+from igpt.data.sources.splits import Indices
 from igpt.errors import IgptError
 
 ADDRESS = "https://image-net.org/download-images"
 
 
-@functools.lru_cache(maxsize=1)  # stays open: reading on is quicker than unpacking up to the same place again
+@functools.lru_cache(maxsize=1)  # stays open, since reopening unpacks everything before the next row again
 def _open_images(path: Path) -> tuple[IO[bytes], int, int]:
-    """The array `data` inside an .npz file: an open file, the offset of its first row, and bytes a row."""
+    """The array `data` in an .npz file: an open file, the offset of its first row, and bytes per row."""
     file = open_member(path, "data.npy")
     np.lib.format.read_magic(file)
-    (_, width), by_columns, dtype = np.lib.format.read_array_header_1_0(file)
-    if by_columns or dtype != np.uint8:
-        raise ValueError(f"data has the type {dtype} and not rows of uint8")
+    (_, width), fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    if fortran_order or dtype != np.uint8:
+        raise ValueError(f"the array data holds {dtype} and not rows of uint8")
     return file, file.tell(), width
 
 
 @dataclass(frozen=True, kw_only=True)
 class _SmallImageNet(OfficialSource):
-    """1,281,167 images to train on, 4% of them held out for validation, and the official validation images as test.
+    """1,281,167 training images, of which 4% are held out for validation; the official validation images are the test
+    split.
 
     Needs train_data_batch_1.npz to train_data_batch_10.npz and val_data.npz, in `root` or anywhere below `root`/`name`.
-    Classes are numbered as the authors do, from 1 on. Memory: what is asked for, never a whole file.
+    Classes are numbered from 1, as the authors do. Only the requested rows are held in memory, never a whole file.
     """
 
     classes: ClassVar[tuple[str, ...]] = tuple(str(number) for number in range(1, 1001))
@@ -43,16 +44,16 @@ class _SmallImageNet(OfficialSource):
         "train": tuple(f"train_data_batch_{i}.npz" for i in range(1, 11)),
         "test": ("val_data.npz",),
     }
-    downloads: ClassVar[str]  # names of the archives that hold the parts
+    downloads: ClassVar[str]  # names of the archives that contain the parts
 
     validation_share: float = 0.04
 
-    def _labels(self, part: str) -> Numbers:
+    def _labels(self, part: str) -> Indices:
         path = self._find(part)
         with damage_named(path), np.load(path) as arrays:
             return np.asarray(arrays["labels"], np.int64) - 1
 
-    def _images(self, part: str, rows: Numbers) -> NDArray[np.uint8]:
+    def _images(self, part: str, rows: Indices) -> NDArray[np.uint8]:
         path = self._find(part)
         with damage_named(path):
             file, offset, width = _open_images(path)

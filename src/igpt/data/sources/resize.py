@@ -1,4 +1,4 @@
-"""Whole arrays of images at a lower resolution."""
+"""Arrays of images at a lower resolution."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def area_average(images: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:
-    """Images (n, R, R, 3) at a resolution that divides R, by averaging square areas."""
+    """Average images (n, R, R, 3) over square blocks, to a resolution that divides R."""
     n, side = images.shape[:2]
     if side == resolution:
         return images

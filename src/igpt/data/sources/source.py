@@ -1,4 +1,4 @@
-"""What every source of images can do."""
+"""The interface of all sources of images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Chunk:
     """Some neighboring images of a split."""
 
     images: NDArray[np.uint8]  # (n, R, R, 3)
-    labels: NDArray[np.int64]  # (n,)
-    unreadable: dict[int, str] = field(default_factory=dict)  # place in the chunk -> which file, and why
-    groups: NDArray[np.int64] | None = None  # (n,), equal for images that belong together; -1 for one that stands alone
+    labels: NDArray[np.int64]  # (n,); -1 for an image without a label
+    unreadable: dict[int, str] = field(default_factory=dict)  # position in the chunk -> file and reason
+    groups: NDArray[np.int64] | None = None  # (n,), equal for images that belong together; -1 for no group
 
 
 class ImageFile(NamedTuple):
-    """A file of a source: its path in the source, its class ("" if it has none), a hash of what is in it."""
+    """A file of a source: its path in the source, its class ("" if it has none), and a hash of its content."""
 
     path: str
     label: str
@@ -30,19 +30,19 @@ class ImageFile(NamedTuple):
 
 
 class ImageSource(Protocol):
-    """Square images in three splits, each with a class; without classes, `classes` is empty and labels are -1.
+    """Square images in three splits, each with a class. Without classes, `classes` is empty and labels are -1.
 
-    Sources are frozen dataclasses: cheap to make, and pickled to the processes that pack in parallel. What is slow to
-    find out (listing a folder, say) is found out when it is first asked for.
+    Sources are frozen dataclasses that are cheap to make, and are pickled to the processes that pack in parallel. Slow
+    work, such as listing a folder, is done at first use.
     """
 
     @property
     def name(self) -> str:
-        """Short, fit for a file name."""
+        """A short name, which becomes part of file names."""
 
     @property
     def resolution(self) -> int:
-        """Pixels a side."""
+        """Height and width of the images in pixels."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -50,16 +50,16 @@ class ImageSource(Protocol):
 
     @property
     def origin(self) -> str:
-        """Where the images come from, for people."""
+        """Where the images come from, for messages."""
 
     def key(self) -> dict[str, Any]:
-        """Everything the images depend on; a packed copy is used again only while this stays the same."""
+        """Everything the images depend on. A packed copy is reused only while this stays the same."""
 
     def files(self) -> dict[str, list[ImageFile]]:
-        """The files of each split, in its order; nothing where there are no files that a person could change."""
+        """The files of each split, in its order; empty for a source without files that a user could change."""
 
     def sizes(self) -> dict[str, int]:
         """Number of images in each split, unreadable ones included."""
 
     def read(self, split: str, start: int, stop: int) -> Chunk:
-        """Images `start` to `stop` of a split, whose order is fixed; an unreadable image is blank and named."""
+        """Images `start` to `stop` of a split in its fixed order; an unreadable image is white and named."""

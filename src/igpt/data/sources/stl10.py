@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 from igpt.data.sources.archive_files import damage_named, open_member, read_rows
 from igpt.data.sources.downloads import Archive
 from igpt.data.sources.official import OfficialSource
-from igpt.data.sources.splits import Numbers
+from igpt.data.sources.splits import Indices
 from igpt.errors import IgptError
 
 
-@functools.lru_cache(maxsize=1)  # stays open: reading on is quicker than unpacking up to the same place again
-def _open_images(place: Path, name: str) -> IO[bytes]:
-    return open_member(place, name)
+@functools.lru_cache(maxsize=1)  # stays open, since reopening unpacks everything before the next row again
+def _open_images(path: Path, name: str) -> IO[bytes]:
+    return open_member(path, name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class STL10Source(OfficialSource):
-    """5,000 images to train on and 8,000 to test on, 96x96, in ten classes; the unlabeled ones are not used.
+    """5,000 training and 8,000 test images of 96x96 in ten classes; the unlabeled images are not used.
 
-    `fold` (0 to 9) takes one of the official folds of 1,000 images for the training images. Validation images are
-    then held out of the fold too, since the others are not to be looked at; with `full_train` all 1,000 are trained on.
+    `fold` (0 to 9) trains on one of the official folds of 1,000 images. Validation images are then held out from the
+    fold, since the protocol uses no other labels. With `full_train`, the model trains on all 1,000.
     """
 
     name: ClassVar[str] = "stl10"
@@ -53,24 +53,25 @@ class STL10Source(OfficialSource):
     def key(self) -> dict[str, Any]:
         return {**super().key(), "fold": self.fold}
 
-    def _given(self) -> dict[str, Numbers]:
-        given = super()._given()
+    def _provided_splits(self) -> dict[str, Indices]:
+        splits = super()._provided_splits()
         if self.fold is not None:
-            given["train"] = given["train"][self._fold_rows()]
-        return given
+            splits["train"] = splits["train"][self._fold_rows()]
+        return splits
 
-    def _fold_rows(self) -> Numbers:
-        place = self.archive.locate(self.root)
-        with damage_named(place), open_member(place, "fold_indices.txt") as file:
-            return np.sort(np.array(file.read().decode().splitlines()[self.fold or 0].split(), np.int64))
+    def _fold_rows(self) -> Indices:
+        path = self.archive.locate(self.root)
+        with damage_named(path), open_member(path, "fold_indices.txt") as file:
+            folds = file.read().decode().splitlines()
+            return np.sort(np.array(folds[self.fold or 0].split(), np.int64))
 
-    def _labels(self, part: str) -> Numbers:
-        place = self.archive.locate(self.root)
-        with damage_named(place), open_member(place, f"{part}_y.bin") as file:
+    def _labels(self, part: str) -> Indices:
+        path = self.archive.locate(self.root)
+        with damage_named(path), open_member(path, f"{part}_y.bin") as file:
             return np.frombuffer(file.read(), np.uint8).astype(np.int64) - 1
 
-    def _images(self, part: str, rows: Numbers) -> NDArray[np.uint8]:
-        place = self.archive.locate(self.root)
-        with damage_named(place):
-            pixels = read_rows(_open_images(place, f"{part}_X.bin"), rows, 3 * 96 * 96)
-        return pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)  # stored color by color, column by column
+    def _images(self, part: str, rows: Indices) -> NDArray[np.uint8]:
+        path = self.archive.locate(self.root)
+        with damage_named(path):
+            pixels = read_rows(_open_images(path, f"{part}_X.bin"), rows, 3 * 96 * 96)
+        return pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)  # stored by channel, column and row

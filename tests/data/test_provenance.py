@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from conftest import SMALL
-from igpt.data.record import check_record, record_of
+from igpt.data.provenance import DataRecord, check_unchanged
 from igpt.data.sources import SPLITS, EmojiSource, ImageFolderSource
 from igpt.errors import IgptError
 
@@ -37,7 +37,7 @@ def source(pics):
 
 
 def test_the_record_says_which_file_is_where(pics, source, tmp_path):
-    record = record_of(source())
+    record = DataRecord.of(source())
     assert sorted(file.path for files in record.files.values() for file in files) == sorted(
         str(path.relative_to(pics)) for path in pics.rglob("*.png")
     )
@@ -64,9 +64,9 @@ def with_a_note(pics):
 
 @pytest.mark.parametrize("change", [touched, copied, with_a_note])
 def test_what_is_no_change_of_the_data(pics, source, tmp_path, change):
-    record_of(source()).save(tmp_path / "record")
+    DataRecord.of(source()).save(tmp_path / "record")
     change(pics)
-    check_record(source(), tmp_path / "record")
+    check_unchanged(source(), tmp_path / "record")
 
 
 def four_added(pics):
@@ -120,21 +120,21 @@ CHANGES = [
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_has_changed_is_said(pics, source, tmp_path, change):
-    record_of(source()).save(tmp_path / "record")
+    DataRecord.of(source()).save(tmp_path / "record")
     message = change(pics)
     with pytest.raises(
         IgptError, match=rf"have changed \(folder, .*pics\): {message}\. Restore them, or begin a new run"
     ):
-        check_record(source(), tmp_path / "record")
+        check_unchanged(source(), tmp_path / "record")
 
 
 def test_files_of_equal_content_are_told_apart_by_their_names(pics, source, tmp_path):
     for path in pics.rglob("*.png"):
         save(path.parent, path.name, 7)
-    record_of(source()).save(tmp_path / "record")
+    DataRecord.of(source()).save(tmp_path / "record")
     (pics / "c").rename(pics / "d")
     with pytest.raises(IgptError, match=r": c is now d \(12 files\)\. "):
-        check_record(source(), tmp_path / "record")
+        check_unchanged(source(), tmp_path / "record")
 
 
 @pytest.mark.parametrize(
@@ -146,23 +146,23 @@ def test_files_of_equal_content_are_told_apart_by_their_names(pics, source, tmp_
     ],
 )
 def test_other_settings_are_named(source, tmp_path, settings, message):
-    record_of(source()).save(tmp_path / "record")
+    DataRecord.of(source()).save(tmp_path / "record")
     with pytest.raises(IgptError, match=message):
-        check_record(source(**settings), tmp_path / "record")
+        check_unchanged(source(**settings), tmp_path / "record")
 
 
 def test_data_without_files_of_their_own_are_compared_by_their_key(source, tmp_path):
-    record_of(EmojiSource(resolution=8)).save(tmp_path / "record")
-    check_record(EmojiSource(resolution=8), tmp_path / "record")
+    DataRecord.of(EmojiSource(resolution=8)).save(tmp_path / "record")
+    check_unchanged(EmojiSource(resolution=8), tmp_path / "record")
     with pytest.raises(IgptError, match=r"\(emoji, bundled\): data.source.resolution was 8 and is 16"):
-        check_record(EmojiSource(resolution=16), tmp_path / "record")
+        check_unchanged(EmojiSource(resolution=16), tmp_path / "record")
 
 
 @pytest.mark.parametrize("content", [b"", b"no gzip"])
 def test_a_damaged_record_is_named(source, tmp_path, content):
     (tmp_path / "record").write_bytes(content)
     with pytest.raises(IgptError, match="record is damaged .* delete it if"):
-        check_record(source(), tmp_path / "record")
+        check_unchanged(source(), tmp_path / "record")
 
 
 def test_every_command_that_uses_the_data_of_a_run_compares(pics, command, tmp_path):

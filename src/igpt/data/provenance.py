@@ -1,4 +1,4 @@
-"""What a run was trained on: the record it keeps of its data, and what has changed since."""
+"""What data a run was trained on: the record in its run directory, and what has changed since."""
 
 from __future__ import annotations
 
@@ -19,55 +19,59 @@ Files = Mapping[str, ImageFile]  # by path
 
 @dataclass(frozen=True)
 class DataRecord:
-    """The key and the classes of a source, and its files in each split where it has any."""
+    """The key and the classes of a source and, if it has any, its files in each split."""
 
     key: dict[str, Any]
     classes: tuple[str, ...]
     files: dict[str, list[ImageFile]]
 
+    @classmethod
+    def of(cls, source: ImageSource) -> DataRecord:
+        return cls(_as_stored(source.key()), tuple(source.classes), source.files())
+
     def save(self, path: Path) -> None:
-        """One line of JSON for key and classes, then one for each file: split, path, class, hash of the content."""
+        """Write a line of JSON for key and classes, then one per file: split, path, class, hash of the content."""
         rows = [(split, *file) for split, files in self.files.items() for file in files]
         lines = [json.dumps(line) for line in ({"key": self.key, "classes": self.classes}, *rows)]
         with atomic_path(path) as temporary:
             temporary.write_bytes(gzip.compress("\n".join(lines).encode(), compresslevel=1))
 
 
-def record_of(source: ImageSource) -> DataRecord:
-    key = json.loads(json.dumps(source.key()))  # as it comes back from a file
-    return DataRecord(key, tuple(source.classes), source.files())
-
-
-def check_record(source: ImageSource, path: Path) -> None:
-    """Refuse data that are not what a run was trained on; a run without a record is not checked."""
+def check_unchanged(source: ImageSource, path: Path) -> None:
+    """Raise :class:`IgptError` if the data differ from the record at `path`; without a record, nothing is checked."""
     if not path.exists():
         return
-    header, *rows = _lines(path)
-    if header["key"] == json.loads(json.dumps(source.key())) and tuple(header["classes"]) == tuple(source.classes):
+    header, *rows = _read_lines(path)
+    if header["key"] == _as_stored(source.key()) and tuple(header["classes"]) == tuple(source.classes):
         return
     files: dict[str, list[ImageFile]] = {}
     for split, *file in rows:
         files.setdefault(split, []).append(ImageFile(*file))
-    changes = differences(DataRecord(header["key"], tuple(header["classes"]), files), record_of(source))
+    changes = differences(DataRecord(header["key"], tuple(header["classes"]), files), DataRecord.of(source))
     raise IgptError(
         f"The data of this run have changed ({source.name}, {source.origin}): {'; '.join(changes)}. Restore them, or "
         "begin a new run; igpt-probe takes other data by data=NAME."
     )
 
 
-def _lines(path: Path) -> list[Any]:
+def _as_stored(key: dict[str, Any]) -> dict[str, Any]:
+    """The key as it is read back from JSON, where tuples are lists."""
+    return dict(json.loads(json.dumps(key)))
+
+
+def _read_lines(path: Path) -> list[Any]:
     try:
         lines = gzip.decompress(path.read_bytes()).decode().splitlines()
         return [json.loads(lines[0]), *map(json.loads, lines[1:])]
     except (OSError, EOFError, ValueError, IndexError) as error:
         raise IgptError(
-            f"{path} is damaged ({error}), so whether the data have changed is not known; restore it, or delete it if "
-            "they have not."
+            f"{path} is damaged ({error}), so it is not known whether the data have changed; restore it, or delete it "
+            "if they have not."
         ) from None
 
 
 def differences(old: DataRecord, new: DataRecord) -> list[str]:
-    """What has changed between two records, as clauses: what a person did, and not what follows from it."""
+    """What has changed between two records, as clauses: what the user did, but not what follows from it."""
     return (
         _changed_files(_by_path(old.files), _by_path(new.files))
         or _changed_settings(old.key, new.key)
@@ -80,37 +84,41 @@ def _by_path(files: Mapping[str, list[ImageFile]]) -> Files:
 
 
 def _changed_files(old: Files, new: Files) -> list[str]:
-    gone, come = [p for p in old if p not in new], [p for p in new if p not in old]
-    moved = _moved(old, new, gone, come)
-    added = sorted(set(come) - set(moved.values()))
-    removed = sorted(set(gone) - set(moved))
-    changed = sorted(p for p in old if p in new and old[p].content != new[p].content)
-    counted = {"added": added, "removed": removed, "changed": changed}
-    clauses = [f"{_files(len(paths))} {what} ({some_of(paths)})" for what, paths in counted.items() if paths]
-    renamed = Counter(_outermost_change(before, after) for before, after in sorted(moved.items()))
-    return clauses + [f"{before} is now {after} ({_files(n)})" for (before, after), n in renamed.items()][:3]
+    missing = [path for path in old if path not in new]
+    appeared = [path for path in new if path not in old]
+    moved = _moved(old, new, missing, appeared)
+    changes = {
+        "added": sorted(set(appeared) - set(moved.values())),
+        "removed": sorted(set(missing) - set(moved)),
+        "changed": sorted(path for path in old if path in new and old[path].content != new[path].content),
+    }
+    clauses = [f"{_count(len(paths))} {change} ({some_of(paths)})" for change, paths in changes.items() if paths]
+    renamed = Counter(_renamed_part(before, after) for before, after in sorted(moved.items()))
+    return clauses + [f"{before} is now {after} ({_count(n)})" for (before, after), n in renamed.items()][:3]
 
 
-def _files(n: int) -> str:
+def _count(n: int) -> str:
     return f"{n} file" if n == 1 else f"{n} files"
 
 
-def _moved(old: Files, new: Files, gone: list[str], come: list[str]) -> dict[str, str]:
-    """New paths of files that are no longer at their old ones: where the same content is, at best by the same name."""
+def _moved(old: Files, new: Files, missing: list[str], appeared: list[str]) -> dict[str, str]:
+    """Old path -> new path of files that were moved: the content is equal, and preferably the name too."""
     moved: dict[str, str] = {}
     for same_name in (True, False):
-        places: dict[tuple[str, str], list[str]] = {}
-        for path in sorted(set(come) - set(moved.values()), reverse=True):
-            places.setdefault((new[path].content, PurePath(path).name if same_name else ""), []).append(path)
-        for path in gone:
-            found = places.get((old[path].content, PurePath(path).name if same_name else ""))
+        candidates: dict[tuple[str, str], list[str]] = {}
+        for path in sorted(set(appeared) - set(moved.values()), reverse=True):
+            name = PurePath(path).name if same_name else ""
+            candidates.setdefault((new[path].content, name), []).append(path)
+        for path in missing:
+            name = PurePath(path).name if same_name else ""
+            found = candidates.get((old[path].content, name))
             if found and path not in moved:
                 moved[path] = found.pop()
     return moved
 
 
-def _outermost_change(before: str, after: str) -> tuple[str, str]:
-    """Two paths without the parts at their ends that are equal: the folders that were renamed, or the files."""
+def _renamed_part(before: str, after: str) -> tuple[str, str]:
+    """Two paths without their common end, which leaves the folder or the file that was renamed."""
     old, new = PurePath(before).parts, PurePath(after).parts
     while len(old) > 1 and len(new) > 1 and old[-1] == new[-1]:
         old, new = old[:-1], new[:-1]
