@@ -69,7 +69,7 @@ class RunDirectory:
 
     @property
     def data(self) -> Path:
-        """What it is trained on; see :mod:`igpt.data.record`."""
+        """What it is trained on; see :mod:`igpt.data.provenance`."""
         return self.path / "data.jsonl.gz"
 
     @property

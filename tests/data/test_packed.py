@@ -304,7 +304,7 @@ def packed_levels(source, tmp_path, **settings):
 def test_images_in_two_splits_are_counted(tmp_path, caplog):
     assert packed_levels(Levels(), tmp_path) == [list(Levels().train), list(Levels().validation), list(Levels().test)]
     assert (
-        "levels: images that occur in two splits at 4x4: 3 in train and in validation or test, 1 in validation and in test; "
+        "levels: images that occur in two splits at 4x4: 3 of train in validation or test, 1 of validation in test; "
         "data.drop_duplicates=true leaves them out."
     ) in caplog.text
 

@@ -61,7 +61,7 @@ def source_duplicates(source: ImageSource, folder: Path, unreadable: Rows, drop_
     if any(duplicates.values()):
         resolution = drop_duplicates_at or source.resolution
         log.warning(
-            "%s: images that occur in two splits at %dx%d: %d in train and in validation or test, %d in validation and in "
+            "%s: images that occur in two splits at %dx%d: %d of train in validation or test, %d of validation in "
             "test; %s.",
             source.name, resolution, resolution, len(duplicates["train"]), len(duplicates["validation"]),
             "they are left out" if drop_duplicates_at else "data.drop_duplicates=true leaves them out",
