@@ -1,23 +1,23 @@
-# `make` alone prints what there is.
+# `make` alone lists the targets.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 BACKEND ?= cpu# cpu or gpu: which build of faiss
 RUN ?= outputs/emoji_ar/demo
-WORKERS ?= auto# how many tests run at once
+WORKERS ?= auto# number of test processes
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-cluster lint format bench clean
 
-help: ## this list
+help: ## list the targets
 	@echo "igpt: generative pre-training from pixels"
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
-	@echo "  BACKEND=gpu takes faiss with CUDA, PYTHON=python3.12 another Python, RUN=folder another place for the demo."
+	@echo "  BACKEND=gpu installs faiss with CUDA; PYTHON=python3.12 uses another Python; RUN=DIR is the run directory of the demo."
 
-# What a person needs to train, and what a developer needs besides; each is installed once, into $(VENV).
+# The dependencies for training, and those for development; each is installed once, into $(VENV).
 $(VENV)/.ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing igpt into $(VENV) (a few minutes; PyTorch is large)"
@@ -30,34 +30,34 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 
 install: $(VENV)/.ready ## create .venv and install igpt into it
 
-demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, sample, probe every layer
+demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, sample and probe every layer
 	$(BIN)/igpt-train experiment=emoji_ar hydra.run.dir=$(RUN)
 	$(BIN)/igpt-evaluate run=$(RUN)
 	$(BIN)/igpt-probe run=$(RUN)
 	@echo "Look at $(RUN)/figures (samples, completions, curve, palette) and $(RUN)/probe/accuracy.png"
 
-# Tests that run at once share the cores, so each process calculates in one thread.
+# Test processes share the cores, so each uses one thread.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --maxprocesses 8
 
 test: $(VENV)/.ready-dev ## run all tests
 	$(TESTS) -n $(WORKERS)
 
-test-cluster: $(VENV)/.ready-dev ## faults on a real SLURM, which is installed if need be (root, Debian)
+test-cluster: $(VENV)/.ready-dev ## fault tests on a real SLURM, which is installed if necessary (root, Debian)
 	$(BIN)/python tests/real_slurm/install.py
 	IGPT_TEST_CLUSTER=1 $(TESTS) -n 2 tests/real_slurm
 
-lint: $(VENV)/.ready-dev ## ruff, mypy, import-linter
+lint: $(VENV)/.ready-dev ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/.ready-dev ## let ruff put the code into shape
+format: $(VENV)/.ready-dev ## format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.ready-dev ## measure against other implementations; tables in benchmarks/results
+bench: $(VENV)/.ready-dev ## compare with other implementations; tables are in benchmarks/results
 	$(BIN)/python benchmarks/all.py
 
-clean: ## delete .venv and caches; outputs/ stays
+clean: ## delete .venv and caches, but not outputs/
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from conftest import ended, wait_until
-from igpt.cluster.child_processes import SIGNALS, Fork, Spawn, lost_child, signals_blocked
+from igpt.cluster.child_processes import SIGNALS, Fork, Spawn, dead_child, signals_blocked
 
 
 def echo(connection):
@@ -82,16 +82,16 @@ def test_the_death_of_a_child_is_told_once_and_its_end_by_us_never():
         child.start()
     children[0].terminate()
     children[0].join()
-    assert lost_child(0) is None
+    assert dead_child(0) is None
     os.kill(children[1].pid, signal.SIGKILL)
-    assert lost_child(60) == "was killed by SIGKILL"
-    assert lost_child(0) is None
+    assert dead_child(60) == "was killed by SIGKILL"
+    assert dead_child(0) is None
 
 
 STARTER = """
 import os, subprocess, sys, time
 from igpt.cluster.signals import STARTED_BY
-command = "from igpt.cluster.signals import end_with_starter; end_with_starter(); print(1, flush=True); input()"
+command = "from igpt.cluster.signals import exit_with_starter; exit_with_starter(); print(1, flush=True); input()"
 environment = {**os.environ, STARTED_BY: str(os.getpid())}
 read, write = os.pipe()  # whose end would end the command otherwise
 process = subprocess.Popen(

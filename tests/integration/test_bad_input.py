@@ -172,6 +172,11 @@ def test_a_layer_that_is_not_there(command, copy):
     assert "probe.layer is 2; the model's layers are 0 to 1" in message
 
 
+def test_masks_for_a_model_without_masks(command, copy):
+    message = message_of(command, "probe", f"run={copy}", "logger=none", "masks=4")
+    assert "masks is 4, but only masked models average over masks; set masks=0." in message
+
+
 def test_probing_a_run_whose_palette_changed(command, copy):
     Palette(np.arange(48.0).reshape(16, 3)).save(copy / "palette.npz")
     assert "is the palette" in message_of(command, "probe", f"run={copy}", "logger=none")

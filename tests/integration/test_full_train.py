@@ -1,4 +1,4 @@
-"""data.source.full_train=true: validation images that are trained on choose nothing."""
+"""data.source.full_train=true: validation images that are trained on select nothing."""
 
 import csv
 import json
@@ -55,10 +55,10 @@ def test_no_selection_by_validation_images_that_are_trained_on(full, command):
     assert "no best checkpoint, so" in command("evaluate", f"run={full}")
 
     probe = ("probe", f"run={full}", "logger=none", "untrained=false")
-    assert "cannot choose one of 6 penalties" in refusal(command, *probe)
+    assert "cannot select one of 6 penalties" in refusal(command, *probe)
     one = "probe.penalties=[0.1]"
-    assert "cannot choose the layer" in refusal(command, *probe, one, "labels_per_class=[4]")
-    assert "they choose nothing" in command(*probe, one)
+    assert "cannot select the layer" in refusal(command, *probe, one, "labels_per_class=[4]")
+    assert "they select nothing" in command(*probe, one)
     with (full / "probe" / "accuracy.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4  # two layers, raw pixels, histogram

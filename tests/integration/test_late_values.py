@@ -49,8 +49,26 @@ def pictures(tmp_path):
     ("callbacks.draw.label=Flag", "callbacks.draw.label is Flag"),
     pytest.param("trainer.accelerator=gpu", "trainer.accelerator=gpu", marks=needs_no_gpu),
 ])  # fmt: skip
-def test_a_class_or_a_device_that_is_not_there(refused, change, sentence):
+def test_a_class_or_a_device_that_does_not_exist_is_refused_and_no_run_stays(refused, tmp_path, change, sentence):
     assert sentence in refused("train", *SMALL, change)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [
+    ("train", *SMALL, "data=folder", "showcase_class=null"),
+    ("train", *SMALL, "data=folder", "showcase_class=null", "name=../inner/x", "hydra.job.chdir=true"),
+    ("palette", "data=folder"),
+])  # fmt: skip
+def test_data_that_do_not_exist_are_refused_and_no_run_stays(refused, tmp_path, arguments):
+    assert "There is no folder" in refused(*arguments, f"data.source.path={tmp_path / 'nowhere'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_command_leaves_a_used_directory_as_it_was(refused, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "train.log").write_text("an earlier attempt\n")
+    assert "showcase_class is 99" in refused("train", *SMALL, "showcase_class=99", "hydra.run.dir=run")
+    assert "an earlier attempt" in (tmp_path / "run" / "train.log").read_text()
 
 
 @pytest.mark.parametrize(("changes", "sentence"), [

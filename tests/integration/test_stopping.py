@@ -113,7 +113,7 @@ def test_a_signal_to_all_processes_stops_the_run_which_resumes_exactly(
 
 def test_a_second_ctrl_c_ends_all_processes(command, whole, tmp_path):
     said = send("SIGINT,SIGINT", "a save", *RECIPE, "data.num_workers=2", "hydra.run.dir=run", cwd=tmp_path)
-    assert said.endswith("SIGINT: stopping after this step; Ctrl-C stops at once.\n")
+    assert said.endswith("SIGINT: stopping after this step; press Ctrl-C to stop immediately.\n")
     command("train", "run=run")
     assert metrics(tmp_path / "run") == whole
 

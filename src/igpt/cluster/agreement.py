@@ -1,4 +1,4 @@
-"""One answer of all processes to a question that each step asks, without waiting for a GPU."""
+"""Agreement between processes at every step, without waiting for a GPU or a slow network."""
 
 from __future__ import annotations
 
@@ -8,38 +8,41 @@ import torch
 import torch.distributed as dist
 
 
-class Highest:
-    """The highest answer of all processes. Every process asks once a step, and all hear the same in the same step.
+class DelayedMaximum:
+    """The maximum over all processes of a value that each of them submits at every step.
 
-    One process has its answer at once. Several hear that of the step before: it travels between the hosts (by gloo)
-    while the next step is computed, so that neither a device nor a slow network is waited for.
+    A single process gets its value back immediately. Several processes get the maximum of the step before: it is
+    reduced on the CPU (by gloo) while the next step is computed. All processes get the same maximum at the same step.
     """
 
     def __init__(self) -> None:
         self._group: dist.ProcessGroup | None = None
-        self._asked: tuple[torch.Tensor, Any] | None = None  # the answer, and when it is there
+        self._pending: tuple[torch.Tensor, Any] | None = None  # the result, and the handle to wait for it
 
-    def open(self) -> None:
-        """To be called by all processes before they ask, when those that there will be have been started."""
-        self._asked = self._group = None
+    def start(self) -> None:
+        """Call it in all processes once the process group is initialized, before the first :meth:`submit`."""
+        self._pending = self._group = None
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._group = dist.new_group(backend="gloo")
 
-    def ask(self, own: int) -> int:
-        """Say one's own answer, 0 or more, and hear the highest; after one above 0 no question is under way."""
+    def submit(self, value: int) -> int:
+        """Submit this process's value, 0 or more, and return the latest maximum.
+
+        If that is above 0, the value is not submitted, so that no reduction is pending.
+        """
         if self._group is None:
-            return own
-        if heard := self.hear():
-            return heard
-        answer = torch.tensor([own], dtype=torch.int32, device="cpu")
-        self._asked = answer, dist.all_reduce(answer, dist.ReduceOp.MAX, self._group, async_op=True)
+            return value
+        if maximum := self.finish():
+            return maximum
+        result = torch.tensor([value], dtype=torch.int32, device="cpu")
+        self._pending = result, dist.all_reduce(result, dist.ReduceOp.MAX, self._group, async_op=True)
         return 0
 
-    def hear(self) -> int:
-        """The answer to the last question, if there is one under way; else 0."""
-        if self._asked is None:
+    def finish(self) -> int:
+        """Wait for the pending reduction and return its maximum; 0 if none is pending."""
+        if self._pending is None:
             return 0
-        answer, work = self._asked
+        result, work = self._pending
         work.wait()
-        self._asked = None
-        return int(answer.item())
+        self._pending = None
+        return int(result.item())

@@ -1,7 +1,7 @@
-"""Processes that we start: they leave signals to the main process, and end when it ends, even if it is killed.
+"""Child processes that ignore signals, and that exit when the main process exits, even if it is killed.
 
-A terminal and SLURM send a signal to every process of a command. The main process decides what it means, and needs its
-data workers until it has saved.
+A terminal and SLURM send a signal to all processes of a command. Only the main process handles it: it needs its data
+workers until it has saved.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _children: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Signals wait until the end of this block; processes that are started inside it never get any."""
-    found = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    """Delay signals until the end of this block. Processes started within it have these signals blocked for good."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, found)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def end_with(parent: int) -> None:
-    """From here on, this process ends as soon as `parent`, the process that started it, has ended."""
+def exit_with(parent: int) -> None:
+    """From now on, this process exits as soon as `parent`, the process that started it, has exited."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 
-    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+    threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()
 
 
 class _Child(BaseProcess):
-    """A process of `multiprocessing` that gets no signals."""
+    """A process of `multiprocessing` with signals blocked."""
 
     def start(self) -> None:
         with signals_blocked():
@@ -55,11 +55,11 @@ class _Child(BaseProcess):
     def run(self) -> None:
         parent = parent_process()
         if parent is not None and parent.pid is not None:
-            end_with(parent.pid)
+            exit_with(parent.pid)
         super().run()
 
     def terminate(self) -> None:
-        """End it by SIGKILL, since it would not hear SIGTERM."""
+        """Kill it, because SIGTERM is blocked."""
         self.kill()
 
     def kill(self) -> None:
@@ -76,41 +76,42 @@ class _SpawnedChild(_Child, SpawnProcess):
 
 
 class Fork(ForkContext):
-    """A context of `multiprocessing` whose processes are forked and get no signals."""
+    """A context of `multiprocessing` whose processes are forked and have signals blocked."""
 
     Process = _ForkedChild  # type: ignore[assignment]
 
 
 class Spawn(SpawnContext):
-    """The same for spawned processes: a fork of a program with threads can hang."""
+    """The same for spawned processes, because a fork of a program with threads may deadlock."""
 
     Process = _SpawnedChild  # type: ignore[assignment]
 
     def __init__(self) -> None:
-        with signals_blocked():  # Python's tracker of resources would ignore SIGINT and SIGTERM alone
+        with signals_blocked():  # by itself, Python's resource tracker ignores only SIGINT and SIGTERM
             resource_tracker.ensure_running()
 
 
-def lost_child(seconds: float = 1.0) -> str | None:
-    """How a child died that nobody had ended: "was killed by SIGKILL" or "ended with status 1". None if none died until
-    now, nor within some seconds. Each death is told once.
+def dead_child(seconds: float = 1.0) -> str | None:
+    """How a child died that was not ended on purpose: "was killed by SIGKILL" or "ended with status 1".
+
+    None if no child has died, or dies within `seconds`. Each death is returned once.
     """
     living = [child for child in _children if child.is_alive()]
     ready = connection.wait([child.sentinel for child in living], seconds if living else 0)
     for child in living:
         if child.sentinel in ready:
-            child.join(seconds)  # its files are closed a moment before it has a status
-    lost = next((child for child in _children if child.exitcode), None)
-    if lost is None:
+            child.join(seconds)  # the sentinel is ready shortly before the exit status
+    dead = next((child for child in _children if child.exitcode), None)
+    if dead is None:
         return None
-    _children.discard(lost)
-    status = lost.exitcode or 0
+    _children.discard(dead)
+    status = dead.exitcode or 0
     return f"ended with status {status}" if status > 0 else f"was killed by {signal.Signals(-status).name}"
 
 
 @atexit.register
 def _kill_children() -> None:
-    """At its exit, `multiprocessing` would send SIGTERM to those that are left, and wait for them."""
+    """Kill the remaining children. `multiprocessing` would send them SIGTERM, which is blocked, and wait forever."""
     for child in list(_children):
         if child.is_alive():
             child.kill()

@@ -1,4 +1,4 @@
-"""Stopping when somebody asks, a person or SLURM, and going back into SLURM's queue without losing a step."""
+"""Signals: stop without losing a step, when the user or SLURM asks for it, and requeue a preempted job."""
 
 from __future__ import annotations
 
@@ -12,134 +12,134 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from igpt.cluster.child_processes import SIGNALS, end_with
+from igpt.cluster.child_processes import SIGNALS, exit_with
 from igpt.cluster.ranks import is_main_process
 from igpt.cluster.slurm import job_state
 
 log = logging.getLogger(__name__)
 
-WARNINGS = {signal.SIGUSR1, signal.SIGUSR2}  # what SLURM is told to send before it ends a job
-STARTED_BY = "IGPT_STARTED_BY"  # of a command that we started: the process that it must not outlive
+WARNINGS = {signal.SIGUSR1, signal.SIGUSR2}  # SLURM is configured to send one of them before it ends a job
+STARTED_BY = "IGPT_STARTED_BY"  # environment variable: the process that started this command, which must not outlive it
 
 
 class Interrupted(BaseException):
-    """The command stopped because somebody asked. Not an Exception: nothing went wrong."""
+    """The command was asked to stop. It is not an Exception, because nothing went wrong."""
 
 
 class StopSignals:
-    """What to do about Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2, from the first line of a command to its last.
+    """Handles Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 from the start of a command to its end.
 
-    Where nothing would be lost, a signal ends the command at once, by :class:`Interrupted`. During training, between
-    :meth:`defer` and :meth:`obey`, it is only noted in `requested`: it may come in the middle of an update, or at
-    different moments in different processes, which have to agree on it and save. A second Ctrl-C ends the process
-    whatever it does. A signal that was ignored when the command began, as nohup does to SIGHUP, stays ignored.
+    A signal ends the command immediately by raising :class:`Interrupted`. During training, between :meth:`defer` and
+    :meth:`obey`, it only sets `requested`: a signal may arrive in the middle of an update, and at different times in
+    different processes, which must agree on the last step and save. A second Ctrl-C always ends the process. A signal
+    that was ignored when the command started (nohup ignores SIGHUP) stays ignored.
     """
 
     def __init__(self) -> None:
         self._received: set[int] = set()
         self._deferred = False
-        self._found: dict[int, Any] = {}  # the handlers from before, submitit's among them
-        self.requeues = True  # whether this process, if SLURM runs it, is to begin again later
+        self._previous: dict[int, Any] = {}  # the previous handlers, such as submitit's
+        self.requeues = True  # whether SLURM should requeue the job of this process
 
     @contextmanager
     def listen(self) -> Iterator[None]:
-        """Handle the signals inside of this block, and end the process by :meth:`leave` when one is obeyed there.
+        """Handle signals within this block; end the process by :meth:`leave` if one interrupts it.
 
-        A command says it twice: as a whole, and for each job, which submitit runs without the command around it. Inside
-        of another one, this only obeys what the job before has noted and did not come to.
+        A command enters it as a whole, and again for each job of a sweep, because submitit runs a job without the
+        command. A nested block only obeys a signal that the previous job deferred.
         """
-        if self._found:
+        if self._previous:
             self.obey()
             yield
             return
         self._received, self._deferred = set(), False
         try:
             for number in not_ignored():
-                self._found[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._handle)
             yield
         except Interrupted:
             self.leave()
         finally:
-            for number, handler in self._found.items():
+            for number, handler in self._previous.items():
                 signal.signal(number, handler)
-            self._found = {}
+            self._previous = {}
 
     @property
     def requested(self) -> bool:
-        """Whether somebody asked this process to stop."""
+        """Whether this process was asked to stop."""
         return bool(self._received)
 
     def defer(self) -> None:
-        """From here on only note signals."""
+        """From now on, only record signals."""
         self._deferred = True
 
     def obey(self) -> None:
-        """From here on signals end the command at once again; one that was noted does so now."""
+        """From now on, signals end the command immediately again; a recorded one does so now."""
         self._deferred = False
         if self.requested and is_main_process():
             raise Interrupted
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         again = self.requested
         self._received.add(number)
         if again and number == signal.SIGINT:
-            os._exit(130)  # an exception might be caught, or wait for whatever has to be closed
+            os._exit(130)  # an exception might be caught, or delayed by cleanup
         if again:
-            return  # SLURM says it more than once
+            return  # SLURM repeats its signals
         name = signal.Signals(number).name
         if self._deferred:
-            log.info("%s: stopping after this step; Ctrl-C stops at once.", name)
-        elif is_main_process():  # the others would be missed where processes wait for each other
-            log.info("%s: stopping; what is done is kept.", name)
+            log.info("%s: stopping after this step; press Ctrl-C to stop immediately.", name)
+        elif is_main_process():  # if another rank left alone, the main process would wait for it
+            log.info("%s: stopping; finished work is kept.", name)
             raise Interrupted
 
     def leave(self) -> NoReturn:
-        """End this process after :class:`Interrupted`: back into the queue if SLURM asked, else as Ctrl-C does.
+        """Exit after :class:`Interrupted`; the job is requeued if SLURM sent the signal.
 
-        All processes call it, when what has to be saved is saved.
+        All processes call it, after everything has been saved.
         """
         if not self._slurm_asked():
-            sys.exit(130 if is_main_process() else 0)  # Lightning kills the main process when another one fails
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # with which SLURM ends a job that it requeues
+            sys.exit(130 if is_main_process() else 0)  # Lightning kills the main process if another one fails
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # SLURM ends a requeued job by SIGTERM
         if is_main_process():
             self._requeue()
         sys.exit(0)
 
     def _slurm_asked(self) -> bool:
-        """Whether the job is to go on later. A plain SIGTERM comes before a preemption, but from scancel too."""
+        """Whether SLURM should requeue the job. SIGTERM alone precedes a preemption, but scancel also sends it."""
         if not self.requeues or not in_slurm_job() or signal.SIGINT in self._received:
             return False
         return bool(self._received & WARNINGS) or job_state(os.environ["SLURM_JOB_ID"]) == "RUNNING"
 
     def _requeue(self) -> None:
-        log.info("Going back into SLURM's queue.")
-        submitit = self._found.get(signal.SIGUSR2)
+        log.info("Requeueing the job.")
+        submitit = self._previous.get(signal.SIGUSR2)
         if callable(submitit):
-            submitit(signal.SIGUSR2, None)  # counts the time limits, writes the job's file anew and requeues it
+            submitit(signal.SIGUSR2, None)  # it counts timeouts, rewrites the job's file and requeues the job
         result = subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True)
         if result.returncode:
             sys.exit(
-                f"Error: SLURM did not requeue the job ({result.stderr.strip()}); all is saved; submit it again to "
-                "go on, with #SBATCH --requeue."
+                f"Error: SLURM did not requeue the job ({result.stderr.strip()}), but everything is saved; to "
+                "continue, submit it again with #SBATCH --requeue."
             )
 
 
-stop_signals = StopSignals()  # signals belong to a process, and so does what handles them
+stop_signals = StopSignals()  # one per process, as signal handlers are
 
 
 def not_ignored() -> list[int]:
-    """The signals that stop a command: those that were not ignored when it began."""
+    """The signals that stop a command: those that were not ignored when it started."""
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def end_with_starter() -> None:
-    """Let a process that one of ours started, as a job or as another rank, end when that one does, even if killed."""
+def exit_with_starter() -> None:
+    """Exit when the igpt process that started this one, for a job or another rank, exits, even if it is killed."""
     if not is_main_process():
-        end_with(os.getppid())
+        exit_with(os.getppid())
     elif STARTED_BY in os.environ:
-        end_with(int(os.environ[STARTED_BY]))
+        exit_with(int(os.environ[STARTED_BY]))
 
 
 def in_slurm_job() -> bool:
-    """Whether this is a batch job, which has a queue to go back to; an interactive one has a person instead."""
+    """Whether this is a batch job, which can be requeued, and not an interactive one."""
     return "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")

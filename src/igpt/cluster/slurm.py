@@ -1,11 +1,11 @@
-"""What SLURM says of a job."""
+"""The state of a job, from SLURM."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 
-FORGOTTEN = "FORGOTTEN"  # our word for a job that ended too long ago for SLURM to know it
+FORGOTTEN = "FORGOTTEN"  # our name for a job that ended so long ago that SLURM has forgotten it
 ENDED = (
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
     FORGOTTEN,
@@ -13,7 +13,7 @@ ENDED = (
 
 
 def job_state(job: str) -> str | None:
-    """The state of a job: RUNNING, CANCELLED, ...; None if SLURM does not answer."""
+    """The state of a job (RUNNING, CANCELLED, ...); None if SLURM does not answer."""
     command = ["scontrol", "show", "job", "--oneliner", job]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30)

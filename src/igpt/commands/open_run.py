@@ -1,4 +1,4 @@
-"""What several commands share: the model and the data of a run."""
+"""Opening the model and the data of a run, for several commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def load_model(config: DictConfig) -> Pretrained:
-    """The trained model that a command's configuration names; on a GPU, its products are as quick as in training."""
+    """The trained model that a command's configuration names; on a GPU with its `matmul_precision`."""
     import torch
 
     from igpt.pretrained import load
@@ -39,14 +39,15 @@ def load_model(config: DictConfig) -> Pretrained:
 
 
 def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
-    """The data a run was trained on, with the tokenizer that its checkpoint carries."""
+    """The data that a run was trained on, with the tokenizer of its checkpoint."""
     directory = find_run(run)
     return open_data(configuration_of(directory), pretrained, directory.data)
 
 
 def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -> ImageDataModule:
-    """The data that a configuration names, packed if need be, under the tokenizer of a trained model; with the record
-    that a run keeps of its data, only if they have not changed.
+    """The data that a configuration names, packed if necessary, with the tokenizer of a trained model.
+
+    Raises :class:`IgptError` if they differ from the `record` that a run keeps of its data.
     """
     from igpt.data.provenance import check_unchanged
 

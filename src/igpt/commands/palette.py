@@ -1,4 +1,4 @@
-"""igpt-palette: build a palette alone, say how good it is, show it."""
+"""igpt-palette: build a palette without training a model, and show it with its quantization error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def palette(config: DictConfig) -> None:
-    """Build (or read) the palette; write palette.npz, the swatches, and originals above their quantized selves."""
+    """Build or read the palette; write palette.npz, and figures of its colors and of quantized images."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 

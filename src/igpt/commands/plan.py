@@ -1,4 +1,4 @@
-"""igpt-plan: what a training will take on a given device, before anyone pays for it."""
+"""igpt-plan: an estimate of what a training run costs on a given device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def plan(config: DictConfig) -> None:
-    """Print one block for each part of the answer."""
+    """Print the plan, one block per topic."""
     from igpt.planning import plan_text
 
     recipe = read_recipe(config)
@@ -33,7 +33,7 @@ def plan(config: DictConfig) -> None:
         "Memory of one device, GB": plan_text.memory_rows(recipe),
         "Largest micro-batch of one device": plan_text.fit_rows(recipe) if config.fit else [],
         "Time and price": plan_text.cost_rows(recipe, watts, price_per_hour),
-        "Drawing": plan_text.drawing_rows(recipe, config.pictures),
+        "Sampling": plan_text.drawing_rows(recipe, config.samples),
     }
     for title, rows in blocks.items():
         if rows:
@@ -41,7 +41,7 @@ def plan(config: DictConfig) -> None:
 
 
 def read_recipe(config: DictConfig) -> Recipe:
-    """What igpt-train would train with this configuration, on the device that it names."""
+    """The recipe of this configuration: what igpt-train would train, on the device that it names."""
     from igpt.planning.devices import find_device
     from igpt.planning.recipe import Recipe
 
@@ -61,7 +61,7 @@ def read_recipe(config: DictConfig) -> Recipe:
 
 
 def model_of(config: DictConfig) -> TransformerConfig:
-    """The model's configuration, from the shapes of data and tokenizer alone: neither is made."""
+    """The model's configuration. It needs only the shapes of data and tokens, so no data are read."""
     from igpt.commands.build import model_config_for
 
     resolution = config.data.source.resolution
@@ -73,7 +73,7 @@ def model_of(config: DictConfig) -> TransformerConfig:
 
 
 def tokens_and_vocabulary(tokenizer: DictConfig, resolution: int) -> tuple[int, int]:
-    """Tokens of an image, and how many different ones there are."""
+    """The number of tokens per image, and the size of their vocabulary."""
     from hydra.utils import instantiate
 
     from igpt.tokenizers import Palette

@@ -1,4 +1,4 @@
-"""igpt-probe: what the features of each layer know about the classes."""
+"""igpt-probe: classification accuracy of probes on the features of each layer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def probe(config: DictConfig) -> None:
-    """Probe every layer and the baselines; print a table, write it with its figure into the run's probe/."""
+    """Probe every layer and the baselines; print a table, and write it with a figure to the run's probe/."""
     from igpt import figures
     from igpt.commands.build import build_loggers
     from igpt.commands.open_run import load_model
@@ -73,7 +73,7 @@ def probe(config: DictConfig) -> None:
 
 
 def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
-    """The data to probe on: the configuration's, or the run's own, which must be what the run was trained on."""
+    """The data to probe on: those of the configuration, or those that the run was trained on."""
     from igpt.commands.open_run import data_of_run, open_data
     from igpt.configuration.class_names import require_classes, require_labels
     from igpt.pretrained import read_checkpoint
@@ -97,23 +97,25 @@ def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
 
 
 def check_choices(config: DictConfig, settings: ProbeSettings, pretrained: Pretrained, data: ImageDataModule) -> None:
-    """IgptError if a layer is chosen that is not there, or if validation images that are trained on would choose."""
+    """Raise :class:`IgptError` for settings that do not apply to the model, or that need held-out images."""
     n_layers = pretrained.model.config.n_layer + 1
     if settings.layer is not None and not 0 <= settings.layer < n_layers:
         raise IgptError(f"probe.layer is {settings.layer}; the model's layers are 0 to {n_layers - 1}.")
+    if config.masks and pretrained.model.config.causal:
+        raise IgptError(f"masks is {config.masks}, but only masked models average over masks; set masks=0.")
     if not data.trains_on_validation:
         return
     name = "penalties" if settings.solver == "lbfgs" else "learning_rates"
-    why = "data.source.full_train=true trains on the validation images, so they cannot choose"
+    why = "data.source.full_train=true trains on the validation images, so they cannot select"
     if len(settings.candidates) > 1:
         raise IgptError(f"{why} one of {len(settings.candidates)} {name}; give one, for example probe.{name}=[0.01].")
     if config.labels_per_class and settings.layer is None:
         raise IgptError(f"{why} the layer of probes with few labels; give it, for example probe.layer={n_layers // 2}.")
-    print(f"The validation images are trained on, so they choose nothing: probe.{name} is as given.")
+    print(f"The validation images are trained on, so they select nothing: probe.{name} is used as given.")
 
 
 def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataModule) -> list[Labeled]:
-    """Features to compare: the model's layers first, then the same network untrained, raw pixels, palette histogram."""
+    """The features to compare: the model's layers, the untrained network's, raw pixels, and palette histograms."""
     from igpt.data.sources import SPLITS
     from igpt.evaluation.features import cached, palette_histogram, raw_pixels, split_features, untrained
     from igpt.evaluation.labels import check_labeled, left_out
@@ -148,7 +150,7 @@ def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataMod
 
 
 def majority_share(data: Labeled) -> float:
-    """Test accuracy of always answering with the most frequent class of the training split."""
+    """Test accuracy of always predicting the most frequent class of the training split."""
     import numpy as np
 
     return float((data.labels["test"] == np.bincount(data.labels["train"]).argmax()).mean())
@@ -165,7 +167,7 @@ def write_table(rows: list[Row], path: Path) -> None:
 
 
 def print_table(rows: list[Row]) -> None:
-    """Aligned columns; accuracies in per cent, with their standard errors."""
+    """Print the rows as a table; accuracies in per cent, with their standard errors."""
 
     def cell(name: str, row: Row) -> str:
         if "accuracy" not in name or name not in row:

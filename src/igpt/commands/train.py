@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from igpt.cluster.ranks import is_main_process
-from igpt.cluster.signals import Interrupted, end_with_starter, stop_signals
+from igpt.cluster.signals import Interrupted, exit_with_starter, stop_signals
 from igpt.errors import IgptError
 from igpt.run_directory import RunDirectory, find_checkpoint, resume_command
 from igpt.run_lock import locked
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """The console script."""
-    end_with_starter()
+    exit_with_starter()
     with stop_signals.listen():  # before Hydra and torch are imported, which takes long enough for a signal to come
         from igpt.configuration.app import run_app
         from igpt.configuration.resume import resume_arguments

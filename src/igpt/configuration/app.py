@@ -101,24 +101,24 @@ def removed_if_refused() -> Iterator[None]:
     A sweep keeps the directories of refused jobs, because its table lists them.
     """
     hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
+    folder, start = Path(hydra_config.runtime.output_dir), Path(hydra_config.runtime.cwd)
     is_new = (
         hydra_config.mode == RunMode.RUN
         and is_main_process()
-        and folder != Path.cwd()
+        and folder != start
         and {path.name for path in folder.iterdir()} <= {hydra_config.output_subdir}
     )
     try:
         yield
     except (IgptError, HydraException):
         if is_new:
-            remove_without_results(RunDirectory(folder), hydra_config.job.name)
+            remove_without_results(RunDirectory(folder), hydra_config.job.name, start)
         raise
 
 
-def remove_without_results(run: RunDirectory, job: str) -> None:
+def remove_without_results(run: RunDirectory, job: str, start: Path) -> None:
     """Remove a run directory that contains only what is written before training, and parent folders that become empty,
-    up to the working directory.
+    below the directory `start` in which the command was started.
     """
     preparations = {run.config.parent.name, f"{job}.log", run.palette.name, run.data.name}
     if {path.name for path in run.path.iterdir()} - preparations:
@@ -126,7 +126,7 @@ def remove_without_results(run: RunDirectory, job: str) -> None:
     logging.shutdown()
     shutil.rmtree(run.path, ignore_errors=True)
     for parent in run.path.parents:
-        if Path.cwd() not in parent.parents or any(parent.iterdir()):
+        if start not in parent.parents or any(parent.iterdir()):
             break
         parent.rmdir()
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch.utils.data import DataLoader
 
 from igpt.batch import ImageBatch
-from igpt.cluster.child_processes import Fork, Spawn, lost_child
+from igpt.cluster.child_processes import Fork, Spawn, dead_child
 from igpt.data.stream import EvaluationBatches, TrainingStream
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class BatchLoader(DataLoader[ImageBatch]):
                 yield batch
                 n += 1
         except Exception:
-            self.lost = lost_child()
+            self.lost = dead_child()
             if self.lost is None:
                 raise
             log.warning("A data worker %s; the main process reads its batches from here on.", self.lost)

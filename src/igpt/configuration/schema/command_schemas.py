@@ -165,7 +165,7 @@ class Plan(Train):
     watts: MaybeNotNegative
     price_per_hour: MaybeNotNegative
     fit: Flag
-    pictures: Count
+    samples: Count
 
 
 class OfRun(Node):

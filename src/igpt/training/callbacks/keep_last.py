@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from igpt.cluster.agreement import Highest
+from igpt.cluster.agreement import DelayedMaximum
 from igpt.cluster.signals import Interrupted, stop_signals
 from igpt.errors import IgptError
 from igpt.run_directory import RunDirectory
@@ -39,7 +39,7 @@ class KeepLast(Checkpoint):
         self.path = path
         self.every_n_steps = every_n_steps
         self._saved_step = 0
-        self._agreement = Highest()
+        self._agreement = DelayedMaximum()
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -55,7 +55,7 @@ class KeepLast(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stop_signals.defer()
-        self._agreement.open()
+        self._agreement.start()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -63,7 +63,7 @@ class KeepLast(Checkpoint):
         if batch_idx == 0 or batch_idx % trainer.accumulate_grad_batches:
             return  # no step has just ended
         # A signal reaches the processes at different moments, so they agree on it after every step.
-        reason = StopReason(self._agreement.ask(_own_reason(trainer)))
+        reason = StopReason(self._agreement.submit(_own_reason(trainer)))
         if reason or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             self._save(trainer)
         if reason == StopReason.WORKER_DIED and trainer.is_global_zero:
@@ -75,7 +75,7 @@ class KeepLast(Checkpoint):
             raise Interrupted
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._agreement.hear()
+        self._agreement.finish()
         if trainer.global_step > self._saved_step:
             self._save(trainer)
 
