@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
 
 from igpt.generation.autoregressive import generate, torch_threads
+from igpt.generation.sampling_config import SamplingConfig
 from igpt.model.cache import cache_bytes
 from igpt.model.config import PRESETS, TransformerConfig
 from igpt.model.transformer import Transformer
@@ -109,16 +110,18 @@ def compare(model: Transformer, batch_size: int, arguments: argparse.Namespace) 
     """One row a way to draw `batch_size` pictures; the ways take turns."""
     total, theirs = model.config.n_positions, hugging_face(model).to(arguments.device)
     prompt = torch.arange(batch_size, device=arguments.device)[:, None] % model.config.vocab_size  # no two are the same
-    ours = partial(generate, model, prompt, temperature=0)
+    ours = partial(generate, model, prompt, sampling=SamplingConfig(temperature=0))
     expected = ours()
     positions = torch.linspace(1, total - 1, min(arguments.passes, total - 1)).long().tolist()
     ways: dict[str, Callable[[], Tensor]] = {"igpt": ours}
     if arguments.device == "cpu":
         ways["igpt, no C compiler"] = patch("igpt.generation.steps.supports", lambda *_: False)(ours)
     if arguments.bf16_cache:
-        ways["igpt, keys and values in bfloat16"] = partial(ours, cache_dtype=torch.bfloat16)
+        ways["igpt, keys and values in bfloat16"] = partial(
+            ours, sampling=SamplingConfig(temperature=0, cache_dtype="bfloat16")
+        )
     if arguments.compile:
-        ways["igpt, compiled step"] = partial(ours, compile=True)
+        ways["igpt, compiled step"] = partial(ours, sampling=SamplingConfig(temperature=0, compile=True))
     ways["Hugging Face generate"] = partial(generate_hugging_face, theirs, prompt)
     if arguments.device == "cpu" and torch.get_num_threads() > 1:
         ways["Hugging Face generate, one thread"] = torch_threads(1)(ways["Hugging Face generate"])

@@ -4,6 +4,7 @@
 
     model = igpt.load("outputs/NAME/TIME")             # a run directory or a checkpoint file
     model.sample(16)                                   # uint8 (16, R, R, 3)
+    model.sample(16, seed=1, sampling=igpt.SamplingConfig(top_p=0.9))
     images = igpt.read_images("holiday/", model.resolution)
     model.complete(images, n=4)                        # (N, 4, R, R, 3), from the upper halves
     model.features(images, layer=3)                    # (N, width)
@@ -22,12 +23,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from igpt.data.image_input import read_images
     from igpt.errors import IgptError
+    from igpt.generation.sampling_config import SamplingConfig
     from igpt.pretrained import Pretrained, load
 
 __version__ = "0.1.0"
-__all__ = ["IgptError", "Pretrained", "load", "read_images"]
+__all__ = ["IgptError", "Pretrained", "SamplingConfig", "load", "read_images"]
 
-_MODULES = {"IgptError": "errors", "Pretrained": "pretrained", "load": "pretrained", "read_images": "data.image_input"}
+_MODULES = {
+    "IgptError": "errors",
+    "Pretrained": "pretrained",
+    "SamplingConfig": "generation.sampling_config",
+    "load": "pretrained",
+    "read_images": "data.image_input",
+}
 
 
 def __getattr__(name: str) -> Any:

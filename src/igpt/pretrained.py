@@ -10,17 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from igpt.batch import TokenBatch
 from igpt.data.image_input import as_images
 from igpt.errors import IgptError, some_of
-from igpt.generation.autoregressive import bytes_a_picture, generate
-from igpt.generation.parallel_decoding import CHOICE_TEMPERATURE, PASSES, decode_parallel
+from igpt.generation.sample import sample_tokens
+from igpt.generation.sampling_config import SamplingConfig
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Masked, Task, predict_classes, task_from_state
-from igpt.progress import Progress, track
+from igpt.progress import track
 from igpt.run_directory import RunDirectory, find_checkpoint, find_run, is_whole
 from igpt.tokenizers import Ordered, Palette, Tokenizer, from_state, palette_of
 
@@ -122,8 +121,6 @@ class Pretrained:
     images, PIL images of any size among them: see :func:`~igpt.data.image_input.as_images`.
     """
 
-    drawing_limit = 2 * 2**30  # bytes of keys, values and noise, where a GPU does not say what it has free
-
     def __init__(self, model: Transformer, tokenizer: Tokenizer, task: Task, batch_size: int = 64) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -160,36 +157,53 @@ class Pretrained:
         """Pixels a side."""
         return self.tokenizer.resolution(self.model.config.n_positions)
 
-    # Pictures
+    # Images
 
-    def sample(self, n: int, seed: int = 0, **how: Any) -> Images:
-        """Draw n pictures. `how` takes temperature, top_k and top_p; for an autoregressive model also `cache_dtype` and
-        `compile`, see :func:`~igpt.generation.autoregressive.generate`; for a masked model also passes (16)
-        and what else :func:`~igpt.generation.parallel_decoding.decode_parallel` takes, and it works best if the model
-        was trained with objective.max_ratio=1.
-        """
-        return self._draw(torch.empty(1, 0, dtype=torch.long), n, seed, **how)
+    def sample(self, n: int, seed: int = 0, sampling: SamplingConfig | None = None) -> Images:
+        """Generate n images (n, H, W, 3).
 
-    def complete(self, images: AnyImages, n: int = 1, given: float = 0.5, seed: int = 0, **how: Any) -> Images:
-        """N completions (N, n, H, W, 3) of each image, of which the share `given` that comes first in the model's order
-        is shown: in raster order the upper part, in whole rows.
+        Image i is a function of the seed and i: `sample(3)` returns the first three images of `sample(8)`, whatever the
+        batch size, the number of threads or the memory. Only rounding, which may differ between batch sizes, can
+        change the choice between two tokens that are almost equally likely. A masked model samples best if it was
+        trained with objective.max_ratio=1.
         """
-        prompt = self.tokenize(images)[:, : self._n_given(given)]
-        drawn = self._draw(prompt, n, seed, **how)
-        return drawn.reshape(len(prompt), n, *drawn.shape[1:])
+        nothing = torch.empty(1, 0, dtype=torch.long)
+        return self._continue(nothing, n, seed, sampling)
+
+    def complete(
+        self,
+        images: AnyImages,
+        n: int = 1,
+        given: float = 0.5,
+        seed: int = 0,
+        sampling: SamplingConfig | None = None,
+    ) -> Images:
+        """Generate n completions (N, n, H, W, 3) of each image, of which the model is given the share `given` that
+        comes first in its order: in raster order the upper rows.
+
+        Completion c of image i is a function of the seed, i, c and what is given, as in :meth:`sample`.
+        """
+        prompts = self.tokenize(images)[:, : self._n_given(given)]
+        completions = self._continue(prompts, n, seed, sampling)
+        return completions.reshape(len(prompts), n, *completions.shape[1:])
+
+    def _continue(self, prompts: Tensor, n: int, seed: int, sampling: SamplingConfig | None) -> Images:
+        """Generate n images (N * n, H, W, 3) that begin with each prompt (N, t)."""
+        if n < 1:
+            raise IgptError(f"n is {n}; ask for at least one image.")
+        tokens = sample_tokens(self.model, prompts, n, seed, sampling or SamplingConfig(), self.batch_size)
+        return self.tokenizer.decode(tokens.cpu()).numpy()
 
     def given_mask(self, given: float) -> NDArray[np.bool_]:
-        """Which pixels (H, W) of a picture are shown to the model when the share `given` of it is."""
+        """Which pixels (H, W) the model is given, if it is given this share of an image."""
         return self.tokenizer.given_mask(self._n_given(given), self.model.config.n_positions).numpy()
 
     def _n_given(self, given: float) -> int:
-        """Tokens that make up the share `given` of a picture: those of whole rows, or of whole pixels in an order that
-        has no rows.
-        """
+        """How many tokens this share of an image has, in whole rows, or in whole pixels if the order has no rows."""
         if not 0 <= given <= 1:
-            raise IgptError(f"given is {given}; it is the share of a picture that is shown, from 0 to 1.")
-        at_once = 1 if isinstance(self.tokenizer, Ordered) else self.resolution  # pixels
-        pixels = round(given * (self.resolution**2 // at_once)) * at_once
+            raise IgptError(f"given is {given}; it is the share of an image that the model is given, from 0 to 1.")
+        unit = 1 if isinstance(self.tokenizer, Ordered) else self.resolution  # pixels
+        pixels = round(given * (self.resolution**2 // unit)) * unit
         return pixels * self.tokenizer.tokens_per_pixel
 
     @torch.inference_mode()
@@ -273,50 +287,3 @@ class Pretrained:
 
     def _here(self, batch: TokenBatch) -> TokenBatch:
         return TokenBatch(*(part.to(self.device) for part in batch))
-
-    def _draw(self, prompts: Tensor, n: int, seed: int, **how: Any) -> Images:
-        """Draw n pictures of each prompt (N, t); how many are drawn at once changes what they are."""
-        if n * len(prompts) < 1:
-            raise IgptError("No picture is asked for; give at least one image, and n of 1 or more.")
-        generator = torch.Generator(self.device).manual_seed(seed)
-        at_once = self._pictures_at_once(how.get("cache_dtype"))
-        batches = [
-            (prompt, min(at_once, n - first))
-            for prompt in prompts.to(self.device).split(max(1, at_once // n))
-            for first in range(0, n, at_once)
-        ]
-        steps = self.model.config.n_positions - prompts.shape[1] if self.task.causal else how.get("passes", PASSES)
-        with Progress("Sampling", total=steps * len(batches)) as progress:
-            parts = [self._continue(*batch, generator, progress.advance, **how) for batch in batches]
-        return self.tokenizer.decode(torch.cat(parts).cpu()).numpy()
-
-    def _continue(
-        self,
-        prompt: Tensor,
-        n: int,
-        generator: torch.Generator,
-        on_step: Callable[[], object],
-        passes: int = PASSES,
-        choice_temperature: float = CHOICE_TEMPERATURE,
-        cache_dtype: torch.dtype | None = None,
-        compile: bool = False,
-        **how: Any,
-    ) -> Tensor:
-        """Tokens (B * n, T) of n pictures that begin with each prompt (B, t)."""
-        if self.task.causal:
-            how |= {"cache_dtype": cache_dtype, "compile": compile, "on_position": on_step}
-            return generate(self.model, prompt, generator, n=n, **how)
-        given, total = prompt.shape[1], self.model.config.n_positions
-        tokens = F.pad(prompt, (0, total - given)).repeat_interleave(n, dim=0)
-        unknown = (torch.arange(total, device=self.device) >= given).expand_as(tokens)
-        how |= {"choice_temperature": choice_temperature, "on_pass": on_step}
-        return decode_parallel(self.model, tokens, unknown, generator, passes, **how)
-
-    def _pictures_at_once(self, cache_dtype: torch.dtype | None) -> int:
-        """As many as a batch has, or fewer, so that drawing fits: into half of what a GPU has free, or into
-        `drawing_limit` bytes.
-        """
-        on_gpu = self.device.type == "cuda"
-        room = torch.cuda.mem_get_info(self.device)[0] // 2 if on_gpu else self.drawing_limit
-        each = bytes_a_picture(self.model.config, cache_dtype or self.model.head.weight.dtype)
-        return max(1, min(self.batch_size, room // each))

@@ -27,7 +27,7 @@ CASES = [
     ("train", "data/augmnt=flip", "There is no key data/augmnt; did you mean data/augment?"),
     ("train", "hydra.run.dri=x", "There is no key hydra.run.dri; did you mean hydra.run.dir?"),
     ("train", "zebra=1", "There is no key zebra; igpt-train --cfg job lists all keys."),
-    ("train", "~callbacks.drw", "There is no key callbacks.drw; did you mean callbacks.draw?"),
+    ("train", "~callbacks.smple", "There is no key callbacks.smple; did you mean callbacks.sample?"),
     ("train", "draw_every=10", "draw_every is now called sample_every."),
     ("train", "+model.n_layer=3", "model.n_layer exists already; remove the + before it."),
     ("train", "+experiment=emoji_ar", "experiment exists already; remove the + before it."),

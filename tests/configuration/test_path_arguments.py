@@ -112,7 +112,7 @@ def test_a_run_and_its_data_in_folders_of_odd_names(tmp_path, monkeypatch):
     run_command("evaluate", f"run=elsewhere/{name}", cwd=tmp_path)
     run_command("sample", f"run=elsewhere/{name}", "n=0", f"images={tmp_path}/{name}/pics/b/1{name}.png", cwd=tmp_path)
     assert (moved / "evaluation" / "test.json").exists()
-    assert list(moved.glob("drawn/*/completions.png"))
+    assert list(moved.glob("generated/*/completions.png"))
 
 
 def test_names_that_are_no_utf8_are_printable(tmp_path):

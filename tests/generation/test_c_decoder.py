@@ -9,8 +9,10 @@ from conftest import random_weights
 from igpt.generation import c_decoder
 from igpt.generation.autoregressive import generate
 from igpt.generation.c_decoder import NativeDecoder, supports
+from igpt.generation.sampling_config import SamplingConfig
 from igpt.model.config import TransformerConfig
 
+GREEDY = SamplingConfig(temperature=0)
 needs_a_compiler = pytest.mark.usefixtures("compiler")
 
 
@@ -75,10 +77,10 @@ def test_small_and_huge_scores_and_activations_stay_exact(size):
 @needs_a_compiler
 def test_weights_that_change_between_two_pictures_are_the_ones_used(tiny):
     prompt = torch.zeros(2, 1, dtype=torch.long)
-    before = generate(tiny, prompt, temperature=0)
+    before = generate(tiny, prompt, sampling=GREEDY)
     with torch.no_grad():
         tiny.head.weight.neg_()
-        after = generate(tiny, prompt, temperature=0)
+        after = generate(tiny, prompt, sampling=GREEDY)
         expected = tiny(after)[:, 1:].argmax(dim=-1)
     assert torch.equal(after[:, 1:], expected)
     assert not torch.equal(after, before)
@@ -99,10 +101,10 @@ def test_tokens_that_do_not_fit_are_refused(tiny, token):
 @needs_a_compiler
 def test_other_integers_and_other_defaults_of_torch_change_nothing(tiny):
     prompt = torch.tensor([[3, 1], [4, 1]])
-    expected = generate(tiny, prompt, temperature=0)
+    expected = generate(tiny, prompt, sampling=GREEDY)
     torch.set_default_dtype(torch.float64)
     try:
-        assert torch.equal(generate(tiny, prompt.int(), temperature=0), expected.int())
+        assert torch.equal(generate(tiny, prompt.int(), sampling=GREEDY), expected.int())
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -122,12 +124,12 @@ def test_other_precisions_are_left_to_torch(tiny):
 @pytest.mark.parametrize("command", ["no-such-compiler", "cc 'unfinished", "false"])
 def test_without_a_compiler_torch_draws_the_same_after_one_hint(tiny, other_compiler, caplog, command):
     prompt = torch.zeros(3, 2, dtype=torch.long)
-    expected = generate(tiny, prompt, temperature=0)
+    expected = generate(tiny, prompt, sampling=GREEDY)
     c_decoder.library.cache_clear()
     caplog.clear()
     other_compiler(command)
-    assert torch.equal(generate(tiny, prompt, temperature=0), expected)
-    assert torch.equal(generate(tiny, prompt, temperature=0), expected)
+    assert torch.equal(generate(tiny, prompt, sampling=GREEDY), expected)
+    assert torch.equal(generate(tiny, prompt, sampling=GREEDY), expected)
     assert ["could compile decoder.c" in record.message for record in caplog.records] == [True]
     with pytest.raises(RuntimeError, match="could not be compiled"):
         NativeDecoder(tiny, tiny.new_cache(1))

@@ -1,7 +1,6 @@
 import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,12 +8,10 @@ from hypothesis import strategies as st
 
 from conftest import random_weights
 from igpt.errors import IgptError
+from igpt.generation.noise import Noise
 from igpt.generation.parallel_decoding import decode_parallel, still_unknown
+from igpt.generation.sampling_config import SamplingConfig
 from igpt.model.config import TransformerConfig
-from igpt.objectives.masking import Masking
-from igpt.objectives.tasks import Masked
-from igpt.pretrained import Pretrained
-from igpt.tokenizers import Palette
 
 
 @pytest.fixture
@@ -44,7 +41,7 @@ def some_unknown(shares, seed=0):
 def test_given_tokens_stay_and_the_unknown_follow_the_schedule(masked, passes):
     tokens, unknown = some_unknown([0.0, 0.3, 0.8, 1.0])
     watched = Watched(masked)
-    result = decode_parallel(watched, tokens, unknown, torch.Generator().manual_seed(1), passes=passes)
+    result = decode_parallel(watched, tokens, unknown, sampling=SamplingConfig(passes=passes))
     assert torch.equal(result[~unknown], tokens[~unknown])
     left = unknown.sum(dim=1).tolist()
     for done, (_, now) in enumerate(watched.seen):  # done = 0: nothing is settled yet
@@ -72,52 +69,56 @@ def test_the_last_pass_leaves_nothing_and_no_pass_is_idle(n, passes):
 
 def test_a_certain_model_is_reproduced(masked):
     tokens, unknown = some_unknown([0.5, 1.0, 0.9])
-    picture = torch.randint(11, (3, 16))
-    certain = Watched(masked, logits=100.0 * torch.nn.functional.one_hot(picture, 11))
-    result = decode_parallel(certain, tokens, unknown, torch.Generator().manual_seed(0), passes=5)
-    torch.testing.assert_close(result, torch.where(unknown, picture, tokens))
+    image = torch.randint(11, (3, 16))
+    certain = Watched(masked, logits=100.0 * torch.nn.functional.one_hot(image, 11))
+    result = decode_parallel(certain, tokens, unknown, sampling=SamplingConfig(passes=5))
+    torch.testing.assert_close(result, torch.where(unknown, image, tokens))
 
 
-def test_one_pass_draws_every_token_from_its_distribution(masked):
-    logits = torch.randn(1, 16, 11).expand(5000, -1, -1)
-    tokens, unknown = torch.zeros(5000, 16, dtype=torch.long), torch.ones(5000, 16, dtype=torch.bool)
-    drawn = decode_parallel(Watched(masked, logits), tokens, unknown, torch.Generator().manual_seed(0), passes=1)
-    frequencies = torch.nn.functional.one_hot(drawn, 11).float().mean(dim=0)
+def test_one_pass_samples_every_token_from_its_distribution(masked):
+    logits = torch.randn(1, 16, 11, generator=torch.Generator().manual_seed(0)).expand(5000, -1, -1)
+    tokens, unknown = torch.zeros(1, 16, dtype=torch.long), torch.ones(1, 16, dtype=torch.bool)
+    noise = Noise(0, range(1), range(5000))
+    sampled = decode_parallel(Watched(masked, logits), tokens, unknown, noise, SamplingConfig(passes=1))
+    frequencies = torch.nn.functional.one_hot(sampled, 11).float().mean(dim=0)
     torch.testing.assert_close(frequencies, logits[0].softmax(-1), atol=0.03, rtol=0)
 
 
 def test_as_many_passes_as_tokens_settle_the_surest_one_by_one(masked):
     tokens, unknown = some_unknown([0.4, 1.0, 0.9])
-    result = decode_parallel(masked, tokens, unknown, passes=16, temperature=0, choice_temperature=0)
+    sampling = SamplingConfig(temperature=0, passes=16, choice_temperature=0)
+    result = decode_parallel(masked, tokens, unknown, sampling=sampling)
     for row in range(3):
-        picture, open_positions = tokens[row].clone(), set(unknown[row].nonzero()[:, 0].tolist())
+        image, open_positions = tokens[row].clone(), set(unknown[row].nonzero()[:, 0].tolist())
         while open_positions:
             hidden = torch.tensor([position in open_positions for position in range(16)])
             with torch.no_grad():
-                p = masked(picture[None], hidden[None])[0].softmax(-1)
+                p = masked(image[None], hidden[None])[0].softmax(-1)
             surest = max(open_positions, key=lambda position: p[position].max().item())
-            picture[surest] = p[surest].argmax()
+            image[surest] = p[surest].argmax()
             open_positions.remove(surest)
-        torch.testing.assert_close(result[row], picture)
+        torch.testing.assert_close(result[row], image)
 
 
-def test_images_of_a_batch_do_not_touch_each_other(masked):
+def test_images_of_a_batch_do_not_influence_each_other(masked):
+    """Copies of images with few and many unknown tokens, at once and each alone."""
     tokens, unknown = some_unknown([0.2, 1.0, 0.6, 0.9])
-
-    def decode(rows):
-        return decode_parallel(masked, tokens[rows], unknown[rows], passes=6, temperature=0, choice_temperature=0)
-
-    together = decode([0, 1, 2, 3])
-    torch.testing.assert_close(decode([2, 0, 3, 1]), together[[2, 0, 3, 1]])
-    torch.testing.assert_close(decode([2]), together[[2]])
+    sampling = SamplingConfig(passes=6)
+    together = decode_parallel(masked, tokens, unknown, Noise(1, range(4), range(2)), sampling)
+    for row in range(4):
+        for copy in range(2):
+            noise = Noise(1, range(row, row + 1), range(copy, copy + 1))
+            alone = decode_parallel(masked, tokens[row : row + 1], unknown[row : row + 1], noise, sampling)
+            assert torch.equal(alone[0], together[2 * row + copy])
 
 
 def test_noise_changes_the_order_and_the_seed_fixes_it(masked):
     tokens, unknown = some_unknown([1.0, 1.0])
 
     def second_pass(seed, choice_temperature):
-        watched, generator = Watched(masked), torch.Generator().manual_seed(seed)
-        decode_parallel(watched, tokens, unknown, generator, 4, temperature=0, choice_temperature=choice_temperature)
+        watched, noise = Watched(masked), Noise(seed, range(2), range(1))
+        sampling = SamplingConfig(temperature=0, passes=4, choice_temperature=choice_temperature)
+        decode_parallel(watched, tokens, unknown, noise, sampling)
         return watched.seen[1][1]
 
     assert torch.equal(second_pass(0, 0.0), second_pass(1, 0.0))
@@ -125,30 +126,11 @@ def test_noise_changes_the_order_and_the_seed_fixes_it(masked):
     assert not torch.equal(second_pass(0, 50.0), second_pass(1, 50.0))
 
 
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ({"passes": 0}, "at least 1 pass"),
-        ({"choice_temperature": -1.0}, "at least 0"),
-        ({"top_k": 0}, "top_k at least"),
-    ],
-)
-def test_impossible_settings_are_refused(masked, bad, message):
-    with pytest.raises(IgptError, match=message):
-        decode_parallel(masked, *some_unknown([1.0]), **bad)
-
-
-def test_a_masked_run_draws_and_keeps_what_is_given(masked):
-    palette = Palette(torch.rand(11, 3, generator=torch.Generator().manual_seed(0)).numpy() * 255)
-    pretrained = Pretrained(masked, palette, Masked(Masking(0.1, max_ratio=1.0)), batch_size=4)
-    samples = pretrained.sample(5, seed=1, passes=3)
-    assert samples.shape == (5, 4, 4, 3)
-    np.testing.assert_array_equal(samples, pretrained.sample(5, seed=1, passes=3))
-    images = palette.decode(torch.randint(11, (3, 16))).numpy()
-    completions = pretrained.complete(images, n=2, given=0.5, passes=3)
-    assert completions.shape == (3, 2, 4, 4, 3)
-    np.testing.assert_array_equal(completions[:, :, :2], images[:, None, :2].repeat(2, axis=1))
-    assert not np.array_equal(completions[:, 0], completions[:, 1])
+def test_every_pass_has_noise_of_its_own(masked, monkeypatch):
+    passes, integers = [], Noise.integers
+    monkeypatch.setattr(Noise, "integers", lambda noise, n, done: passes.append(done) or integers(noise, n, done))
+    decode_parallel(masked, *some_unknown([1.0]), sampling=SamplingConfig(passes=5))
+    assert passes == [1, 2, 3, 4, 5]
 
 
 def test_an_autoregressive_model_does_not_decode_in_parallel(tiny):

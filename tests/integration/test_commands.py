@@ -76,17 +76,17 @@ def test_no_emoji_to_train_on_equals_a_held_out_one(trained):
     assert not validation & test
 
 
-def test_sample_writes_pictures_and_arrays(trained, command, tmp_path, test_images):
-    printed = command("sample", f"run={trained}", "n=5", "n_images=3", "completions=2", "output=drawn", "image_class=0")
-    assert "Results are in drawn" in printed
-    arrays = np.load(tmp_path / "drawn" / "arrays.npz")
+def test_sample_writes_grids_and_arrays(trained, command, tmp_path, test_images):
+    printed = command("sample", f"run={trained}", "n=5", "n_images=3", "completions=2", "output=out", "image_class=0")
+    assert "Results are in out" in printed
+    arrays = np.load(tmp_path / "out" / "arrays.npz")
     assert arrays["samples"].shape == (5, 8, 8, 3)
     assert arrays["completions"].shape == (3, 2, 8, 8, 3)
     palette = igpt.load(trained).tokenizer
     quantized = palette.decode(palette.encode(torch.from_numpy(arrays["originals"]))).numpy()
     for i in range(2):
         np.testing.assert_array_equal(arrays["completions"][:, i, :4], quantized[:, :4])  # the half that was given
-    assert Image.open(tmp_path / "drawn" / "samples.png").width > 100
+    assert Image.open(tmp_path / "out" / "samples.png").width > 100
 
 
 def test_sample_completes_image_files(trained, command, tmp_path):
@@ -99,11 +99,11 @@ def test_sample_completes_image_files(trained, command, tmp_path):
         "n=0",
         "images=mine",
         "completions=1",
-        "output=drawn",
+        "output=out",
         "given=0.25",
         "sampling.cache_dtype=bfloat16",
     )
-    originals = np.load(tmp_path / "drawn" / "arrays.npz")["originals"]
+    originals = np.load(tmp_path / "out" / "arrays.npz")["originals"]
     assert originals.shape == (2, 8, 8, 3)
     np.testing.assert_array_equal(originals[0, 4, 4], [255, 0, 0])
 

@@ -46,7 +46,7 @@ def pictures(tmp_path):
 @pytest.mark.parametrize(("change", "sentence"), [
     ("showcase_class=99", "showcase_class is 99, which is not one of the 9 classes"),
     ("showcase_class=Flag", "showcase_class is Flag, which is not one of the 9 classes; did you mean Flags?"),
-    ("callbacks.draw.label=Flag", "callbacks.draw.label is Flag"),
+    ("callbacks.sample.label=Flag", "callbacks.sample.label is Flag"),
     pytest.param("trainer.accelerator=gpu", "trainer.accelerator=gpu", marks=needs_no_gpu),
 ])  # fmt: skip
 def test_a_class_or_a_device_that_does_not_exist_is_refused_and_no_run_stays(refused, tmp_path, change, sentence):
@@ -141,3 +141,11 @@ def test_an_unknown_device_takes_no_time_to_refuse(command, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         command("plan", "device=h1000")
     assert "device is h1000" in caught.value.code
+
+
+def test_settings_of_sampling_that_do_not_apply_to_the_model(command, refused, trained):
+    sentence = "sampling.passes is 4; it applies to masked models only, and this is an autoregressive model"
+    assert sentence in refused("sample", f"run={trained}", "sampling.passes=4")
+    with pytest.raises(SystemExit) as caught:
+        command("train", *SMALL, "objective=classify", f"init_from={trained}", "sampling.passes=4")
+    assert sentence in caught.value.code

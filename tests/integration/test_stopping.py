@@ -40,7 +40,7 @@ MOMENTS = {
     "training": ("igpt.training.callbacks.keep_last:KeepLast.on_train_batch_start", 6),
     "a save": ("igpt.training.checkpoint_io:torch.save", 2),
     "validation": ("igpt.objectives.objective:Objective.validation_step", 2),
-    "sampling": ("igpt.training.callbacks.sample_images:drawings", 2),
+    "sampling": ("igpt.training.callbacks.sample_images:sample_figures", 2),
     "the report": ("igpt.pretrained:Pretrained.nats", 1),
 }
 ALL = list(itertools.product(SIGNALS, (0, 1, 3), MOMENTS))

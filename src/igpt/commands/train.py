@@ -86,8 +86,10 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from igpt.commands.build import build_data, build_objective, build_trainer, starting_point
+    from igpt.configuration.app import plain
     from igpt.configuration.resume import stored_arguments
     from igpt.configuration.stored import store_changes
+    from igpt.generation.sampling_config import SamplingConfig
     from igpt.log_file import open_log_files
     from igpt.pretrained import first_step
     from igpt.training.loggers.wandb_tracker import finishing_wandb
@@ -109,6 +111,7 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     start = starting_point(config, run)
     data = build_data(config, run, start)
     objective = build_objective(config, data, start)
+    SamplingConfig(**plain(config.sampling)).check_applicable(objective.model.config.causal)
     trainer = build_trainer(config, run, data)
     parameters = sum(p.numel() for p in objective.parameters())
     log.info("%s parameters", f"{parameters:,}")
@@ -151,7 +154,9 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
 
     from igpt import figures
     from igpt.configuration.app import plain
-    from igpt.evaluation.final_report import drawings, evaluate, palette_figures, write_json
+    from igpt.evaluation.final_report import evaluate, palette_figures, write_json
+    from igpt.evaluation.sample_figures import sample_figures
+    from igpt.generation.sampling_config import SamplingConfig
     from igpt.pretrained import load
     from igpt.sweeps.job_records import best_value
     from igpt.tokenizers import palette_of
@@ -161,9 +166,10 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     checkpoint = find_checkpoint(run.path)
     pretrained = load(checkpoint)
     values, pictures = evaluate(pretrained, data, "test")
-    log.info("Drawing")
+    log.info("Sampling")
     test = data.splits["test"]
-    pictures |= drawings(pretrained, test.choose(8, config.showcase_class), 36, 4, plain(config.sampling))
+    sampling = SamplingConfig(**plain(config.sampling))
+    pictures |= sample_figures(pretrained, test.choose(8, config.showcase_class), 36, 4, sampling)
     pictures["curve"] = figures.loss_curve(run.metrics)
     palette = palette_of(pretrained.tokenizer)
     if palette is not None:

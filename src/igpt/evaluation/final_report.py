@@ -17,7 +17,6 @@ from igpt.evaluation.labels import left_out
 from igpt.evaluation.likelihood import split_likelihood
 from igpt.figures import Images
 from igpt.files import atomic_path
-from igpt.objectives.tasks import Masked
 from igpt.pretrained import Pretrained
 from igpt.tokenizers import Palette, palette_of
 
@@ -58,25 +57,6 @@ def evaluate(pretrained: Pretrained, data: ImageDataModule, split: str) -> tuple
     values[f"{split}/labeled_images"] = n_labeled
     confusion = predictions.confusion(len(pretrained.classes))
     return values, {"confusion": figures.confusion(confusion, pretrained.classes)}
-
-
-def drawings(
-    pretrained: Pretrained, images: Images, n_samples: int, n_completions: int, how: dict[str, Any]
-) -> dict[str, Image]:
-    """What the model can draw: filled-in images if it is masked; samples and completions if it is not, or if its masks
-    are of every size. `how` is what :meth:`Pretrained.sample` takes.
-    """
-    pictures = {}
-    if isinstance(pretrained.task, Masked):
-        masks, filled = pretrained.fill(images)
-        pictures["filled"] = figures.fill_figure(images, masks, filled)
-        if pretrained.task.masking.max_ratio is None:
-            return pictures
-    completions = pretrained.complete(images, n_completions, **how)
-    return pictures | {
-        "samples": figures.grid(pretrained.sample(n_samples, **how)),
-        "completions": figures.completion_figure(images, completions, pretrained.given_mask(0.5)),
-    }
 
 
 def palette_figures(palette: Palette, images: Images) -> dict[str, Image]:

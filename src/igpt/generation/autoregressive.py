@@ -1,4 +1,4 @@
-"""Drawing pictures: tokens from a causal model, one after another, through a cache of keys and values."""
+"""Autoregressive sampling: one token after another, through a cache of keys and values."""
 
 from __future__ import annotations
 
@@ -7,174 +7,116 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from igpt.errors import IgptError
+from igpt.generation.choose import choose_token
+from igpt.generation.noise import Noise
+from igpt.generation.sampling_config import SamplingConfig
 from igpt.generation.steps import Step, is_small_step, make_steps
-from igpt.model.cache import cache_bytes
-from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
-
-
-def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
-    """Logits (B, V) over temperature, with -inf for all but the `top_k` largest and the smallest set of most likely
-    tokens whose probabilities reach `top_p` (nucleus sampling, Holtzman et al. 2019).
-    """
-    logits = logits.float() / temperature
-    if top_k is not None and top_k < logits.shape[-1]:
-        smallest_kept = logits.topk(top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
-    if top_p < 1:
-        ranked, order = logits.sort(dim=-1, descending=True)
-        probabilities = ranked.softmax(dim=-1)
-        reached = probabilities.cumsum(dim=-1) - probabilities >= top_p  # before this token is counted
-        logits = logits.masked_fill(reached.scatter(-1, order, reached), -torch.inf)
-    return logits
-
-
-def choose(
-    logits: Tensor, noise: Tensor | None, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0
-) -> Tensor:
-    """One token (B,) for each row of logits (B, V), decided by `noise` (B, V); without noise the likeliest,
-    whatever the other options are.
-
-    The race of exponential variables draws what torch.multinomial draws, which on a GPU would wait for the device.
-    """
-    if noise is None:
-        return logits.argmax(dim=-1)
-    return (filter_logits(logits, temperature, top_k, top_p).softmax(dim=-1) / noise).argmax(dim=-1)
-
-
-def exponential_noise(
-    shape: torch.Size, device: torch.device, generator: torch.Generator | None, temperature: float
-) -> Tensor | None:
-    """What decides between tokens; nothing at temperature 0."""
-    if temperature == 0:
-        return None
-    return torch.empty(shape, device=device, dtype=torch.float32).exponential_(generator=generator)
-
-
-def bytes_a_picture(config: TransformerConfig, cache_dtype: torch.dtype) -> int:
-    """What :func:`generate` keeps for each picture: keys, values and the noise."""
-    return cache_bytes(config, 1, cache_dtype) + 4 * config.n_positions * config.vocab_size
-
-
-def check_choice(temperature: float, top_k: int | None, top_p: float) -> None:
-    """Refuse settings under which no token can be chosen."""
-    if temperature < 0 or (top_k is not None and top_k < 1) or not 0 < top_p <= 1:
-        raise IgptError(
-            f"temperature={temperature}, top_k={top_k}, top_p={top_p}: the temperature must be at least 0, top_k at "
-            "least 1 (or null) and top_p in (0, 1]."
-        )
 
 
 @torch.inference_mode()
 def generate(
     model: Transformer,
-    prompt: Tensor,
-    generator: torch.Generator | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-    n: int = 1,
-    cache_dtype: torch.dtype | None = None,
-    compile: bool = False,
+    prompts: Tensor,
+    noise: Noise | None = None,
+    sampling: SamplingConfig | None = None,
     on_position: Callable[[], object] | None = None,
 ) -> Tensor:
-    """Continue each prompt of the tokens (B, t), 0 <= t <= T, to n whole pictures: (B * n, T), those of one prompt next
-    to each other.
+    """Complete prompts (N, t), 0 <= t <= T, to tokens (B, T): as many copies of each prompt as `noise` has, adjacent.
 
-    One full pass for the prompt, which its n pictures share, then one position a step. Temperature 0 takes the
-    likeliest token each time. `generator` must live on the model's device. `cache_dtype` is the precision of the keys
-    and values; None is that of the weights. `compile` makes one graph of a step; it is meant for GPUs, where launching
-    a step's many kernels may take longer than running them. On a CPU,
-    :mod:`~igpt.generation.c_decoder` takes the steps where it can, and torch's threads share the images.
-    `on_position` is called after each position, to show progress.
+    `noise` None is that of seed 0 for one copy. One forward pass takes the prompts, which their copies share; then each
+    position takes one step, see :mod:`~igpt.generation.steps`. `on_position` is called after each position, to show
+    progress.
+
+    Raises :class:`IgptError` for a masked model, and for settings that do not apply to an autoregressive one.
     """
     if not model.config.causal:
         raise IgptError("This model was trained with the masked objective; only an autoregressive model generates.")
-    check_choice(temperature, top_k, top_p)
-    given, total = prompt.shape[1], model.config.n_positions
-    tokens = F.pad(prompt, (0, total - given)).repeat_interleave(n, dim=0)
-    if given == total:
+    sampling, noise = sampling or SamplingConfig(), noise or Noise(0, range(len(prompts)), range(1))
+    sampling.check_applicable(causal=True)
+    copies, start, total = len(noise.copies), prompts.shape[1], model.config.n_positions
+    tokens = F.pad(prompts, (0, total - start)).repeat_interleave(copies, dim=0)  # (B, T)
+    if start == total or len(tokens) == 0:
         return tokens
-    cache = model.new_cache(len(prompt), cache_dtype)
-    logits = model.next_logits(prompt, cache).repeat_interleave(n, dim=0)
-    if n > 1:
-        cache = cache.repeat(n)
-    # All of it beforehand, so that no picture depends on how the others are shared out.
-    noise = exponential_noise(torch.Size([total - given, *logits.shape]), logits.device, generator, temperature)
-    drawing = Drawing(tokens, given, noise, {"temperature": temperature, "top_k": top_k, "top_p": top_p}, on_position)
-    drawing.add(logits)
-    if drawing.known == total or len(tokens) == 0:
+
+    cache = model.new_cache(len(prompts), cache_dtype(model, sampling))
+    logits = model.next_logits(prompts, cache).repeat_interleave(copies, dim=0)  # (B, V)
+    if copies > 1:
+        cache = cache.repeat(copies)
+    decoding = Decoding(tokens, noise.integers(total).to(tokens.device), sampling, on_position)
+    decoding.choose(start, logits)
+    if start + 1 == total:
         return tokens
-    steps = make_steps(model, cache, compile)
+    steps = make_steps(model, cache, sampling.compile)
     if len(steps) > 1:
-        finish_in_threads(drawing, steps)
+        run_in_threads(decoding, start + 1, steps)
     else:
         with torch_threads(1 if is_small_step(model, len(tokens)) else torch.get_num_threads()):
-            drawing.finish(steps[0])
+            decoding.run(start + 1, steps[0])
     return tokens
 
 
-@dataclass
-class Drawing:
-    """Pictures that are begun: tokens (B, T), of which the first `known` are there, the noise (N, B, V) of the last N
-    positions, the options of :func:`choose`, and what to call after each position.
-    """
+def cache_dtype(model: Transformer, sampling: SamplingConfig) -> torch.dtype:
+    """The precision of keys and values."""
+    return model.head.weight.dtype if sampling.cache_dtype is None else getattr(torch, sampling.cache_dtype)
 
-    tokens: Tensor
-    known: int
-    noise: Tensor | None
-    options: dict[str, Any]
-    on_position: Callable[[], object] | None = None
 
-    def add(self, logits: Tensor) -> None:
-        """Choose the next token of each picture, by logits (B, V)."""
-        noise = None if self.noise is None else self.noise[self.known - self.tokens.shape[1]]
-        self.tokens[:, self.known] = choose(logits, noise, **self.options)
-        self.known += 1
+@dataclass(frozen=True)
+class Decoding:
+    """Sequences in the making, and what chooses their tokens."""
+
+    tokens: Tensor  # (B, T), written in place
+    noise: Tensor  # (B, T) integers, see choose_token
+    sampling: SamplingConfig
+    on_position: Callable[[], object] | None
+
+    def choose(self, position: int, logits: Tensor) -> None:
+        """Choose the token at a position of each sequence, by its logits (B, V)."""
+        self.tokens[:, position] = choose_token(logits, self.noise[:, position], self.sampling)
         if self.on_position is not None:
             self.on_position()
 
     @torch.inference_mode()
-    def finish(self, step: Step, stop: threading.Event | None = None) -> None:
-        """Go on until the pictures are whole, or `stop` is set; `step` has seen all known tokens but the last."""
-        while self.known < self.tokens.shape[1] and not (stop and stop.is_set()):
-            self.add(step(self.tokens[:, self.known - 1]))
+    def run(self, first: int, step: Step, stop: threading.Event | None = None) -> None:
+        """Generate the positions from `first` on, unless `stop` is set; `step` has seen all tokens but the last."""
+        for position in range(first, self.tokens.shape[1]):
+            if stop is not None and stop.is_set():
+                return
+            self.choose(position, step(self.tokens[:, position - 1]))
 
-    def split(self, n: int) -> list[Drawing]:
-        """The same as n drawings of some pictures each; the first one tells of its positions."""
-        noise = [None] * n if self.noise is None else self.noise.tensor_split(n, dim=1)
-        shares = zip(self.tokens.tensor_split(n), noise, strict=True)
-        drawings = [Drawing(tokens, self.known, its_noise, self.options) for tokens, its_noise in shares]
-        drawings[0].on_position = self.on_position
-        return drawings
+    def split(self, n: int) -> list[Decoding]:
+        """Parts with some of the sequences each, n in all, of which the first one calls `on_position`."""
+        callbacks = [self.on_position, *[None] * (n - 1)]
+        parts = zip(self.tokens.tensor_split(n), self.noise.tensor_split(n), callbacks, strict=True)
+        return [Decoding(tokens, noise, self.sampling, callback) for tokens, noise, callback in parts]
 
 
-def finish_in_threads(drawing: Drawing, steps: Sequence[Step]) -> None:
-    """Go on in as many threads as there are steps, each with its share of the pictures.
+def run_in_threads(decoding: Decoding, first: int, steps: Sequence[Step]) -> None:
+    """Share the sequences among as many threads as there are steps.
 
-    They never wait for each other, so that it matters little if another program wants a core.
+    The threads never wait for each other, so another program that needs a core slows down only one of them.
     """
     n, stop = len(steps), threading.Event()
     with torch_threads(1), ThreadPoolExecutor(n) as pool:
         try:
-            work = [pool.submit(share.finish, step, stop) for share, step in zip(drawing.split(n), steps, strict=True)]
+            parts = zip(decoding.split(n), steps, strict=True)
+            work = [pool.submit(part.run, first, step, stop) for part, step in parts]
             wait(work, return_when=FIRST_EXCEPTION)
         finally:
-            stop.set()  # the pool waits for all of them
+            stop.set()  # the pool waits for all threads
     for done in work:
         done.result()
 
 
 @contextmanager
 def torch_threads(n: int) -> Iterator[None]:
-    """Inside of this block, torch's CPU operations take n threads."""
+    """Inside this block, torch's CPU operations use n threads."""
     found = torch.get_num_threads()
     torch.set_num_threads(n)
     try:

@@ -9,15 +9,18 @@ from pydantic import Field, model_validator
 from igpt.configuration.schema.components import UNSET, Component, Node, OneOf
 from igpt.configuration.schema.data_schemas import RGB, Data, Gray, Order, PaletteRecipe, Tokenizer
 from igpt.configuration.schema.training_schemas import (
+    AutoregressiveObjective,
     Callbacks,
     ClassificationObjective,
     EarlyStop,
     Loggers,
+    MaskedObjective,
     Model,
     Objective,
     OnlineProbe,
     Optim,
     PruneTrial,
+    SampleImages,
     Sampling,
     ShardedStrategy,
     Trainer,
@@ -44,6 +47,7 @@ from igpt.configuration.schema.values import (
     one_of,
     problem,
 )  # fmt: skip
+from igpt.generation.sampling_config import not_applicable
 from igpt.planning.devices import DEVICES
 
 
@@ -133,6 +137,28 @@ class Train(Node):
         return self
 
     @model_validator(mode="after")
+    def _sampling_applies_to_the_model(self) -> Train:
+        causal = self._causal()
+        if causal is None:
+            return self
+        sections = {"sampling": self.sampling}
+        for name, callback in (self.callbacks or {}).items():
+            if isinstance(callback, SampleImages) and callback.sampling is not None:
+                sections[f"callbacks.{name}.sampling"] = callback.sampling
+        for key, sampling in sections.items():
+            for name in sampling.inapplicable(causal):
+                raise problem(not_applicable(causal), f"{key}.{name}")
+        return self
+
+    def _causal(self) -> bool | None:
+        """Whether the model is autoregressive; None if that does not follow from the configuration alone."""
+        if isinstance(self.objective, ClassificationObjective):
+            return None if self.objective.task is None else self.objective.task == "ar"
+        if isinstance(self.objective, AutoregressiveObjective | MaskedObjective):
+            return isinstance(self.objective, AutoregressiveObjective)
+        return None
+
+    @model_validator(mode="after")
     def _muon_has_whole_matrices(self) -> Train:
         sharded = isinstance(getattr(self.trainer, "strategy", None), ShardedStrategy)
         if sharded and getattr(self.optim, "name", None) == "muon":
@@ -183,15 +209,6 @@ class Evaluate(OfRun):
     split: Annotated[str, one_of("train", "validation", "test")]
 
 
-class SampleSampling(Sampling):
-    """Sampling settings of igpt-sample."""
-
-    passes: Count
-    choice_temperature: NotNegative
-    compile: Flag
-    cache_dtype: Annotated[str | None, one_of("float32", "bfloat16", None)]
-
-
 class Sample(OfRun):
     """igpt-sample."""
 
@@ -205,7 +222,7 @@ class Sample(OfRun):
     image_class: ClassChoice
     given: AnyShare
     seed: Seed
-    sampling: SampleSampling
+    sampling: Sampling
     output: MaybeText
 
     @model_validator(mode="after")

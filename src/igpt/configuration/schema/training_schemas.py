@@ -15,6 +15,7 @@ from igpt.configuration.schema.values import (
     Flag,
     MaybeCount,
     MaybeFlag,
+    MaybeNotNegative,
     MaybePositive,
     MaybeShareOrAll,
     Natural,
@@ -27,18 +28,23 @@ from igpt.configuration.schema.values import (
     one_of,
     problem,
 )  # fmt: skip
+from igpt.generation.sampling_config import CACHE_DTYPES, SamplingConfig
 from igpt.model.config import PARTS, part_choices
 
 
 class Sampling(Node):
-    """How images are sampled during and after training; the last three are for masked models and GPUs."""
+    """:class:`igpt.generation.sampling_config.SamplingConfig`."""
 
-    temperature: NotNegative
-    top_k: MaybeCount
-    top_p: ShareOrAll
-    passes: Count = UNSET
-    choice_temperature: NotNegative = UNSET
+    temperature: NotNegative = UNSET
+    top_k: MaybeCount = UNSET
+    top_p: ShareOrAll = UNSET
+    passes: MaybeCount = UNSET
+    choice_temperature: MaybeNotNegative = UNSET
+    cache_dtype: Annotated[str | None, one_of(*CACHE_DTYPES, None)] = UNSET
     compile: Flag = UNSET
+
+    def inapplicable(self, causal: bool) -> list[str]:
+        return SamplingConfig(**self.model_dump(exclude_unset=True)).inapplicable(causal)
 
 
 def part(kind: str) -> WrapValidator:

@@ -1,4 +1,4 @@
-"""Samples and completions while the model learns."""
+"""Samples and completions during training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 
 from igpt import figures
 from igpt.data.datamodule import ImageDataModule
-from igpt.evaluation.final_report import drawings
+from igpt.evaluation.sample_figures import sample_figures
+from igpt.generation.sampling_config import SamplingConfig
 from igpt.objectives.objective import Objective
 from igpt.pretrained import Pretrained
 from igpt.training.callbacks.validation_schedule import due_at_validation
@@ -18,11 +19,12 @@ from igpt.training.sharded import whole_model
 
 
 class SampleImages(pl.Callback):
-    """Every `every_n_steps` steps (None: never), after a validation, draw: samples and completions of validation
-    images, or, if the model is masked, validation images filled in.
+    """Every `every_n_steps` steps (None: never), after a validation, generate samples and completions of validation
+    images, or, with a masked model, fill in validation images.
 
-    The completed images are of the class `label`, or of any if that is None. Always the same seed, so that two
-    pictures differ only by what was learned in between.
+    The completed images are of the class `label`, or of any class if that is None. The seed is always the same, so that
+    two figures differ only by what was learned in between. `sampling` has the settings of
+    :class:`~igpt.generation.sampling_config.SamplingConfig`.
     """
 
     def __init__(
@@ -41,14 +43,18 @@ class SampleImages(pl.Callback):
         self.n_images = n_images
         self.n_completions = n_completions
         self.label = label
-        self.sampling = sampling or {}
+        self.sampling = SamplingConfig(**sampling or {})
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, Objective)
+        self.sampling.check_applicable(pl_module.model.config.causal)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if due_at_validation(trainer, self.every_n_steps) and not trainer.sanity_checking:
-            self.draw(trainer, pl_module)
+            self.sample(trainer, pl_module)
 
-    def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw now, into samples/, completions/ or filled/, and hand the pictures to the trackers."""
+    def sample(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Sample now; write the figures into samples/, completions/ or filled/, and hand them to the trackers."""
         assert isinstance(pl_module, Objective)
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         model = whole_model(pl_module.model)
@@ -56,8 +62,8 @@ class SampleImages(pl.Callback):
             return
         pretrained = Pretrained(model, data.tokenizer, pl_module.task)
         images = data.splits["validation"].choose(self.n_images, self.label)
-        name = f"step_{trainer.global_step:07d}.png"
-        pictures = drawings(pretrained, images, self.n_samples, self.n_completions, self.sampling)
-        for kind, picture in pictures.items():
-            log_image(trainer, kind, figures.save(picture, self.directory / kind / name))
+        made = sample_figures(pretrained, images, self.n_samples, self.n_completions, self.sampling)
+        for kind, figure in made.items():
+            path = self.directory / kind / f"step_{trainer.global_step:07d}.png"
+            log_image(trainer, kind, figures.save(figure, path))
         pl_module.train()

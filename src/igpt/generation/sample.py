@@ -1,0 +1,76 @@
+"""Sampling of any number of images: by the decoder that fits the model, in batches that fit the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from igpt.generation.autoregressive import cache_dtype, generate
+from igpt.generation.noise import Noise
+from igpt.generation.parallel_decoding import decode_parallel, passes_of
+from igpt.generation.sampling_config import SamplingConfig
+from igpt.model.cache import cache_bytes
+from igpt.model.transformer import Transformer
+from igpt.progress import Progress
+
+MEMORY = 2 * 2**30  # bytes for one batch, where a GPU does not say how much is free
+
+
+def sample_tokens(
+    model: Transformer, prompts: Tensor, n: int, seed: int, sampling: SamplingConfig, batch_size: int = 64
+) -> Tensor:
+    """Continue each prompt (N, t), 0 <= t <= T, n times: tokens (N * n, T), those of one prompt adjacent.
+
+    Continuation c of prompt i depends on nothing but (seed, i, c), except that batches of other sizes round
+    differently. At most `batch_size` sequences are generated at once, and fewer if so many do not fit the memory.
+    """
+    causal, total = model.config.causal, model.config.n_positions
+    sampling.check_applicable(causal)
+    prompts = prompts.to(model.head.weight.device)
+    at_once = min(batch_size, sequences_that_fit(model, sampling))
+    batches = list(split(Noise(seed, range(len(prompts)), range(n)), at_once))
+    decode = generate if causal else continue_masked
+    steps = total - prompts.shape[1] if causal else min(passes_of(sampling), total - prompts.shape[1])
+    with Progress("Sampling", total=steps * len(batches)) as progress:
+        parts = [
+            decode(model, prompts[batch.prompts.start : batch.prompts.stop], batch, sampling, progress.advance)
+            for batch in batches
+        ]
+    return torch.cat(parts)
+
+
+def continue_masked(
+    model: Transformer, prompts: Tensor, noise: Noise, sampling: SamplingConfig, on_pass: Callable[[], object]
+) -> Tensor:
+    """Parallel decoding of all that follows the prompts (N, t)."""
+    given, total = prompts.shape[1], model.config.n_positions
+    tokens = F.pad(prompts, (0, total - given))  # (N, T)
+    unknown = (torch.arange(total, device=tokens.device) >= given).expand_as(tokens)
+    return decode_parallel(model, tokens, unknown, noise, sampling, on_pass)
+
+
+def split(noise: Noise, at_once: int) -> Iterator[Noise]:
+    """Batches of at most `at_once` sequences: all copies of some prompts, or some copies of one prompt."""
+    rows = max(1, at_once // len(noise.copies))
+    for first in range(0, len(noise.prompts), rows):
+        for copy in range(0, len(noise.copies), at_once):
+            yield Noise(noise.seed, noise.prompts[first : first + rows], noise.copies[copy : copy + at_once])
+
+
+def sequences_that_fit(model: Transformer, sampling: SamplingConfig) -> int:
+    """How many sequences fit half of the free memory of a GPU, or `MEMORY`; at least one."""
+    weight = model.head.weight
+    room = torch.cuda.mem_get_info(weight.device)[0] // 2 if weight.device.type == "cuda" else MEMORY
+    return max(1, room // bytes_per_sequence(model, sampling))
+
+
+def bytes_per_sequence(model: Transformer, sampling: SamplingConfig) -> int:
+    """Memory for each sequence: keys and values, or, for a masked model, about what one pass holds at once."""
+    config = model.config
+    if config.causal:
+        return cache_bytes(config, 1, cache_dtype(model, sampling))
+    numbers = 12 * config.n_embd + 8 * config.vocab_size  # per position: a block's activations, logits and what follows
+    return config.n_positions * numbers * model.head.weight.dtype.itemsize
