@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 RENAMED_KEYS = {
+    "callbacks.draw": "callbacks.sample",
     "draw_every": "sample_every",
 }
 
 
 def renamed(key: str, command: str) -> str | None:
     """A sentence that says what a command's `key` is called now; None if it was not renamed."""
-    new = RENAMED_KEYS.get(key)
-    return None if new is None else f"{key} is now called {new}"
+    for old, new in RENAMED_KEYS.items():
+        if f"{key}.".startswith(f"{old}."):
+            return f"{key} is now called {new}{key.removeprefix(old)}"
+    return None
