@@ -46,6 +46,7 @@ def test_samples_equal_the_uncached_loop_under_the_same_noise(tiny, prompt):
 def test_compiled_greedy_images_are_the_same_from_one_graph(tiny, monkeypatch):
     prompts, noise = torch.randint(11, (2, 5)), Noise(0, range(2), range(2))
     expected = generate(tiny, prompts, noise, GREEDY)
+    torch._dynamo.reset()
     graph = partial(torch.compile, backend="eager", fullgraph=True)  # what inductor makes of it is torch's concern
     monkeypatch.setattr(torch, "compile", lambda step, mode, dynamic: graph(step, dynamic=dynamic))
     with torch._dynamo.config.patch(error_on_recompile=True):

@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 MODULES = {
     Transformer, Block, LearnedPositions, RMSNorm, Attention, QuickGELU, nn.Embedding, nn.Linear, nn.ModuleList
 }  # fmt: skip
+DIFFERS = (
+    "Sampling does not use decoder.c, because its logits differ from those of the model: probably, a class in "
+    "igpt/model/transformer.py was changed and decoder.c was not."
+)
 TOLERANCE = 1e-3  # of the largest logit: far above what rounding does
 
 SOURCE = Path(__file__).with_name("decoder.c")
@@ -125,10 +129,7 @@ def agrees(model: Transformer) -> bool:
     expected = model.next_logits(token[:, None], cache)
     same = bool((ours - expected).abs().max() <= TOLERANCE * expected.abs().max())
     if not same:
-        log.warning(
-            "Sampling does not use decoder.c, since its logits differ from the model's: igpt/model/transformer.py was "
-            "changed, and decoder.c was not."
-        )
+        log.warning(DIFFERS)
     return same
 
 
