@@ -60,6 +60,6 @@ class NoTensorWork(TorchDispatchMode):
 def test_one_process_gets_its_value_back_without_any_tensor_work():
     alone = DelayedMaximum()
     with NoTensorWork():
-        alone.open()
+        alone.start()
         assert [alone.submit(own) for own in (0, 2, 1)] == [0, 2, 1]
         assert not alone.finish()

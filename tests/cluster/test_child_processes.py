@@ -104,7 +104,7 @@ time.sleep(1000)
 
 
 @pytest.mark.parametrize("rank", [None, "1"])
-def test_a_command_that_we_started_ends_when_its_starter_is_killed(monkeypatch, rank):
+def test_a_command_exits_when_the_process_that_started_it_is_killed(monkeypatch, rank):
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     if rank is not None:

@@ -19,7 +19,7 @@ from igpt.configuration.app import ensure_home
 from igpt.configuration.path_arguments import make_absolute, quote, quote_paths, unquote
 from igpt.data.sources import ImageFolderSource
 from igpt.files import all_printable, expand_user, printable
-from igpt.training.loggers import _printable_arguments
+from igpt.training.loggers.wandb_tracker import _printable_arguments
 
 NO_UTF8 = os.fsdecode(b"r\xff\xe4n")
 ODD = [

@@ -356,7 +356,7 @@ def test_a_run_that_another_process_trains_is_refused(command, cut, tmp_path, an
     for arguments in ((f"run={cut}",), (*FEW, *STOP, f"hydra.run.dir={cut}")):
         message = refused(command, *arguments)
         assert f"is in use by process {another_process.pid} on {socket.gethostname()}, since 2030" in message
-        assert f"delete {cut / 'train.lock'} if that process is gone" in message
+        assert f"delete {cut / 'train.lock'} if it has died" in message
     lock(cut, host="node7", process=os.getpid(), started="1")
     assert "on node7" in refused(command, f"run={cut}")
     (cut / "train.lock").write_text("")  # it is just being written
@@ -376,7 +376,7 @@ def test_a_folder_that_another_process_sweeps_into_is_refused(command, tmp_path,
     before = everything(tmp_path)
     message = refused(command, "-m", *FEW, "seed=0,1", "hydra.sweep.dir=s", f"hydra/launcher={launcher}")
     assert f"{tmp_path / 's'} is in use by process {another_process.pid} on {socket.gethostname()}" in message
-    assert f"delete {tmp_path / 's' / 'sweep.lock'} if that process is gone" in message
+    assert f"delete {tmp_path / 's' / 'sweep.lock'} if it has died" in message
     assert everything(tmp_path) == before
 
 

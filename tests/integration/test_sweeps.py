@@ -120,7 +120,7 @@ def test_unpromising_trials_end_early(command, tmp_path):
     assert json.loads((run / "summary.json").read_text())["steps"] == steps
 
 
-def test_failed_job_is_in_the_table_and_the_others_go_on(command, tmp_path, capsys):
+def test_a_failed_job_is_in_the_table_and_the_others_continue(command, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         command("train", "-m", *FEW, "optim.schedule=constant,square,cosine", "seed=3", "hydra.sweep.dir=s")
     assert caught.value.code == "Error: 1 of 3 jobs of the sweep produced no result; the table says why."

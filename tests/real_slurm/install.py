@@ -1,4 +1,4 @@
-"""Installs the SLURM that tests/cluster starts, from Debian's packages, where that is allowed; else says what it needs.
+"""Installs SLURM for tests/real_slurm from Debian's packages if possible; otherwise says what is missing.
 
 python tests/real_slurm/install.py ends with status 0 if a SLURM can be started now.
 """

@@ -1,4 +1,4 @@
-"""A callback that makes steps slow, for a test that needs a long run."""
+"""A callback that slows down every step, for tests that need a long run."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""A real SLURM on this machine, for as long as a test needs it: munged, slurmctld and slurmd in a temporary folder."""
+"""A real SLURM on this machine for the duration of a test: munged, slurmctld and slurmd in a temporary directory."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ for line in jobs.splitlines():
 
 
 def missing() -> list[str]:
-    """What has to be installed before a cluster can be started here."""
+    """What is missing here for starting a cluster."""
     programs = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
     return programs if os.geteuid() == 0 else [*programs, "being root"]
 
 
 class Cluster:
-    """A running cluster: its commands, and what they say about jobs."""
+    """A running cluster: its commands, and the states of its jobs."""
 
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self.environment = environment
@@ -95,12 +95,12 @@ class Cluster:
             )
 
     def start_node(self) -> None:
-        """Start the node's daemon, and wait until the node takes jobs."""
+        """Start the node's daemon, and wait until the node is idle."""
         self.start("slurmd", "-D")
         wait_until(lambda: self.run("sinfo", "-h", "-o", "%T").strip() == "idle", "slurmd did not start", 60)
 
     def kill_node(self, job: str) -> None:
-        """What the power button does to a node that runs this job: nobody there is warned, or can say good-bye."""
+        """Simulate a power failure of the node that runs this job: kill its daemon and the processes of the job."""
         self.daemons["slurmd"].kill()
         self.daemons["slurmd"].wait()
         for process, *_ in list(processes(job)):
@@ -108,13 +108,13 @@ class Cluster:
                 os.kill(process, signal.SIGKILL)
 
     def run(self, *command: str, cwd: Path | None = None) -> str:
-        """What a command prints; it must succeed."""
+        """The output of a command, which must succeed."""
         result = subprocess.run(command, cwd=cwd, env=self.environment, capture_output=True, text=True)
         assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
         return result.stdout
 
     def submit(self, *arguments: str | Path, cwd: Path) -> str:
-        """sbatch; the number of the job."""
+        """Run sbatch; the job ID."""
         return self.run("sbatch", "--parsable", *map(str, arguments), cwd=cwd).strip()
 
     def jobs(self) -> dict[str, dict[str, str]]:
@@ -130,17 +130,17 @@ class Cluster:
         return int(self.jobs()[job]["Restarts"])
 
     def wait(self, job: str, *states: str, seconds: float = 240) -> None:
-        """Until the job is in one of the states."""
+        """Wait until the job is in one of the states."""
         try:
             wait_until(lambda: self.state(job) in states, f"job {job} did not get to {states}", seconds)
         except AssertionError as error:
             fields = self.jobs()[job]
             log = Path(fields.get("StdOut", os.devnull))
-            said = log.read_text() if log.exists() else f"It has no log {log}"
-            raise AssertionError(f"{error}: {fields}\n{said}") from None
+            text = log.read_text() if log.exists() else f"It has no log {log}"
+            raise AssertionError(f"{error}: {fields}\n{text}") from None
 
     def preempt(self, cwd: Path, size: str = "--exclusive") -> None:
-        """A job of the higher partition takes the whole node for a moment, or as much of it as `size` says."""
+        """Preempt jobs: a short job of the higher partition takes the whole node, or as much of it as `size` says."""
         job = self.submit("--partition=high", size, "--output=/dev/null", "--wrap=sleep 1", cwd=cwd)
         self.wait(job, "COMPLETED", seconds=90)
 
@@ -154,13 +154,13 @@ class Cluster:
 
 
 def processes(job: str) -> Iterator[tuple[int, bytes, set[bytes]]]:
-    """The processes of a job on this machine, SLURM's own for its steps among them: number, command, environment."""
+    """The processes of a job on this machine, including slurmstepd: process ID, command, environment."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes()
             variables = set((folder / "environ").read_bytes().split(b"\0"))
         except OSError:
-            continue  # it ended meanwhile
+            continue  # it has ended in the meantime
         if f"SLURM_JOB_ID={job}".encode() in variables or command.startswith(f"slurmstepd: [{job}.".encode()):
             yield int(folder.name), command, variables
 
@@ -179,7 +179,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     (folder / "slurm.conf").write_text(
         CONFIGURATION.format(
             host=socket.gethostname().split(".")[0], folder=folder, cpus=CPUS, controller_port=port,
-            node_port=free_port(), first_job=100 * port,  # two clusters on this machine have no number in common
+            node_port=free_port(), first_job=100 * port,  # job IDs of two clusters on this machine differ
         )
     )  # fmt: skip
     own = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SUBMITIT"))}
@@ -218,7 +218,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def wait_until(condition: Callable[[], object], otherwise: str, seconds: float) -> None:
-    """Ask again and again until the condition holds."""
+    """Poll until the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Faults on a real SLURM: whatever happens to a job, its losses are bitwise those of a run to which nothing happened.
+"""Faults on a real SLURM: whatever happens to a job, its losses are bitwise those of an undisturbed run.
 
 `make test-cluster` runs these; they take ten minutes and need Debian's munge, slurmctld, slurmd and slurm-client.
 """
@@ -22,7 +22,7 @@ from conftest import SMALL
 from tracking_server import w_and_b_server
 
 if not os.environ.get("IGPT_TEST_CLUSTER"):
-    pytest.skip("these start a SLURM of their own: make test-cluster", allow_module_level=True)
+    pytest.skip("these tests start their own SLURM: make test-cluster", allow_module_level=True)
 if slurm.missing():
     pytest.skip(f"no SLURM can be started without {', '.join(slurm.missing())}", allow_module_level=True)
 
@@ -32,7 +32,7 @@ RECIPE = (
     *SMALL, "trainer=cpu", "callbacks=none", "trainer.val_check_interval=100", "sample_every=999", "save_every=10",
     f"optim.total_steps={STEPS}", f"trainer.max_steps={STEPS}", "data.num_workers=2",  # which get the signals too
 )  # fmt: skip
-SLOW = ("+callbacks.slow._target_=slow.Slow", "+callbacks.slow.seconds=0.05")  # time for something to happen
+SLOW = ("+callbacks.slow._target_=slow.Slow", "+callbacks.slow.seconds=0.05")  # time for events during training
 LAUNCH = ("hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1")
 
 
@@ -49,7 +49,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(cluster, tmp_path_factory):
-    """The losses of runs to which nothing happened: by one process, and by two."""
+    """The losses of undisturbed runs: of one process, and of two."""
     folder = tmp_path_factory.mktemp("whole")
     for name, processes in (("one", 1), ("two", 2)):
         cluster.run("igpt-train", *RECIPE, f"trainer.devices={processes}", f"hydra.run.dir={name}", cwd=folder)
@@ -62,7 +62,7 @@ def losses(run):
 
 
 def launch(cluster: Cluster, cwd, *overrides):
-    """Start a sweep; the process that waits for it."""
+    """Start a sweep, and return the process that waits for its jobs."""
     command = ["igpt-train", "-m", *RECIPE, *LAUNCH, "hydra.sweep.dir=sweep", *overrides]
     return subprocess.Popen(
         command, cwd=cwd, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -70,19 +70,19 @@ def launch(cluster: Cluster, cwd, *overrides):
 
 
 def submit(cluster: Cluster, cwd, *overrides, tasks=1, options=(), script="igpt.sbatch"):
-    """Submit a run by a script that users are given; the job, and its run directory."""
+    """Submit a run by one of the example scripts, and return the job and its run directory."""
     size = (f"--ntasks-per-node={tasks}", "--gpus-per-node=0", "--cpus-per-task=1", "--partition=low", "--time=60")
     job = cluster.submit(*size, *options, SCRIPTS / script, *RECIPE, *overrides, cwd=cwd)
     return job, cwd / "outputs" / "slurm" / job
 
 
 def starts(run):
-    """How often one process began to train or went on."""
-    return len(re.findall("Training in|Going on in", (run / "train.log").read_text()))
+    """How often the run was started or resumed."""
+    return len(re.findall(r"Training in|Resuming", (run / "train.log").read_text()))
 
 
 def wait_for_training(run, after=0.0):
-    """Until the run has saved a checkpoint after that time."""
+    """Wait until the run has saved a checkpoint after that time."""
     last = run / "checkpoints" / "last.ckpt"
     wait_until(lambda: last.exists() and last.stat().st_mtime > after, f"no step was trained in {run}", 150)
 
@@ -92,13 +92,13 @@ def finished(run):
 
 
 def job_name(cluster, job):
-    """What SLURM calls a job of an array."""
+    """The name of a job of an array in squeue."""
     fields = cluster.jobs()[job]
     return f"{fields['ArrayJobId']}_{fields['ArrayTaskId']}" if "ArrayJobId" in fields else job
 
 
 def tracked(run):
-    """The ids of the runs that W&B has of this one."""
+    """The IDs under which W&B knows this run."""
     return {path.name.rpartition("-")[2] for path in (run / "wandb").glob("*run-*")}
 
 
@@ -107,8 +107,8 @@ def log_of(cwd):
 
 
 @pytest.mark.long
-def test_a_time_limit_is_survived(cluster, whole, tmp_path):
-    # SLURM counts in minutes and may warn up to one early; a step that takes a while makes the run longer than that.
+def test_a_run_resumes_after_a_time_limit(cluster, whole, tmp_path):
+    # SLURM counts minutes and may send the warning up to a minute early; slow steps make the run longer than that.
     slow = ("+callbacks.slow._target_=slow.Slow", "+callbacks.slow.seconds=0.5")
     sweep = launch(
         cluster, tmp_path, *slow, "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=30", "seed=0"
@@ -146,7 +146,7 @@ def test_jobs_run_the_code_as_it_was_when_they_were_submitted(cluster, tmp_path)
     assert (tmp_path / "imported").exists()
 
 
-def test_a_sweep_s_job_that_is_preempted_three_times_goes_on_exactly(cluster, whole, tmp_path):
+def test_a_job_of_a_sweep_that_is_preempted_three_times_resumes_exactly(cluster, whole, tmp_path):
     sweep = launch(cluster, tmp_path, *SLOW, "logger=wandb", "hydra.launcher.partition=low", "seed=0")
     run = tmp_path / "sweep" / "0"
     after = 0.0
@@ -163,7 +163,7 @@ def test_a_sweep_s_job_that_is_preempted_three_times_goes_on_exactly(cluster, wh
     assert [path.name for path in (tmp_path / "sweep").iterdir() if path.name.isdigit()] == ["0"]
 
 
-def test_an_array_of_which_two_jobs_are_preempted_goes_on_exactly_and_prints_its_table(cluster, tmp_path):
+def test_an_array_with_two_preempted_jobs_resumes_exactly_and_prints_its_table(cluster, tmp_path):
     grid = ("optim.lr=1e-3,3e-3", "seed=0,1")
     cluster.run("igpt-train", "-m", *RECIPE, *grid, "hydra.sweep.dir=whole", cwd=tmp_path)
     sweep = launch(cluster, tmp_path, *SLOW, "hydra.launcher.partition=low", *grid)
@@ -189,11 +189,11 @@ def test_an_array_of_which_two_jobs_are_preempted_goes_on_exactly_and_prints_its
     assert "4 of 4 jobs produced a result" in output
 
 
-def test_a_search_whose_jobs_are_preempted_goes_on_in_the_same_folders(cluster, tmp_path):
+def test_preempted_jobs_of_a_search_resume_in_their_directories(cluster, tmp_path):
     pytest.importorskip("optuna")
     search = ("hydra/sweeper=tpe", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "optim.lr=interval(1e-3,1e-2)")
     sweep = launch(cluster, tmp_path, *SLOW, "hydra.launcher.partition=low", *search)
-    wait_until(lambda: len(list((tmp_path / "sweep").glob("*/checkpoints/last.ckpt"))) == 2, "nobody trains", 150)
+    wait_until(lambda: len(list((tmp_path / "sweep").glob("*/checkpoints/last.ckpt"))) == 2, "no job is training", 150)
     cluster.preempt(tmp_path)
     output, _ = sweep.communicate(timeout=300)
     assert sweep.returncode == 0, output
@@ -204,7 +204,7 @@ def test_a_search_whose_jobs_are_preempted_goes_on_in_the_same_folders(cluster, 
 
 
 @pytest.mark.long
-def test_failed_jobs_are_shown_and_the_others_are_waited_for(cluster, tmp_path):
+def test_failed_jobs_are_listed_and_the_others_are_waited_for(cluster, tmp_path):
     sweep = launch(cluster, tmp_path, *SLOW, "trainer.max_steps=100", "optim.schedule=square,constant", "seed=0,1")
     runs = [tmp_path / "sweep" / str(number) for number in range(4)]
     wait_for_training(runs[2])
@@ -227,7 +227,7 @@ def test_failed_jobs_are_shown_and_the_others_are_waited_for(cluster, tmp_path):
     assert json.loads((runs[2] / "job.json").read_text())["status"] == "finished"
 
 
-def test_a_plain_job_that_gets_only_sigterm_before_a_preemption_goes_on_exactly(cluster, whole, tmp_path):
+def test_a_plain_job_that_gets_only_sigterm_before_a_preemption_resumes_exactly(cluster, whole, tmp_path):
     job, run = submit(cluster, tmp_path)
     wait_for_training(run)
     os.kill(cluster.process(job, 0), signal.SIGTERM)
@@ -236,7 +236,7 @@ def test_a_plain_job_that_gets_only_sigterm_before_a_preemption_goes_on_exactly(
     assert losses(run) == whole["one"]
 
 
-def test_two_equal_jobs_that_are_preempted_at_the_same_moment_go_on_exactly(cluster, whole, tmp_path):
+def test_two_equal_jobs_that_are_preempted_at_the_same_time_resume_exactly(cluster, whole, tmp_path):
     jobs = [submit(cluster, tmp_path, *SLOW) for _ in range(2)]
     for _, run in jobs:
         wait_for_training(run)
@@ -249,7 +249,7 @@ def test_two_equal_jobs_that_are_preempted_at_the_same_moment_go_on_exactly(clus
     assert "Traceback" not in log_of(tmp_path)
 
 
-def test_a_canceled_job_saves_and_does_not_come_back(cluster, tmp_path):
+def test_a_canceled_job_saves_and_is_not_requeued(cluster, tmp_path):
     job, run = submit(cluster, tmp_path)
     wait_for_training(run)
     cluster.run("scancel", job)
@@ -262,14 +262,14 @@ def test_a_canceled_job_saves_and_does_not_come_back(cluster, tmp_path):
 
 def test_a_signal_while_torch_is_imported_is_obeyed(cluster, whole, tmp_path):
     job, run = submit(cluster, tmp_path)
-    wait_until(lambda: (run / "train.log").exists(), "the job did not start", 60)  # Hydra is there, torch is not
+    wait_until(lambda: (run / "train.log").exists(), "the job did not start", 60)  # Hydra is imported, torch is not
     cluster.run("scancel", "--signal=USR2", job)
     cluster.wait(job, "COMPLETED")
     assert cluster.restarts(job) == 1
     assert losses(run) == whole["one"]
 
 
-def test_two_processes_of_which_one_gets_the_signal_first_go_on_exactly(cluster, whole, tmp_path):
+def test_two_processes_of_which_one_gets_the_signal_first_resume_exactly(cluster, whole, tmp_path):
     job, run = submit(cluster, tmp_path, tasks=2)
     wait_for_training(run)
     os.kill(cluster.process(job, 1), signal.SIGUSR2)
@@ -281,18 +281,18 @@ def test_two_processes_of_which_one_gets_the_signal_first_go_on_exactly(cluster,
     assert losses(run) == whole["two"]
 
 
-def test_a_killed_process_takes_the_job_along_and_a_requeue_goes_on_exactly(cluster, whole, tmp_path):
+def test_a_killed_process_ends_the_job_which_resumes_exactly_when_requeued(cluster, whole, tmp_path):
     job, run = submit(cluster, tmp_path, tasks=2)
     wait_until(lambda: (run / "checkpoints" / "previous.ckpt").exists(), "nothing was saved", 120)
     os.kill(cluster.process(job, 1), signal.SIGKILL)
     cluster.wait(job, "FAILED", seconds=60)
     cluster.run("scontrol", "requeue", job)
     cluster.wait(job, "COMPLETED")
-    assert "Going on in" in log_of(tmp_path)
+    assert "Resuming" in log_of(tmp_path)
     assert losses(run) == whole["two"]
 
 
-def test_a_node_that_dies_costs_no_more_than_the_steps_after_the_last_checkpoint(cluster, whole, tmp_path):
+def test_a_node_failure_loses_only_the_steps_after_the_last_checkpoint(cluster, whole, tmp_path):
     job, run = submit(cluster, tmp_path, *SLOW)
     wait_until(lambda: (run / "checkpoints" / "previous.ckpt").exists(), "nothing was saved", 120)
     cluster.kill_node(job)
@@ -300,7 +300,7 @@ def test_a_node_that_dies_costs_no_more_than_the_steps_after_the_last_checkpoint
     cluster.start_node()
     cluster.wait(job, "COMPLETED")
     assert cluster.restarts(job) == 1
-    assert "Going on in" in log_of(tmp_path)
+    assert "Resuming" in log_of(tmp_path)
     assert losses(run) == whole["one"]
 
 
@@ -314,7 +314,7 @@ def test_two_jobs_that_need_the_same_palette_build_it_once(cluster, whole, tmp_p
     assert [losses(run) for _, run in jobs] == [whole["one"], whole["one"]]
 
 
-def test_without_a_w_and_b_server_a_run_with_a_key_goes_on_offline(cluster, whole, tmp_path, monkeypatch):
+def test_without_a_w_and_b_server_a_run_with_a_key_continues_offline(cluster, whole, tmp_path, monkeypatch):
     monkeypatch.setitem(cluster.environment, "WANDB_API_KEY", "0" * 40)
     monkeypatch.setitem(cluster.environment, "WANDB_BASE_URL", f"http://127.0.0.1:{slurm.free_port()}")
     job, run = submit(cluster, tmp_path, *SLOW, "logger=wandb")
@@ -328,7 +328,7 @@ def test_without_a_w_and_b_server_a_run_with_a_key_goes_on_offline(cluster, whol
 
 
 @pytest.mark.long
-def test_a_w_and_b_server_that_goes_away_keeps_nobody_from_the_queue(cluster, whole, tmp_path, monkeypatch):
+def test_a_w_and_b_server_that_disappears_does_not_delay_requeueing(cluster, whole, tmp_path, monkeypatch):
     with w_and_b_server() as server:
         monkeypatch.setitem(cluster.environment, "WANDB_API_KEY", "0" * 40)
         monkeypatch.setitem(cluster.environment, "WANDB_BASE_URL", server.url)
@@ -337,7 +337,7 @@ def test_a_w_and_b_server_that_goes_away_keeps_nobody_from_the_queue(cluster, wh
     cluster.preempt(tmp_path, "--ntasks=4")
     cluster.wait(job, "COMPLETED")
     assert starts(run) == 2
-    assert "127.0.0.1 cannot be reached" in log_of(tmp_path)  # the second time
+    assert "127.0.0.1 cannot be reached" in log_of(tmp_path)  # at the second start
     assert losses(run) == whole["one"]
     assert tracked(run) == {(run / "tracking_id.txt").read_text().strip()}
     kinds = sorted(path.name.split("run-")[0] for path in (run / "wandb").glob("*run-*"))
@@ -345,7 +345,7 @@ def test_a_w_and_b_server_that_goes_away_keeps_nobody_from_the_queue(cluster, wh
 
 
 @pytest.mark.long
-def test_processes_of_torchrun_go_on_exactly(cluster, whole, tmp_path, monkeypatch):
+def test_processes_of_torchrun_resume_exactly(cluster, whole, tmp_path, monkeypatch):
     monkeypatch.setitem(cluster.environment, "GPUS", "2")
     job, run = submit(cluster, tmp_path, script="igpt-torchrun.sbatch")
     wait_for_training(run)

@@ -1,4 +1,4 @@
-"""Damaged checkpoints and full disks. These need no cluster, and run with all the other tests."""
+"""Damaged checkpoints and full disks. These tests need no cluster, and run with all other tests."""
 
 import csv
 import shutil
@@ -38,7 +38,7 @@ def empty(path):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """A run that stopped at step 20 and saved at steps 16 and 20, and the losses of one that went on to step 30."""
+    """A run that stopped at step 20 and saved at steps 16 and 20, and the losses of an uninterrupted one to step 30."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
@@ -93,7 +93,7 @@ def test_a_full_disk_stops_training_with_one_sentence_and_leaves_the_last_checkp
 ):
     shutil.copytree(stopped / "run", small_disk / "run", ignore=shutil.ignore_patterns("figures"))
     run = RunDirectory(small_disk / "run")
-    room = shutil.disk_usage(small_disk).free - 2**16  # what is left is enough for a log, not for a checkpoint
+    room = shutil.disk_usage(small_disk).free - 2**16  # the rest is enough for a log, not for a checkpoint
     (small_disk / "filler").write_bytes(bytes(room))
     with pytest.raises(SystemExit) as stop:
         run_command("train", f"run={run.path}", "trainer.max_steps=30", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What a signal does at which moment, and which of them sends a job back into the queue. These need no cluster."""
+"""The effect of each signal at each moment, and which signals requeue a job. These tests need no cluster."""
 
 import signal
 import subprocess
@@ -27,7 +27,7 @@ def _no_cluster(monkeypatch):
 
 @pytest.fixture
 def job(monkeypatch, tmp_path):
-    """Pretend to be job 7, of which SLURM says that it is in some state; gives what was asked of scontrol."""
+    """Pretend to be job 7, in some state according to SLURM; returns a function that lists the calls of scontrol."""
 
     def begin(state="RUNNING", status=0, rank=0):
         calls = tmp_path / "calls"
@@ -43,7 +43,7 @@ def job(monkeypatch, tmp_path):
 
 
 def stopped_by(*numbers):
-    """The exit status of a command that was in training when the signals came."""
+    """The exit status of a command that was training when the signals arrived."""
     signals = StopSignals()
     with signals.listen():
         signals.defer()
@@ -61,7 +61,7 @@ def test_before_training_a_signal_ends_the_command_once(number):
         with pytest.raises(Interrupted):
             signal.raise_signal(number)
         if number != signal.SIGINT:
-            signal.raise_signal(number)  # SLURM repeats itself while the command winds up
+            signal.raise_signal(number)  # SLURM repeats its signals while the command exits
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -183,13 +183,13 @@ def test_other_ranks_end_quietly(job):
 @pytest.mark.parametrize(
     ("state", "status", "requeued"), [("RUNNING", 0, 1), ("CANCELLED", 130, 0), ("TIMEOUT", 130, 0)]
 )
-def test_sigterm_requeues_a_job_that_slurm_wants_to_go_on(job, state, status, requeued):
+def test_sigterm_requeues_a_job_that_slurm_has_not_canceled(job, state, status, requeued):
     asked = job(state)
     assert stopped_by(signal.SIGTERM) == status
     assert asked().count("requeue 7") == requeued
 
 
-def test_what_submits_jobs_does_not_come_back_to_submit_them_again(job):
+def test_a_command_that_submits_jobs_is_not_requeued(job):
     asked, signals = job(), StopSignals()
     signals.requeues = False
     with pytest.raises(SystemExit) as stop, signals.listen():
