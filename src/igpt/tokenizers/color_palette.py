@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -109,5 +110,9 @@ class Palette(Tokenizer):
                 return cls(content["centroids"], json.loads(str(content["info"])))
         except FileNotFoundError:
             raise IgptError(f"There is no palette at {path}; check tokenizer.path.") from None
-        except (ValueError, KeyError, EOFError, OSError) as error:
-            raise IgptError(f"{path} is not a palette that can be read ({error}).") from None
+        except OSError as error:
+            raise IgptError(f"The palette {path} cannot be read: {error.strerror or error}.") from None
+        except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+            raise IgptError(
+                f"{path} is not a palette; give a palette.npz of igpt or a center file in OpenAI's format (.npy)."
+            ) from None
