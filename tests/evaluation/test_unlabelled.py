@@ -12,7 +12,8 @@ from igpt.data.packed import PackedImages
 from igpt.data.sources import SPLITS, Chunk
 from igpt.errors import IgptError
 from igpt.evaluation.attentive import attentive_hits
-from igpt.evaluation.final_report import evaluate
+from igpt.evaluation.classification import ClassificationEvaluator
+from igpt.evaluation.evaluator import Evaluation
 from igpt.evaluation.probe_scores import ProbeSettings, labeled, linear_rows
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
@@ -77,19 +78,18 @@ def data(tmp_path):
 
 
 def test_a_perfect_classifier_is_always_right(perfect, data, caplog):
-    values, pictures = evaluate(perfect, data(), "test")
+    evaluation = ClassificationEvaluator().evaluate(perfect, data(), "test")
+    values = evaluation.values
     assert values["test/accuracy"] == 1
     assert values["test/accuracy_standard_error"] == 0
     assert values["test/labeled_images"] == 8
-    assert values["test/images"] == 12  # of the likelihood
-    assert "confusion" in pictures
+    assert "confusion" in evaluation.figures
     assert "4 of 12 test images have no label and are left out of the accuracy" in caplog.text
 
 
 def test_without_any_label_there_is_no_accuracy(perfect, data, caplog):
-    values, pictures = evaluate(perfect, data(without=("test",)), "test")
-    assert not {name for name in values if "accuracy" in name}
-    assert pictures == {}
+    evaluation = ClassificationEvaluator().evaluate(perfect, data(without=("test",)), "test")
+    assert evaluation == Evaluation()
     assert "12 of 12 test images have no label" in caplog.text
 
 

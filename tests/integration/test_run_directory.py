@@ -24,7 +24,7 @@ from igpt.configuration.stored import configuration_of
 from igpt.errors import IgptError
 from igpt.run_directory import RunDirectory
 from igpt.run_lock import Owner, start_time
-from igpt.sweeps.sweep_table import SweepTable, report_and_unlock, write_table
+from igpt.sweeps.sweep_table import SweepTable, write_results_and_unlock, write_table
 
 FEW = (*SMALL, "trainer.val_check_interval=4", "trainer.max_steps=8", "sample_every=99")
 STOP = ("+callbacks.stop._target_=stopper.StopAt", "+callbacks.stop.step=5")
@@ -189,9 +189,9 @@ def applied(trainer, module, data):
     }
 
 
-ELSEWHERE = {  # tested below
+ELSEWHERE = {  # tested below, and in evaluation/test_evaluators.py
     "compile", "matmul_precision", "optim.total_steps", "trainer.num_nodes", "trainer.strategy.*",
-    "data.source.path", "data.source.root", "logger.*",
+    "data.source.path", "data.source.root", "logger.*", "evaluators.*",
 }  # fmt: skip
 
 
@@ -409,7 +409,7 @@ def test_the_table_of_a_sweep_that_was_stopped_is_in_its_folder_wherever_its_pro
     assert (tmp_path / "s" / "sweep.lock").exists()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    (report,) = [end for end in at_exit if getattr(end, "func", None) is report_and_unlock]
+    (report,) = [end for end in at_exit if getattr(end, "func", None) is write_results_and_unlock]
     (row,) = report()
     assert row["job"] == "0"
     assert RunDirectory(tmp_path / "s" / "0").job()["varied"] == ["seed=0"]

@@ -1,4 +1,4 @@
-"""igpt-evaluate: the likelihood of a trained model on a split, and the accuracy of a fine-tuned one."""
+"""igpt-evaluate: measure a trained model on a split of its data."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ def main() -> None:
 
 
 def evaluate(config: DictConfig) -> None:
-    """Print the numbers, and write them and their figures into the run directory's evaluation/."""
-    from igpt import figures
+    """Print what the evaluators measure, and write it with the figures into evaluation/ in the run directory."""
+    from igpt.commands.build import instantiate_all
     from igpt.commands.open_run import data_of_run, load_model
-    from igpt.evaluation.final_report import evaluate as evaluate_split
-    from igpt.evaluation.final_report import write_json
+    from igpt.evaluation.evaluator import evaluate as evaluate_split
+    from igpt.evaluation.final_report import save_figures, write_json
     from igpt.run_directory import find_run
 
     pretrained = load_model(config)
     data = data_of_run(config.run, pretrained)
-    values, pictures = evaluate_split(pretrained, data, config.split)
-    for name, value in values.items():
+    result = evaluate_split(instantiate_all(config.evaluators), pretrained, data, config.split)
+    for name, value in result.values.items():
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
     folder = find_run(config.run).path / "evaluation"
-    write_json(values, folder / f"{config.split}.json")
-    for name, picture in pictures.items():
-        figures.save(picture, folder / f"{config.split}_{name}.png")
+    write_json(result.values, folder / f"{config.split}.json")
+    save_figures(result.figures, folder, prefix=f"{config.split}_")
     print(f"Results are in {folder}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from igpt.cluster.ranks import is_main_process
 from igpt.cluster.signals import Interrupted, exit_with_starter, stop_signals
@@ -132,7 +132,7 @@ def fit_and_report(
 
     log = logging.getLogger(__name__)
     resume_from = str(run.last) if run.last.exists() else None
-    log.info("%s in %s", "Going on" if resume_from else "Training", run.path)
+    log.info("%s in %s", "Resuming" if resume_from else "Training", run.path)
     try:
         if trainer.world_size > 1:
             stop_signals.defer()  # no process leaves while another one waits for it
@@ -142,60 +142,59 @@ def fit_and_report(
             report(config, run, data, trainer)
     except Interrupted:
         if run.last.exists() and trainer.is_global_zero:
-            log.info("Stopped and saved at step %d; go on with: %s", trainer.global_step, resume_command(run))
+            log.info("Stopped and saved at step %d; resume with: %s", trainer.global_step, resume_command(run))
         raise
 
 
 def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer: pl.Trainer) -> None:
-    """Evaluate the best checkpoint on the test split, draw, write summary.json, say where it all is."""
+    """Evaluate the best checkpoint on the test split; write its figures and summary.json, and log them."""
     import logging
 
-    from pytorch_lightning.callbacks import Timer
-
-    from igpt import figures
+    from igpt.commands.build import instantiate_all
     from igpt.configuration.app import plain
-    from igpt.evaluation.final_report import evaluate, palette_figures, write_json
-    from igpt.evaluation.sample_figures import sample_figures
+    from igpt.evaluation.final_report import final_report, result_sentences, save_figures, write_json
     from igpt.generation.sampling_config import SamplingConfig
     from igpt.pretrained import load
-    from igpt.sweeps.job_records import best_value
-    from igpt.tokenizers import palette_of
     from igpt.training.loggers.media import log_image, log_summary
 
     log = logging.getLogger(__name__)
     checkpoint = find_checkpoint(run.path)
     pretrained = load(checkpoint)
-    values, pictures = evaluate(pretrained, data, "test")
-    log.info("Sampling")
-    test = data.splits["test"]
+    evaluators = instantiate_all(config.evaluators)
     sampling = SamplingConfig(**plain(config.sampling))
-    pictures |= sample_figures(pretrained, test.choose(8, config.showcase_class), 36, 4, sampling)
-    pictures["curve"] = figures.loss_curve(run.metrics)
-    palette = palette_of(pretrained.tokenizer)
-    if palette is not None:
-        pictures |= palette_figures(palette, test.choose(12))
-    for name, picture in pictures.items():
-        log_image(trainer, f"figures/{name}", figures.save(picture, run.figures / f"{name}.png"))
+    result = final_report(run, pretrained, data, evaluators, sampling, config.showcase_class)
+    for name, path in save_figures(result.figures, run.figures).items():
+        log_image(trainer, f"figures/{name}", path)
     for logger in trainer.loggers:
-        logger.log_metrics({name: v for name, v in values.items() if name.startswith("test/")}, trainer.global_step - 1)
+        measured = {name: value for name, value in result.values.items() if name.startswith("test/")}
+        logger.log_metrics(measured, trainer.global_step - 1)
         logger.finalize("success")  # as at the end of training, to write what was logged
 
-    timer = next(c for c in trainer.callbacks if isinstance(c, Timer))  # type: ignore[attr-defined]
-    values["parameters"] = sum(p.numel() for p in pretrained.model.parameters())
-    values["steps"] = trainer.global_step
-    values["seconds"] = round(timer.time_elapsed("train"), 1)
-    values["best_checkpoint"] = str(checkpoint.relative_to(run.path))
-    values[f"best/{config.monitor}"] = best_value(run.metrics, config.monitor, config.monitor_mode)
-    write_json(values, run.summary)
-    log_summary(trainer, values)
-    nats, bits, error = (values[f"test/{name}"] for name in ("nats_per_token", "bits_per_token", "standard_error"))
-    log.info("Test: %.4f nats per token (%.4f bits), standard error %.4f", nats, bits, error)
-    if "test/bits_per_dimension" in values:
-        log.info("Test: %.4f bits per dimension", values["test/bits_per_dimension"])
-    if "test/accuracy" in values:
-        accuracy, error = values["test/accuracy"], values["test/accuracy_standard_error"]
-        log.info("Test: accuracy %.4f, standard error %.4f", accuracy, error)
+    parameters = sum(p.numel() for p in pretrained.model.parameters())
+    best_checkpoint = str(checkpoint.relative_to(run.path))
+    summary = {
+        **result.values, "parameters": parameters, **of_training(config, run, trainer),
+        "best_checkpoint": best_checkpoint,
+    }  # fmt: skip
+    write_json(summary, run.summary)
+    log_summary(trainer, summary)
+    for sentence in result_sentences(summary):
+        log.info(sentence)
     log.info("Results are in %s", run.path)
+
+
+def of_training(config: DictConfig, run: RunDirectory, trainer: pl.Trainer) -> dict[str, Any]:
+    """What summary.json says about training."""
+    from pytorch_lightning.callbacks import Timer
+
+    from igpt.sweeps.job_records import best_value
+
+    timer = next(c for c in trainer.callbacks if isinstance(c, Timer))  # type: ignore[attr-defined]
+    return {
+        "steps": trainer.global_step,
+        "seconds": round(timer.time_elapsed("train"), 1),
+        f"best/{config.monitor}": best_value(run.metrics, config.monitor, config.monitor_mode),
+    }
 
 
 if __name__ == "__main__":

@@ -36,7 +36,10 @@ def unquote(value: str) -> str:
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
     """Arguments with quotes around paths that Hydra would not read as one text, such as "run=a=b,c (1)"."""
-    return [_quote_path(argument) if "=" in argument else argument for argument in arguments]
+    return [
+        _quote_path(argument) if "=" in argument and not argument.startswith("-") else argument  # - begins an option
+        for argument in arguments
+    ]
 
 
 def _quote_path(argument: str) -> str:

@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "showcase_class",
     "sampling.*",
     "logger.*",
+    "evaluators.*",
     "callbacks.*",  # except for the best checkpoint: see FIXED
     # The optimizer's rates.
     "optim.lr",
@@ -57,8 +58,8 @@ MAY_CHANGE = (
 FIXED = ("callbacks.best", "callbacks.best.*")  # values before and after the resume are compared with each other
 
 GROUPS = (
-    "callbacks", "data", "data/augment", "debug", "experiment", "logger", "model", "objective", "optim", "tokenizer",
-    "trainer",
+    "callbacks", "data", "data/augment", "debug", "evaluators", "experiment", "logger", "model", "objective", "optim",
+    "tokenizer", "trainer",
 )  # fmt: skip
 STORED = ("config", "resumed")  # names of the configurations in a run directory
 

@@ -1,48 +1,54 @@
-"""How often a fine-tuned model is right, and what it takes for what."""
+"""The accuracy of a fine-tuned model, and which classes it confuses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from igpt import figures
 from igpt.data.datamodule import ImageDataModule
+from igpt.evaluation.evaluator import Evaluation, Evaluator
+from igpt.evaluation.labels import left_out
 from igpt.evaluation.standard_error import standard_error
 from igpt.pretrained import Pretrained
 
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a classifier took the labeled images of a split for: labels, predicted classes and groups, each (N,)."""
-
-    labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    groups: NDArray[np.int64]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the images that were taken for what they are."""
-        return float((self.predicted == self.labels).mean())
-
-    @property
-    def standard_error(self) -> float:
-        """Of the accuracy, by groups of images."""
-        return float(standard_error(self.predicted == self.labels, self.groups))
-
-    def confusion(self, n_classes: int) -> NDArray[np.int64]:
-        """Images of class i that were taken for class j, (K, K)."""
-        matrix = np.zeros((n_classes, n_classes), np.int64)
-        np.add.at(matrix, (self.labels, self.predicted), 1)
-        return matrix
+log = logging.getLogger(__name__)
 
 
-def predict_split(pretrained: Pretrained, data: ImageDataModule, split: str) -> Predictions | None:
-    """Predictions of a fine-tuned model for the labeled images of a whole split; None if it has none."""
-    labeled = data.splits[split].labels >= 0
-    if not labeled.any():
-        return None
-    batches = data.labeled_batches(split, doing="Classifying")
-    predicted = torch.cat([pretrained.predict(batch).cpu() for batch in batches]).numpy()
-    return Predictions(data.splits[split].labels[labeled], predicted, data.splits[split].groups[labeled])
+class ClassificationEvaluator(Evaluator):
+    """Accuracy, its standard error by groups of images, and a confusion matrix, over the labeled images of a split.
+
+    It applies to fine-tuned models.
+    """
+
+    def evaluate(self, pretrained: Pretrained, data: ImageDataModule, split: str) -> Evaluation:
+        if pretrained.class_head is None:
+            return Evaluation()
+        images = data.splits[split]
+        is_labeled = images.labels >= 0
+        n_labeled = int(is_labeled.sum())
+        if n_labeled < len(images):
+            log.warning(left_out(split, len(images) - n_labeled, len(images), "the accuracy"))
+        if n_labeled == 0:
+            return Evaluation()
+        batches = data.labeled_batches(split, doing="Classifying")
+        predicted = torch.cat([pretrained.predict(batch).cpu() for batch in batches]).numpy()
+        labels = images.labels[is_labeled]
+        correct = predicted == labels
+        values = {
+            f"{split}/accuracy": float(correct.mean()),
+            f"{split}/accuracy_standard_error": float(standard_error(correct, images.groups[is_labeled])),
+            f"{split}/labeled_images": n_labeled,
+        }
+        matrix = confusion_matrix(labels, predicted, len(pretrained.classes))
+        return Evaluation(values, {"confusion": figures.confusion(matrix, pretrained.classes)})
+
+
+def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """How many images of class i were classified as class j, (K, K), for labels and predictions (N,)."""
+    matrix = np.zeros((n_classes, n_classes), np.int64)
+    np.add.at(matrix, (labels, predicted), 1)
+    return matrix

@@ -1,9 +1,10 @@
-"""What a run leaves when its training ends: numbers on held-out images, pictures, one summary."""
+"""The final report of a run: values and figures of its best checkpoint on the test split."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,60 +13,64 @@ from PIL.Image import Image
 
 from igpt import figures
 from igpt.data.datamodule import ImageDataModule
-from igpt.evaluation.classification import predict_split
-from igpt.evaluation.labels import left_out
-from igpt.evaluation.likelihood import split_likelihood
+from igpt.evaluation.evaluator import Evaluation, Evaluator, evaluate
+from igpt.evaluation.sample_figures import sample_figures
 from igpt.figures import Images
 from igpt.files import atomic_path
+from igpt.generation.sampling_config import SamplingConfig
 from igpt.pretrained import Pretrained
+from igpt.run_directory import RunDirectory
 from igpt.tokenizers import Palette, palette_of
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(pretrained: Pretrained, data: ImageDataModule, split: str) -> tuple[dict[str, Any], dict[str, Image]]:
-    """Flat values and figures for a split: the likelihood, and accuracy and confusion of a fine-tuned model.
-
-    The palette's PSNR stands beside the loss, since losses under two palettes do not compare. Bits per dimension (a
-    pixel has three) do compare; they are those of an autoregressive model whose tokenizer loses nothing.
+def final_report(
+    run: RunDirectory,
+    pretrained: Pretrained,
+    data: ImageDataModule,
+    evaluators: Iterable[Evaluator],
+    sampling: SamplingConfig,
+    showcase_class: int | None,
+) -> Evaluation:
+    """What the evaluators measure on the test split, and all figures of a run. The completed images are of the
+    `showcase_class`, or of any class if it is None.
     """
-    likelihood = split_likelihood(pretrained, data, split)
-    values: dict[str, Any] = {
-        f"{split}/nats_per_token": likelihood.nats_per_token,
-        f"{split}/bits_per_token": likelihood.bits_per_token,
-        f"{split}/standard_error": likelihood.standard_error,
-        f"{split}/images": likelihood.n_images,
-        "vocab_size": pretrained.tokenizer.vocab_size,
-        "tokenizer": pretrained.tokenizer.fingerprint,
-    }
-    if pretrained.tokenizer.lossless and pretrained.task.causal:
-        bits_per_pixel = likelihood.bits_per_token * pretrained.tokenizer.tokens_per_pixel
-        values[f"{split}/bits_per_dimension"] = bits_per_pixel / 3
+    measured = evaluate(evaluators, pretrained, data, "test")
+    log.info("Sampling")
+    test = data.splits["test"]
+    found = sample_figures(pretrained, test.choose(8, showcase_class), 36, 4, sampling)
+    found["curve"] = figures.loss_curve(run.metrics)
     palette = palette_of(pretrained.tokenizer)
-    if palette is not None and "psnr_db" in palette.info:
-        values["palette_psnr_db"] = palette.info["psnr_db"]
-    if pretrained.class_head is None:
-        return values, {}
-    predictions = predict_split(pretrained, data, split)
-    n_labeled = 0 if predictions is None else len(predictions.labels)
-    if n_labeled < likelihood.n_images:
-        log.warning(left_out(split, likelihood.n_images - n_labeled, likelihood.n_images, "the accuracy"))
-    if predictions is None:
-        return values, {}
-    values[f"{split}/accuracy"] = predictions.accuracy
-    values[f"{split}/accuracy_standard_error"] = predictions.standard_error
-    values[f"{split}/labeled_images"] = n_labeled
-    confusion = predictions.confusion(len(pretrained.classes))
-    return values, {"confusion": figures.confusion(confusion, pretrained.classes)}
+    if palette is not None:
+        found |= palette_figures(palette, test.choose(12))
+    return measured | Evaluation(figures=found)
 
 
 def palette_figures(palette: Palette, images: Images) -> dict[str, Image]:
-    """The palette's colors, and images above their quantized selves."""
+    """The colors of the palette, and the images (N, H, W, 3) above their quantized versions."""
     quantized = palette.decode(palette.encode(torch.from_numpy(images))).numpy()
     return {"palette": figures.swatches(palette.colors), "quantized": figures.quantized_strip(images, quantized)}
 
 
-def write_json(values: dict[str, Any], path: Path) -> None:
-    """One flat object, written whole or not at all."""
+def save_figures(found: Mapping[str, Image], folder: Path, prefix: str = "") -> dict[str, Path]:
+    """Write the figures as PNG files; the path of each."""
+    return {name: figures.save(figure, folder / f"{prefix}{name}.png") for name, figure in found.items()}
+
+
+def result_sentences(values: Mapping[str, Any]) -> Iterator[str]:
+    """The main values of the test split, as sentences for the log."""
+    if "test/nats_per_token" in values:
+        nats, bits, error = (values[f"test/{name}"] for name in ("nats_per_token", "bits_per_token", "standard_error"))
+        yield f"Test: {nats:.4f} nats per token ({bits:.4f} bits), standard error {error:.4f}"
+    if "test/bits_per_dimension" in values:
+        yield f"Test: {values['test/bits_per_dimension']:.4f} bits per dimension"
+    if "test/accuracy" in values:
+        accuracy, error = values["test/accuracy"], values["test/accuracy_standard_error"]
+        yield f"Test: accuracy {accuracy:.4f}, standard error {error:.4f}"
+
+
+def write_json(values: Mapping[str, Any], path: Path) -> None:
+    """Write one flat object, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n")

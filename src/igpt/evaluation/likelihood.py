@@ -1,37 +1,45 @@
-"""Likelihood of a split: the number every pre-training run is judged by."""
+"""The likelihood of held-out images, by which pre-training runs are compared."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from igpt.data.datamodule import ImageDataModule
+from igpt.evaluation.evaluator import Evaluation, Evaluator
 from igpt.evaluation.standard_error import standard_error
 from igpt.pretrained import Pretrained
+from igpt.tokenizers import palette_of
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """Mean over images of the nats per predicted token, and the standard error of that mean, by groups of images."""
+class LikelihoodEvaluator(Evaluator):
+    """Nats and bits per token, averaged over the images, and the standard error of the nats by groups of images.
 
-    nats_per_token: float
-    standard_error: float
-    n_images: int
+    For a masked model they are those of the masked tokens given the others, under one fixed mask per image, so that two
+    evaluations give the same number.
 
-    @property
-    def bits_per_token(self) -> float:
-        return self.nats_per_token / math.log(2)
-
-
-def split_likelihood(pretrained: Pretrained, data: ImageDataModule, split: str) -> Likelihood:
-    """Likelihood of all images of a split; `data` must use the model's tokenizer.
-
-    For a masked model: of the masked tokens given the others, under one fixed mask an image, so that evaluating twice
-    gives the same number.
+    Losses under two palettes do not compare, so the tokenizer and the PSNR of its palette are among the values. Bits
+    per dimension (a pixel has three) do compare. They are defined for autoregressive models on a lossless tokenizer.
     """
-    batches = data.token_batches(split, doing="Evaluating")
-    nats = torch.cat([pretrained.nats(batch).double().cpu() for batch in batches])
-    error = standard_error(nats.numpy(), data.splits[split].groups)
-    return Likelihood(nats.mean().item(), float(error), len(nats))
+
+    def evaluate(self, pretrained: Pretrained, data: ImageDataModule, split: str) -> Evaluation:
+        batches = data.token_batches(split, doing="Evaluating")
+        nats = torch.cat([pretrained.nats(batch).double().cpu() for batch in batches])  # (N,)
+        bits_per_token = nats.mean().item() / math.log(2)
+        tokenizer = pretrained.tokenizer
+        values: dict[str, Any] = {
+            f"{split}/nats_per_token": nats.mean().item(),
+            f"{split}/bits_per_token": bits_per_token,
+            f"{split}/standard_error": float(standard_error(nats.numpy(), data.splits[split].groups)),
+            f"{split}/images": len(nats),
+            "vocab_size": tokenizer.vocab_size,
+            "tokenizer": tokenizer.fingerprint,
+        }
+        if tokenizer.lossless and pretrained.task.causal:
+            values[f"{split}/bits_per_dimension"] = bits_per_token * tokenizer.tokens_per_pixel / 3
+        palette = palette_of(tokenizer)
+        if palette is not None and "psnr_db" in palette.info:
+            values["palette_psnr_db"] = palette.info["psnr_db"]
+        return Evaluation(values)

@@ -13,6 +13,7 @@ from igpt.configuration.schema.training_schemas import (
     Callbacks,
     ClassificationObjective,
     EarlyStop,
+    Evaluators,
     Loggers,
     MaskedObjective,
     Model,
@@ -62,6 +63,7 @@ class Train(Node):
     trainer: Annotated[Any, OneOf("trainer", (Trainer,), Trainer.given)]
     callbacks: Callbacks = UNSET
     logger: Loggers = UNSET
+    evaluators: Evaluators = UNSET
     name: Text
     run: MaybeText = UNSET
     init_from: MaybeText
@@ -207,6 +209,7 @@ class Evaluate(OfRun):
     """igpt-evaluate."""
 
     split: Annotated[str, one_of("train", "validation", "test")]
+    evaluators: Evaluators = UNSET
 
 
 class Sample(OfRun):

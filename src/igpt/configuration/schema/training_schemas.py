@@ -1,4 +1,4 @@
-"""The groups model, objective, optim, trainer, callbacks and logger."""
+"""The groups model, objective, optim, trainer, callbacks, logger and evaluators."""
 
 from __future__ import annotations
 
@@ -260,4 +260,20 @@ class TensorBoardTracker(OpenComponent):
 
 
 LOGGERS = (WandbTracker, TensorBoardTracker)
-Loggers = Annotated[dict[str, Annotated[Any, OneOf("logger", LOGGERS, optional=True)]] | None, named_parts("logger")]
+Loggers = Annotated[
+    dict[str, Annotated[Any, OneOf("logger", LOGGERS, ("first_step",), optional=True)]] | None, named_parts("logger")
+]
+
+
+class LikelihoodEvaluator(Component):
+    target = "igpt.evaluation.likelihood.LikelihoodEvaluator"
+
+
+class ClassificationEvaluator(Component):
+    target = "igpt.evaluation.classification.ClassificationEvaluator"
+
+
+EVALUATORS = (LikelihoodEvaluator, ClassificationEvaluator)
+Evaluators = Annotated[
+    dict[str, Annotated[Any, OneOf("evaluators", EVALUATORS, optional=True)]] | None, named_parts("evaluators")
+]

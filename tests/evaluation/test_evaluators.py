@@ -1,0 +1,85 @@
+"""The evaluators are a list in the configuration, to which a user's own is added without a change of igpt."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import igpt
+from igpt.commands.open_run import data_of_run
+from igpt.evaluation.classification import confusion_matrix
+from igpt.evaluation.likelihood import LikelihoodEvaluator
+
+MINE = """
+from PIL import Image
+from igpt.evaluation.evaluator import Evaluation, Evaluator
+
+class Brightness(Evaluator):
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def evaluate(self, pretrained, data, split):
+        images = data.splits[split].images
+        return Evaluation({f"{split}/brightness": self.scale * images.mean()}, {"first": Image.fromarray(images[0])})
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A module of the user's own, which no installation of igpt knows."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "brightness_of_images.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    return "brightness_of_images.Brightness"
+
+
+def brightness(run, split):
+    return data_of_run(str(run), igpt.load(run, device="cpu")).splits[split].images.astype(np.float64).mean()
+
+
+def test_an_evaluator_of_the_users_own_is_in_the_final_report(trained, command, tmp_path, mine):
+    shutil.copytree(trained, tmp_path / "run")
+    before = json.loads((trained / "summary.json").read_text())
+    command("train", "run=run", f"+evaluators.mine._target_={mine}", "+evaluators.mine.scale=2")
+    after = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert after.pop("test/brightness") == pytest.approx(2 * brightness(trained, "test"))
+    after["seconds"] = before["seconds"]  # the only value that depends on the clock
+    assert after == before
+    assert Image.open(tmp_path / "run" / "figures" / "first.png").size == (8, 8)
+    last = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert "test/brightness" in last[0]
+    assert len(last) == 1 + 8  # as many rows as before
+
+
+def test_a_configuration_folder_of_the_users_own_may_name_evaluators(trained, command, tmp_path, mine):
+    (tmp_path / "conf" / "evaluators").mkdir(parents=True)
+    (tmp_path / "conf" / "evaluators" / "bright.yaml").write_text(f"mine:\n  _target_: {mine}\n")
+    printed = command("evaluate", "--config-dir=conf", f"run={trained}", "split=validation", "evaluators=bright")
+    expected = brightness(trained, "validation")
+    assert f"validation/brightness        {expected:.4f}" in printed
+    assert "nats_per_token" not in printed
+    assert set(json.loads((trained / "evaluation" / "validation.json").read_text())) == {"validation/brightness"}
+
+
+def test_a_mistake_in_an_evaluator_is_one_sentence(trained, command):
+    with pytest.raises(SystemExit, match=r"evaluators.mine._target_ is nowhere.Mine; it cannot be imported"):
+        command("evaluate", f"run={trained}", "+evaluators.mine._target_=nowhere.Mine")
+
+
+def test_the_likelihood_is_that_of_all_images(trained):
+    pretrained = igpt.load(trained, device="cpu")
+    data = data_of_run(str(trained), pretrained)
+    values = LikelihoodEvaluator().evaluate(pretrained, data, "test").values
+    nats = -pretrained.log_likelihood(data.splits["test"].images) / 64
+    assert values["test/nats_per_token"] == pytest.approx(nats.mean(), rel=1e-5)
+    assert values["test/bits_per_token"] == pytest.approx(nats.mean() / math.log(2), rel=1e-5)
+    assert values["test/images"] == len(nats)
+    assert values["vocab_size"] == 16
+
+
+def test_confusion_matrix_counts_each_image_once():
+    labels, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 0, 2, 2])
+    assert confusion_matrix(labels, predicted, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
