@@ -1,4 +1,4 @@
-"""The two shapes in which a batch travels: as images until it is on the device, as tokens afterwards."""
+"""The two forms of a batch: images until it is on the device, tokens afterwards."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor
 
 
 class ImageBatch(NamedTuple):
-    """What a loader yields."""
+    """The output of a data loader."""
 
     images: Tensor  # (B, H, W, 3) uint8
     labels: Tensor  # (B,) int64
-    indices: Tensor  # (B,) int64, places in the split
-    epochs: Tensor  # (B,) int64, how often the stream had been through the split; 0 for evaluation
+    indices: Tensor  # (B,) int64, indices of the samples in the split
+    epochs: Tensor  # (B,) int64, number of complete passes over the split before the sample; 0 in evaluation
 
 
 class TokenBatch(NamedTuple):
-    """What an objective gets."""
+    """The input of an objective."""
 
     tokens: Tensor  # (B, T) int64, raster order
     labels: Tensor  # (B,) int64

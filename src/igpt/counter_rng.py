@@ -1,4 +1,4 @@
-"""Random numbers as pure functions of counters: no state, so no dependence on workers, processes or interruptions."""
+"""Random numbers as pure functions of counters. Without state, they do not depend on workers, processes or resumes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift; torch's own keeps the sign."""
+    """Logical shift, which fills with zeros; torch's own repeats the sign bit."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -19,11 +19,13 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def uniform(seed: int, *counters: Tensor) -> Tensor:
-    """float64 in [0, 1), a function of `seed` and the int64 `counters`, which broadcast against each other.
+    """Numbers in [0, 1), float64, as a function of `seed` and the int64 `counters`, which broadcast.
 
-    The same on every device: only integer arithmetic modulo 2^64, and one exact division.
+    They are equal on all devices, since they take only integer arithmetic modulo 2^64 and one exact division.
     """
-    state = torch.full((), seed, dtype=torch.int64, device=counters[0].device)  # no copy that the host waits for
+    state = torch.full(
+        (), seed, dtype=torch.int64, device=counters[0].device
+    )  # on the device, without a copy that synchronizes
     for counter in counters:
-        state = _mix(state + counter * -0x61C8864680B583EB + 1)  # 0x9E3779B97F4A7C15, the golden ratio's bits
+        state = _mix(state + counter * -0x61C8864680B583EB + 1)  # 0x9E3779B97F4A7C15, bits of the golden ratio
     return _shift_right(state, 11).double() / 2**53

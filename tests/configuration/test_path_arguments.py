@@ -105,7 +105,7 @@ def test_a_run_and_its_data_in_folders_of_odd_names(tmp_path, monkeypatch):
     assert (run / "summary.json").exists()
     assert (run / "figures" / "confusion.png").exists()
     (report,) = (tmp_path / f"cache {NO_UTF8},=1" / "packed").glob("*/unreadable.txt")
-    assert report.read_bytes() == os.fsencode(f"{tmp_path}/{name}/pics/b/bad{name}.png: its format is not known\n")
+    assert report.read_bytes() == os.fsencode(f"{tmp_path}/{name}/pics/b/bad{name}.png: its format is unknown\n")
 
     moved = Path(shutil.move(tmp_path / name / "out", tmp_path / "elsewhere")) / name  # data.source.path was relative
     run_command("train", f"run={moved}", "trainer.max_steps=2", cwd=tmp_path)

@@ -74,7 +74,7 @@ def test_views_depend_on_seed_epoch_and_sample_only(augment):
         assert not torch.equal(augment(images, 1, epochs, indices), views)
 
 
-def test_identity_gives_images_as_they_are():
+def test_identity_returns_the_images_unchanged():
     images = noise(3, 5, 5)
     assert torch.equal(Identity()(images, 0, *samples(3)), images)
     assert torch.equal(PadCropFlip(padding=0, flip=False)(images, 0, *samples(3)), images)
@@ -138,7 +138,7 @@ def test_resizing_along_one_side_equals_pillow(axis):
             np.testing.assert_array_equal(ours, pillow(image, resolution))
 
 
-def test_flat_images_stay_flat_to_the_last_level():
+def test_resizing_keeps_constant_images():
     for level in (0, 1, 127, 254, 255):
         images = torch.full((4, 500, 500, 3), level, dtype=torch.uint8)
         for resolution in (1, 32, 37):
@@ -170,7 +170,7 @@ def test_imagenet_boxes_are_crops_at_whole_places_of_every_size_equally_often():
         assert chisquare(np.histogram(place, bins=50, range=(0, 1))[0]).pvalue > 1e-3
 
 
-def test_imagenet_boxes_have_both_ends_of_their_range():
+def test_imagenet_boxes_reach_both_ends_of_the_range():
     boxes = ImageNetCrop(shorter_side=(5, 5), crop=4).boxes(5, 0, *samples(100))
     assert {tuple(corner) for corner in boxes[:, :2].tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
@@ -186,7 +186,7 @@ def test_imagenet_boxes_have_both_ends_of_their_range():
         lambda: ImageNetCrop(shorter_side=(384, 256)),
     ],
 )
-def test_impossible_views_are_refused_by_the_name_of_the_setting(make):
+def test_impossible_settings_are_refused_by_name(make):
     with pytest.raises(IgptError, match=r"data\.augment\.(padding|resolution|crop)"):
         make()
 
@@ -200,7 +200,7 @@ def test_impossible_views_are_refused_by_the_name_of_the_setting(make):
         ("imagenet", ImageNetCrop(shorter_side=[256, 384])),
     ],
 )
-def test_choices_on_the_command_line_are_the_defaults_in_python(choice, expected, pytestconfig):
+def test_choices_on_the_command_line_equal_the_defaults_in_python(choice, expected, pytestconfig):
     augment = OmegaConf.load(pytestconfig.rootpath / "conf" / "data" / "augment" / f"{choice}.yaml")
     config = OmegaConf.create({"data": {"source": {"resolution": 32}, "augment": augment}})
     assert instantiate(config.data.augment, _convert_="all") == expected

@@ -154,7 +154,7 @@ READABLE = [
 
 
 @pytest.mark.parametrize("save", READABLE)
-def test_what_an_image_looks_like(tmp_path, save):
+def test_every_kind_of_image_is_decoded(tmp_path, save):
     expected, tolerance = save(tmp_path / "file")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -179,12 +179,12 @@ def truncated_png(file):
 
 def empty(file):
     file.touch()
-    return "format is not known"
+    return "format is unknown"
 
 
 def text(file):
     file.write_text("no image")
-    return "format is not known"
+    return "format is unknown"
 
 
 def far_too_large(file):
@@ -222,7 +222,7 @@ def test_unreadable_images_are_blank_and_named(tmp_path, monkeypatch, recwarn):
 
 
 @pytest.mark.parametrize("resolution", [4, 20, 50, 125])
-def test_large_jpegs_look_the_same_at_any_scale_of_decoding(tmp_path, resolution):
+def test_reduced_decoding_of_jpegs_hardly_changes_them(tmp_path, resolution):
     y, x = np.mgrid[:1200, :1000] / 300
     photo = np.stack([127 + 120 * np.sin(y * x), 127 + 120 * np.cos(3 * y), 10 * (x + y)], -1).astype(np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.jpg", quality=95)
@@ -231,7 +231,7 @@ def test_large_jpegs_look_the_same_at_any_scale_of_decoding(tmp_path, resolution
     assert np.abs(decode(tmp_path / "photo.jpg", resolution) - expected).mean() < 0.7
 
 
-def test_small_images_grow_smoothly(tmp_path):
+def test_small_images_are_interpolated(tmp_path):
     Image.fromarray(np.array([[0, 255]] * 2, np.uint8)).save(tmp_path / "a.png")
     row = decode(tmp_path / "a.png", 16)[8, :, 0].astype(int)
     assert (np.diff(row) >= 0).all()
@@ -274,7 +274,7 @@ def test_split_folders_with_classes(split_folders):
         assert labels(source, split) == [0, 0, 0, 1, 1, 1]
 
 
-def test_as_is_the_custom_with_imagenet(split_folders):
+def test_val_is_test_uses_the_validation_folder_for_testing(split_folders):
     source = ImageFolderSource(str(split_folders), resolution=2, val_is_test=True, validation_share=0.3)
     assert levels(source, "test") == [43, 44, 45, 40, 41, 42]
     assert sorted(levels(source, "train") + levels(source, "validation")) == [0, 1, 2, 3, 4, 5]
@@ -331,7 +331,7 @@ def test_the_key_follows_what_is_in_the_files(split_folders):
     assert ImageFolderSource(str(split_folders), resolution=4).key() != changed
 
 
-def test_two_folders_that_look_alike_have_keys_of_their_own(tmp_path):
+def test_folders_with_equal_names_and_sizes_have_different_keys(tmp_path):
     for folder, level in (("one", 10), ("two", 20)):
         (tmp_path / folder / "a").mkdir(parents=True)
         Image.new("L", (3, 3), level).save(tmp_path / folder / "a" / "0.png")
@@ -347,7 +347,7 @@ def test_two_folders_that_look_alike_have_keys_of_their_own(tmp_path):
     assert key_of(shutil.copytree(tmp_path / "one", tmp_path / "copy")) == before
 
 
-def test_files_that_stay_as_they_are_are_read_once(split_folders, tmp_path, monkeypatch):
+def test_unchanged_files_are_read_once(split_folders, tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(content, "sha256", lambda path: read.append(path.name) or sha256(path))
     cache = str(tmp_path / "cache")
@@ -379,7 +379,7 @@ def test_without_a_cache_that_can_be_written_each_process_reads(split_folders, t
     assert key_of(split_folders, cache_dir=str(tmp_path / "file")) == key_of(split_folders)
 
 
-def test_notes_in_the_own_cache_help_where_those_of_the_common_one_are_outdated(split_folders, tmp_path, monkeypatch):
+def test_the_users_own_cache_is_read_where_the_shared_one_is_outdated(split_folders, tmp_path, monkeypatch):
     common, own = tmp_path / "common", tmp_path / "own"
     first = key_of(split_folders, cache_dir=str(common))
     for file in split_folders.rglob("*.png"):
@@ -390,7 +390,7 @@ def test_notes_in_the_own_cache_help_where_those_of_the_common_one_are_outdated(
     assert key_of(split_folders, cache_dir=str(common)) == first
 
 
-def test_another_resolution_needs_no_other_listing(split_folders, monkeypatch):
+def test_another_resolution_does_not_list_the_files_again(split_folders, monkeypatch):
     source = ImageFolderSource(str(split_folders), resolution=8, split_seed=3)
     source.key()
     fresh = ImageFolderSource(str(split_folders), resolution=16, split_seed=3)
@@ -469,7 +469,7 @@ TWELVE = [*range(4), *range(10, 14), *range(20, 24)]
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "../../..", "a", "b", "c/../b"])
-def test_a_link_to_a_folder_that_is_read_anyway_is_passed_over(linked, caplog, target):
+def test_a_link_to_a_folder_that_is_read_anyway_is_skipped(linked, caplog, target):
     (linked / "a" / "self").symlink_to(linked / target)
     source = ImageFolderSource(str(linked), resolution=2)
     assert all_levels(source) == TWELVE
@@ -491,7 +491,7 @@ def test_links_to_folders_elsewhere_are_followed_once(linked, caplog):
     assert "3 links in" in caplog.text
 
 
-def test_no_link_carries_test_images_into_the_training_split(split_folders):
+def test_links_do_not_carry_test_images_into_the_training_split(split_folders):
     (split_folders / "train" / "more").symlink_to("../test")
     source = ImageFolderSource(str(split_folders), resolution=2)
     assert sorted(levels(source, "train")) == list(range(6))
@@ -533,7 +533,7 @@ def patients_of(source):
     return [{level // 10 for level in levels(source, split)} for split in SPLITS]
 
 
-def test_images_of_a_group_stay_on_one_side(patients, tmp_path):
+def test_images_of_a_group_stay_in_one_split(patients, tmp_path):
     table = tmp_path / "groups.csv"
     files = sorted(path.relative_to(patients) for path in patients.rglob("*.png"))
     table.write_text("path,age,group\n" + "".join(f"{f},40,{f.name.split('_')[0]}\n" for f in files))
@@ -559,7 +559,7 @@ def test_images_of_a_group_stay_on_one_side(patients, tmp_path):
     assert key_of(patients, group=str(table)) != ImageFolderSource(str(patients), resolution=2, group=r"(p\d+)_").key()
 
 
-def test_images_each_in_a_group_of_its_own_are_split_as_without(patients):
+def test_groups_of_one_image_do_not_change_the_split(patients):
     alone = ImageFolderSource(str(patients), resolution=2)
     single = ImageFolderSource(str(patients), resolution=2, group="(.*)")
     assert [levels(alone, split) for split in SPLITS] == [levels(single, split) for split in SPLITS]
@@ -575,7 +575,7 @@ def test_images_each_in_a_group_of_its_own_are_split_as_without(patients):
         ("(patient)", r"Holding out 60 of 60 images, in groups \(1\) that stay together, leaves none"),
     ],
 )
-def test_groups_that_do_not_fit(patients, group, message):
+def test_invalid_groups_are_refused(patients, group, message):
     with pytest.raises(IgptError, match=message):
         ImageFolderSource(str(patients), group=group).sizes()
 
@@ -584,7 +584,7 @@ def test_groups_that_do_not_fit(patients, group, message):
     ("table", "message"),
     [("a,b\n1,2\n", "must name its columns"), ("path,group\na/patient0_0.png,1\n", r"no group for a/patient0_1\.png")],
 )
-def test_tables_of_groups_that_do_not_fit(patients, tmp_path, table, message):
+def test_invalid_tables_of_groups_are_refused(patients, tmp_path, table, message):
     (tmp_path / "groups.csv").write_text(table)
     with pytest.raises(IgptError, match=message):
         ImageFolderSource(str(patients), group=str(tmp_path / "groups.csv")).sizes()
@@ -597,7 +597,7 @@ def test_a_group_in_the_folders_of_two_splits_is_refused(tmp_path):
         ImageFolderSource(str(tmp_path), group=r"(\d+)").sizes()
 
 
-def test_another_process_sees_the_listing_of_the_first(split_folders):
+def test_a_pickled_source_keeps_its_listing(split_folders):
     source = ImageFolderSource(str(split_folders), resolution=2)
     sizes = source.sizes()
     fill(split_folders / "train" / "ant", 5, 200)
@@ -615,7 +615,7 @@ def test_another_process_sees_the_listing_of_the_first(split_folders):
         (lambda path: fill(path, 3), {"val_is_test": True}, "has no train"),
     ],
 )
-def test_folders_that_do_not_fit(tmp_path, make, settings, message):
+def test_invalid_folders_are_refused(tmp_path, make, settings, message):
     make(tmp_path / "data")
     with pytest.raises(IgptError, match=message):
         ImageFolderSource(str(tmp_path / "data"), **settings).sizes()

@@ -21,7 +21,7 @@ def kill_a_worker(loader):
     os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
 
 
-def test_training_goes_on_where_a_worker_died(split, caplog):
+def test_training_continues_after_a_worker_died(split, caplog):
     stream = TrainingStream(split, Share(8, accumulate=2), seed=3, start=5)
     loader = BatchLoader(stream, num_workers=2, pin_memory=False)
     handler = signal.getsignal(signal.SIGCHLD)
@@ -34,14 +34,14 @@ def test_training_goes_on_where_a_worker_died(split, caplog):
         if n == 20:
             break
     assert loader.lost == "was killed by SIGKILL"
-    assert "A data worker was killed by SIGKILL; the main process reads its batches from here on." in caplog.text
+    assert "A data worker was killed by SIGKILL; the main process reads the remaining batches." in caplog.text
     for found, expected in zip(batches, stream.after(0), strict=False):
         assert torch.equal(found.images, expected.images)
         assert torch.equal(found.indices, expected.indices)
         assert torch.equal(found.epochs, expected.epochs)
 
 
-def test_an_evaluation_is_complete_when_a_worker_died_before_or_during_it(split):
+def test_an_evaluation_is_complete_although_a_worker_died(split):
     loader = BatchLoader(EvaluationBatches(split, batch_size=3), num_workers=2, pin_memory=False)
     assert [batch.indices.tolist() for batch in loader][-1] == [39]
     assert loader.lost is None
@@ -58,7 +58,7 @@ class Broken(EvaluationBatches):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_of_the_data_is_no_death(split, workers):
+def test_an_error_of_the_data_is_not_the_death_of_a_worker(split, workers):
     loader = BatchLoader(Broken(split, batch_size=3), workers, pin_memory=False)
     with pytest.raises(ValueError, match="the third batch is broken"):
         list(loader)

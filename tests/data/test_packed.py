@@ -26,7 +26,7 @@ def source():
     return EmojiSource(resolution=8)
 
 
-def test_packed_images_are_the_sources(tmp_path, source):
+def test_packed_images_equal_those_of_the_source(tmp_path, source):
     splits = open_packed(pack(source, tmp_path))
     for split in SPLITS:
         chunk = source.read(split, 0, source.sizes()[split])
@@ -36,7 +36,7 @@ def test_packed_images_are_the_sources(tmp_path, source):
     assert isinstance(splits["train"].images, np.memmap)
 
 
-def test_packing_happens_once_and_anew_for_other_settings(tmp_path, source):
+def test_packing_happens_once_per_settings(tmp_path, source):
     folder = pack(source, tmp_path)
     before = (folder / "manifest.json").stat().st_mtime_ns
     assert pack(source, tmp_path) == folder
@@ -67,7 +67,7 @@ class Numbered:
         return Chunk(images, numbers % 2, bad, np.where(numbers < 4, 7, -1))
 
 
-def test_packing_in_parallel_gives_every_image_its_place(tmp_path, monkeypatch):
+def test_packing_in_parallel_keeps_the_order(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "SHARD_SIZE", 1)
     train = open_packed(pack(Numbered(), tmp_path, processes=2))["train"]
     np.testing.assert_array_equal(train.images[:, 0, 0, 0], np.arange(10))
@@ -77,7 +77,7 @@ def test_packing_in_parallel_gives_every_image_its_place(tmp_path, monkeypatch):
     assert train.groups[4:].max() < 0
 
 
-def test_a_killed_packing_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_packing_resumes_after_the_last_finished_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "SHARD_SIZE", 2)
     read, asked = Numbered.read, []
 
@@ -128,7 +128,7 @@ def test_a_split_without_a_readable_image_names_the_report(tmp_path):
     assert Path(report).read_text().splitlines() == ["0.png: broken", "1.png: broken"]
 
 
-def test_a_source_that_breaks_its_promise_is_refused(tmp_path):
+def test_a_source_that_reads_too_few_images_is_refused(tmp_path):
     class Short(Numbered):
         def read(self, split, start, stop):
             return super().read(split, start, stop - 1)
@@ -199,7 +199,7 @@ def flip_a_byte(path, keep_time=False):
 
 @pytest.mark.parametrize("keep_time", [True, False])
 @pytest.mark.parametrize("name", ["train.images.npy", "test.labels.npy", "validation.groups.npy"])
-def test_one_flipped_byte_is_found_and_named(tmp_path, source, name, keep_time):
+def test_a_flipped_byte_is_found_and_its_file_named(tmp_path, source, name, keep_time):
     folder = pack(source, tmp_path)
     flip_a_byte(folder / name, keep_time)
     for _ in range(2):  # it is not forgiven the second time
@@ -301,7 +301,7 @@ def packed_levels(source, tmp_path, **settings):
     return [splits[split].images[:, 0, 0, 0].tolist() for split in SPLITS]
 
 
-def test_images_in_two_splits_are_counted(tmp_path, caplog):
+def test_duplicates_are_counted(tmp_path, caplog):
     assert packed_levels(Levels(), tmp_path) == [list(Levels().train), list(Levels().validation), list(Levels().test)]
     assert (
         "levels: images that occur in two splits at 4x4: 3 of train in validation or test, 1 of validation in test; "
@@ -309,30 +309,30 @@ def test_images_in_two_splits_are_counted(tmp_path, caplog):
     ) in caplog.text
 
 
-def test_images_in_two_splits_are_dropped_from_the_training_side(tmp_path, caplog):
+def test_duplicates_are_dropped_from_the_training_side(tmp_path, caplog):
     assert packed_levels(Levels(), tmp_path, drop_duplicates_at=4) == [[10, 41, 50], [60, 20], [30, 40, 70, 80]]
     assert "they are left out" in caplog.text
     assert packed_folder(Levels(), tmp_path, 4) != packed_folder(Levels(), tmp_path)
 
 
-def test_blanks_for_unreadable_images_are_no_duplicates(tmp_path, caplog):
+def test_unreadable_images_are_not_duplicates(tmp_path, caplog):
     source = Levels(train=(1, 255, 2), validation=(255, 4), test=(255, 5))
     assert packed_levels(source, tmp_path, drop_duplicates_at=4) == [[1, 2], [4], [5]]
     assert "two splits" not in caplog.text
 
 
-def test_validation_images_that_are_trained_on_are_no_duplicates(tmp_path):
+def test_validation_images_that_are_trained_on_are_not_duplicates(tmp_path):
     source = Levels(train=(1, 2, 3), validation=(2,), test=(3,), full_train=True)
     assert packed_levels(source, tmp_path, drop_duplicates_at=4) == [[1, 2], [2], [3]]
 
 
-def test_images_packed_larger_are_dropped_as_the_model_sees_them(tmp_path):
+def test_duplicates_are_compared_at_the_resolution_of_the_model(tmp_path):
     small = Levels(resolution=2)
     assert packed_levels(small, tmp_path, drop_duplicates_at=2)[0] == [10, 50]
     assert packed_levels(Levels(), tmp_path, drop_duplicates_at=2)[0] == [10, 50]  # 41 is 40 to the model
 
 
-def test_a_packing_that_is_killed_while_it_drops_images_drops_the_same(tmp_path, monkeypatch):
+def test_packing_that_is_killed_while_it_drops_duplicates_drops_the_same(tmp_path, monkeypatch):
     keep_rows, kept = packing.keep_rows, []
 
     def killed_at_the_second(path, rows):
@@ -348,12 +348,12 @@ def test_a_packing_that_is_killed_while_it_drops_images_drops_the_same(tmp_path,
     assert packed_levels(source, tmp_path, drop_duplicates_at=4) == [[10, 41, 50], [60, 20], [30, 40, 70, 80]]
 
 
-def test_a_split_of_which_nothing_is_left_is_refused(tmp_path):
+def test_a_split_without_any_image_left_is_refused(tmp_path):
     with pytest.raises(IgptError, match=r"No train image is left .*data\.drop_duplicates=true drops"):
         pack(Levels(train=(30, 20)), tmp_path, drop_duplicates_at=4)
 
 
-def test_images_to_show_are_of_the_class_asked_for(tmp_path, source):
+def test_chosen_images_are_of_the_requested_class(tmp_path, source):
     split = open_packed(pack(source, tmp_path))["test"]
     chosen = split.choose(3, label=8)
     of_class = split.images[split.labels == 8]

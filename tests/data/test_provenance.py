@@ -36,7 +36,7 @@ def source(pics):
     return make
 
 
-def test_the_record_says_which_file_is_where(pics, source, tmp_path):
+def test_the_record_has_split_class_and_hash_of_each_file(pics, source, tmp_path):
     record = DataRecord.of(source())
     assert sorted(file.path for files in record.files.values() for file in files) == sorted(
         str(path.relative_to(pics)) for path in pics.rglob("*.png")
@@ -63,7 +63,7 @@ def with_a_note(pics):
 
 
 @pytest.mark.parametrize("change", [touched, copied, with_a_note])
-def test_what_is_no_change_of_the_data(pics, source, tmp_path, change):
+def test_changes_that_do_not_matter_are_accepted(pics, source, tmp_path, change):
     DataRecord.of(source()).save(tmp_path / "record")
     change(pics)
     check_unchanged(source(), tmp_path / "record")
@@ -119,7 +119,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_has_changed_is_said(pics, source, tmp_path, change):
+def test_the_message_names_what_has_changed(pics, source, tmp_path, change):
     DataRecord.of(source()).save(tmp_path / "record")
     message = change(pics)
     with pytest.raises(
@@ -128,7 +128,7 @@ def test_what_has_changed_is_said(pics, source, tmp_path, change):
         check_unchanged(source(), tmp_path / "record")
 
 
-def test_files_of_equal_content_are_told_apart_by_their_names(pics, source, tmp_path):
+def test_files_of_equal_content_are_distinguished_by_their_names(pics, source, tmp_path):
     for path in pics.rglob("*.png"):
         save(path.parent, path.name, 7)
     DataRecord.of(source()).save(tmp_path / "record")
@@ -151,7 +151,7 @@ def test_other_settings_are_named(source, tmp_path, settings, message):
         check_unchanged(source(**settings), tmp_path / "record")
 
 
-def test_data_without_files_of_their_own_are_compared_by_their_key(source, tmp_path):
+def test_data_without_files_are_compared_by_their_key(source, tmp_path):
     DataRecord.of(EmojiSource(resolution=8)).save(tmp_path / "record")
     check_unchanged(EmojiSource(resolution=8), tmp_path / "record")
     with pytest.raises(IgptError, match=r"\(emoji, bundled\): data.source.resolution was 8 and is 16"):
@@ -165,7 +165,7 @@ def test_a_damaged_record_is_named(source, tmp_path, content):
         check_unchanged(source(), tmp_path / "record")
 
 
-def test_every_command_that_uses_the_data_of_a_run_compares(pics, command, tmp_path):
+def test_every_command_checks_the_data_of_a_run(pics, command, tmp_path):
     few = ("data.batch_size=4", "trainer.max_steps=2", "trainer.val_check_interval=1", "sample_every=99")
     command(
         "train", *SMALL, "data=folder", "data.source.path=pics", "data.num_workers=0", "showcase_class=null", *few,
@@ -186,7 +186,7 @@ def test_every_command_that_uses_the_data_of_a_run_compares(pics, command, tmp_p
     assert command("evaluate", "run=run").endswith(before)
 
 
-def test_a_line_at_the_start_says_what_is_trained_on(trained):
+def test_the_data_are_logged_at_the_start(trained):
     manifests = [json.loads(path.read_text()) for path in trained.parents[1].glob("cache/packed/emoji-*/manifest.json")]
     shapes = [m["shapes"] for m in manifests if m["source"]["resolution"] == 8]
     sizes = [", ".join(f"{shape[split][0]:,} {split}" for split in SPLITS) for shape in shapes]

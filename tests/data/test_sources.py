@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from igpt.data.emoji.build import base_emoji
-from igpt.data.image_files import expand, read_image
+from igpt.data.image_files import expand_folders, read_image
 from igpt.data.sources import SPLITS, EmojiSource, area_average
 from igpt.errors import IgptError
 
@@ -42,11 +42,11 @@ def test_no_base_emoji_stands_in_two_splits(rows):
         ("2640-FE0F", "2640"),  # the female sign is no variant of nothing
     ],
 )
-def test_base_emoji(variant, base):
+def test_variants_have_the_same_base_emoji(variant, base):
     assert base_emoji(variant) == base
 
 
-def test_the_sheet_shows_what_the_table_says(rows):
+def test_the_sheet_matches_the_table(rows):
     names = [row["name"] for row in rows if row["split"] == "train"]
     images = EmojiSource(resolution=32).read("train", 0, len(names)).images
     heart, black = images[names.index("heart")], images[names.index("black_large_square")]
@@ -78,19 +78,19 @@ def test_image_files_come_upright_over_white_and_square(tmp_path):
     np.testing.assert_array_equal(image[:, 3], [[255, 255, 255]] * 4)
 
 
-def test_image_files_that_are_none(tmp_path):
+def test_files_that_are_not_images_are_refused(tmp_path):
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(IgptError, match=r"text\.png is not an image"):
         read_image(tmp_path / "text.png", 4)
     with pytest.raises(IgptError, match="There is no image at"):
-        expand([str(tmp_path / "absent.png")])
+        expand_folders([str(tmp_path / "absent.png")])
 
 
-def test_a_folder_of_images_to_complete_is_read_as_in_training(tmp_path):
+def test_prompt_images_are_read_as_in_training(tmp_path):
     with pytest.raises(IgptError, match="has no images"):
-        expand([str(tmp_path)])
+        expand_folders([str(tmp_path)])
     for name in (".DS_Store", "._cat.png", "notes.txt", "b.PNG", "a.jpeg", "Thumbs.db"):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    assert expand([str(tmp_path)]) == [tmp_path / "a.jpeg", tmp_path / "b.PNG"]
-    assert expand([str(tmp_path / "notes.txt")]) == [tmp_path / "notes.txt"]  # who names a file means it
+    assert expand_folders([str(tmp_path)]) == [tmp_path / "a.jpeg", tmp_path / "b.PNG"]
+    assert expand_folders([str(tmp_path / "notes.txt")]) == [tmp_path / "notes.txt"]  # who names a file means it

@@ -137,7 +137,7 @@ def test_cifar100_has_its_fine_labels(tmp_path):
     assert source.classes == tuple(sorted(source.classes))
 
 
-def test_full_train_takes_the_validation_images_back(cifar10):
+def test_full_train_includes_the_validation_images(cifar10):
     root, images, labels = cifar10
     part, full = (read_all(CIFAR10Source(root=str(root), full_train=full)) for full in (False, True))
     np.testing.assert_array_equal(full["train"].images, images[:50])
@@ -236,7 +236,7 @@ def test_small_imagenet(tmp_path, kind, side, save):
     assert [source.classes[label] for label in source.read("test", 0, 3).labels] == [str(n) for n in labels[97:100]]
 
 
-def test_what_small_imagenet_lacks_is_named(tmp_path):
+def test_a_missing_file_of_small_imagenet_is_named(tmp_path):
     images = pictures(107, 32)
     write_small_imagenet(tmp_path / "mine", images, np.ones(107, int), np.savez)
     np.testing.assert_array_equal(
@@ -265,14 +265,14 @@ def test_held_out_images_are_a_share_and_depend_on_the_seed():
 
 
 @pytest.mark.parametrize("share", [0, 1, 1.5])
-def test_shares_that_are_none(share):
+def test_impossible_shares_are_refused(share):
     with pytest.raises(IgptError, match="between 0 and 1"):
         hold_out(np.arange(10), share, 0)
     with pytest.raises(IgptError, match="leaves none to train on"):
         hold_out(np.arange(1), 0.1, 0)
 
 
-def test_only_missing_splits_are_drawn():
+def test_only_missing_splits_are_held_out():
     given = {"train": np.arange(80), "validation": np.arange(80, 100)}
     splits = complete_splits(given, 0.5, 0.25, seed=0, full_train=True)
     assert {split: len(splits[split]) for split in SPLITS} == {"train": 80, "validation": 20, "test": 20}
@@ -331,7 +331,7 @@ def test_parquet_by_the_datasets_library(parquet):
     np.testing.assert_array_equal(chunk.images[:3], images[21:24])
     np.testing.assert_array_equal(chunk.labels, labels[21:])
     assert (chunk.images[3] == 255).all()
-    assert chunk.unreadable == {3: "parquet, validation image 4: its format is not known"}
+    assert chunk.unreadable == {3: "parquet, validation image 4: its format is unknown"}
     parts = [copy.read(split, 0, 20) for split in ("train", "test")]
     found = sorted((i.tobytes(), j) for part in parts for i, j in zip(part.images, part.labels, strict=True))
     assert found == sorted((i.tobytes(), j) for i, j in zip(images[:20], labels, strict=False))
@@ -380,7 +380,7 @@ def test_parquet_with_splits_and_columns_that_are_named(parquet):
         ({"data_files": "absent.parquet"}, "cannot be loaded .*absent.parquet"),
     ],
 )
-def test_what_the_library_does_not_find(parquet, settings, message):
+def test_what_the_library_cannot_load_is_named(parquet, settings, message):
     with pytest.raises(IgptError, match=message):
         HubSource(**{"path": "parquet", "data_files": parquet[0], **settings}).sizes()
 

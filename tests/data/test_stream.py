@@ -28,7 +28,7 @@ def test_every_epoch_visits_every_sample_once(n, seed, epoch):
     assert (epochs == epoch).all()
 
 
-def test_epochs_and_seeds_have_orders_of_their_own():
+def test_the_order_depends_on_epoch_and_seed():
     orders = [tuple(samples_at(np.arange(e * 20, e * 20 + 20), 20, s)[0]) for e in range(3) for s in range(3)]
     assert len(set(orders)) == 9
 
@@ -56,14 +56,14 @@ def test_batches_hold_the_samples_they_name(split):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_workers_change_nothing(split, workers):
+def test_batches_do_not_depend_on_the_number_of_workers(split, workers):
     stream = TrainingStream(split, Share(3), seed=5)
     loader = DataLoader(stream, batch_size=None, num_workers=workers)
     for ours, theirs in zip(first(stream, 8), loader, strict=False):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_a_stream_goes_on_where_it_is_told(split):
+def test_a_stream_can_begin_at_any_step(split):
     whole = first(TrainingStream(split, Share(3), seed=5), 9)
     torch.testing.assert_close(first(TrainingStream(split, Share(3), seed=5, start=4), 5), whole[4:])
 

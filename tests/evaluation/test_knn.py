@@ -29,7 +29,7 @@ def test_classes_equal_scikit_learns(data, k):
     np.testing.assert_array_equal(predicted.numpy(), model.predict(queries.numpy()))
 
 
-def test_of_equally_many_votes_the_lowest_class_wins_even_if_another_is_nearer():
+def test_ties_are_won_by_the_lowest_class_even_if_another_is_nearer():
     train = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.5, 0.5], [0.4, 0.6], [-1.0, 0.0]])
     labels = torch.tensor([3, 3, 2, 2, 0])
     query = torch.tensor([[1.0, 0.0]])
@@ -39,13 +39,13 @@ def test_of_equally_many_votes_the_lowest_class_wins_even_if_another_is_nearer()
 
 
 @pytest.mark.parametrize("k", [0, 301])
-def test_k_has_bounds(data, k):
+def test_k_out_of_range_is_refused(data, k):
     train, labels, queries, _ = data
     with pytest.raises(IgptError, match=f"k is {k}; with 300 training features it can be 1 to 300"):
         knn_predict(train, labels, queries, k)
 
 
-def test_labels_must_be_as_many_as_features(data):
+def test_the_numbers_of_labels_and_features_must_agree(data):
     train, labels, queries, _ = data
     with pytest.raises(IgptError, match="300 training features take as many labels"):
         knn_predict(train, labels[1:], queries, 3)

@@ -70,7 +70,7 @@ def test_no_more_evaluations_than_scipy_by_half():
     assert objective.evaluations <= 1.5 * theirs.nfev
 
 
-def test_a_problem_does_not_notice_the_others():
+def test_a_problem_does_not_depend_on_the_others():
     start = starts(6, 5) * torch.logspace(-2, 1, 6, dtype=torch.float64)[:, None]
     together = minimize(rosenbrock, start, tolerance=1e-7)
     alone = torch.cat([minimize(rosenbrock, x[None], tolerance=1e-7) for x in start])
@@ -100,14 +100,14 @@ def test_the_gradient_of_convex_problems_vanishes(seed, size, n_problems, double
     assert gradient.abs().max() <= 1e-5
 
 
-def test_negative_curvature_on_the_way_does_no_harm():
+def test_negative_curvature_is_survived():
     """Between -0.58 and 0.58 the curvature of x^4 / 4 - x^2 / 2 is negative; the minima are at -1 and 1."""
     start = torch.linspace(-3, 3, 40, dtype=torch.float64)[:, None]
     found = minimize(lambda x: (x**4 / 4 - x**2 / 2).sum(dim=1), start, tolerance=1e-9)
     torch.testing.assert_close(found.abs(), torch.ones_like(found))
 
 
-def test_steps_beyond_the_domain_are_taken_back():
+def test_steps_out_of_the_domain_are_shortened():
     """x - log x is not a number below 0, where a curvature estimated near 0 or far from it leads."""
     start = torch.tensor([[1e-3], [0.5], [30.0]], dtype=torch.float64)
     found = minimize(lambda x: (x - x.log()).sum(dim=1), start, tolerance=1e-9)
@@ -143,7 +143,7 @@ def dense_inverse_hessian(pairs, first):
     return inverse
 
 
-def test_two_loops_equal_the_update_with_matrices():
+def test_the_two_loop_recursion_equals_the_matrix_update():
     """For a problem with more pairs than places, and one that skipped some; each starts from its gamma times A."""
     rng = np.random.default_rng(0)
     hessian, _, _ = quadratics(1, 6, 50)
@@ -167,7 +167,7 @@ def test_two_loops_equal_the_update_with_matrices():
         np.testing.assert_allclose(direction[row].numpy(), -inverse @ gradient[row].numpy(), rtol=1e-10)
 
 
-def test_what_counts_as_a_decrease():
+def test_sufficient_decrease():
     """Values and slopes before and after a step of 1: Armijo's condition, or by the slopes where values are equal."""
     value, trial_value, slope, trial_slope, expected = zip(
         (1.0, 0.5, -1.0, 0.0, True),
@@ -184,7 +184,7 @@ def test_what_counts_as_a_decrease():
     assert _decreases_enough(value, trial_value, slope, trial_slope, step).tolist() == list(expected)
 
 
-def test_a_search_that_cannot_succeed_ends():
+def test_a_line_search_that_cannot_succeed_ends():
     """The value is -x, the gradient that autograd sees is 1: the steps lead uphill."""
     objective = Counted(lambda x: (x - 2 * x.detach()).sum(dim=1))
     start = starts(2, 1)
@@ -192,20 +192,20 @@ def test_a_search_that_cannot_succeed_ends():
     assert objective.evaluations < 100
 
 
-def test_the_iterations_have_a_limit():
+def test_the_number_of_iterations_is_limited():
     objective = Counted(rosenbrock)
     minimize(objective, starts(2, 4), max_iterations=7)
     assert objective.evaluations == 1 + 7
 
 
-def test_gradients_are_taken_where_they_are_switched_off():
+def test_minimization_works_without_gradient_mode():
     with torch.no_grad():
         found = minimize(lambda x: (x - 3).square().sum(dim=1), torch.zeros(2, 2))
     torch.testing.assert_close(found, torch.full((2, 2), 3.0))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_start_without_a_value_is_an_error(bad):
+def test_a_start_without_a_finite_value_is_refused(bad):
     start = torch.zeros(3, 2)
     start[1] = bad
     with pytest.raises(IgptError, match="objective of problem 1 has no finite value"):

@@ -99,7 +99,7 @@ def test_layers_and_penalties_together_equal_each_alone(standardized):
 
 @settings(deadline=None, max_examples=10)
 @given(shift=st.lists(st.floats(-5, 5), min_size=C, max_size=C), classes=st.permutations(range(K)))
-def test_weights_do_not_depend_on_an_offset_nor_on_the_names_of_the_classes(shift, classes):
+def test_weights_do_not_depend_on_an_offset_or_the_order_of_the_classes(shift, classes):
     """The bias takes up an offset, at no cost because it is not penalized."""
     features, labels = make_data(n=60)
     (features,) = standardize(features)
@@ -111,7 +111,7 @@ def test_weights_do_not_depend_on_an_offset_nor_on_the_names_of_the_classes(shif
     torch.testing.assert_close(other.bias[..., renamed], expected, atol=1e-5, rtol=0)
 
 
-def test_a_channel_that_says_nothing_is_no_obstacle(standardized):
+def test_a_constant_channel_does_not_matter(standardized):
     features, labels = standardized[0].clone(), standardized[1]
     features[:, :, 3] = 0
     features[:, :, 5] = features[:, :, 4]  # singular second moments, even without a penalty to help
@@ -123,7 +123,7 @@ def test_a_channel_that_says_nothing_is_no_obstacle(standardized):
 
 @pytest.mark.parametrize("fit", [fit_lbfgs, partial(fit_sgd, steps=5)])
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
-def test_probes_are_fitted_where_gradients_are_switched_off(fit, mode, standardized):
+def test_probes_can_be_fitted_without_gradient_mode(fit, mode, standardized):
     """A validation loop is such a place, and features are made there."""
     (expected,) = fit(*standardized, K, torch.tensor([0.1]))
     with mode():
@@ -140,14 +140,14 @@ def nats(probe, features, labels):
     return torch.stack([F.cross_entropy(layer, labels) for layer in logits])
 
 
-def test_dead_features_leave_the_frequencies_of_the_classes(standardized):
+def test_constant_features_give_the_class_frequencies(standardized):
     features, labels = torch.zeros(1, N, C), standardized[1]
     (probe,) = fit_lbfgs(features, labels, K, [0.0], tolerance=1e-6)
     assert (probe.weight == 0).all()
     torch.testing.assert_close(probe.bias[0].softmax(0), labels.bincount() / N, atol=1e-5, rtol=0)
 
 
-def test_sgd_comes_near_the_optimum(standardized):
+def test_sgd_approaches_the_optimum(standardized):
     """Within 1 % for a good learning rate; one that is much too small stays 10 % away. (Layer 2 is separable.)"""
     features, labels = standardized[0][:2], standardized[1]
     (best,) = fit_lbfgs(features, labels, K, [0.0], tolerance=1e-7)
@@ -207,7 +207,7 @@ def test_standardized_features_equal_scikit_learns(data):
         np.testing.assert_allclose(ours[1][layer].numpy(), scaler.transform(valid[layer].numpy()), atol=1e-10)
 
 
-def test_a_constant_channel_is_only_centred(data):
+def test_a_constant_channel_is_only_centered(data):
     train, valid = data[0].float(), data[0].float()
     train[1, :, 4] = 0.1  # float32's mean of it is not exactly 0.1
     ours, others = standardize(train, valid)
@@ -215,7 +215,7 @@ def test_a_constant_channel_is_only_centred(data):
     torch.testing.assert_close(others[1, :, 4], valid[1, :, 4] - 0.1)
 
 
-def test_accuracy_counts_what_is_predicted_right():
+def test_accuracy_is_the_share_of_correct_predictions():
     """Two classes in one dimension: layer 0 splits at 0, layer 1 at 2."""
     weight = torch.tensor([[[-1.0, 1.0]], [[-1.0, 1.0]]])
     probe = LinearProbe(weight, torch.tensor([[0.0, 0.0], [2.0, -2.0]]))
@@ -232,7 +232,7 @@ def threshold(*splits):
     return LinearProbe(weight, torch.stack([split, -split], dim=1))
 
 
-def test_every_layer_gets_its_best_candidate_and_of_equals_the_last():
+def test_every_layer_gets_its_best_candidate_and_the_last_of_equals():
     features = torch.tensor([0.0, 1.0, 2.0, 3.0]).expand(3, 4)[..., None]
     labels = torch.tensor([0, 0, 1, 1])
     candidates = [threshold(1.4, 0.5, 2.5), threshold(1.6, 1.5, 0.5), threshold(9.0, 0.5, -1.0)]
@@ -246,7 +246,7 @@ def test_every_layer_gets_its_best_candidate_and_of_equals_the_last():
 
 
 @given(st.data())
-def test_low_label_subsets_have_so_many_of_every_class(draw):
+def test_low_label_subsets_have_the_requested_number_per_class(draw):
     counts = draw.draw(st.lists(st.integers(1, 9), min_size=1, max_size=6))
     labels = torch.tensor(draw.draw(st.permutations([k for k, n in enumerate(counts) for _ in range(n)])))
     per_class, seed = draw.draw(st.integers(1, min(counts))), draw.draw(st.integers(0, 99))
@@ -288,6 +288,6 @@ def test_a_class_with_too_few_samples_is_an_error():
         (lambda x, y: (x, y, K, [float("nan")]), "finite"),
     ],
 )
-def test_what_cannot_be_fitted_is_an_error(fit, change, message, data):
+def test_invalid_inputs_of_a_probe_are_refused(fit, change, message, data):
     with pytest.raises(IgptError, match=message):
         fit(*change(*data))

@@ -36,7 +36,7 @@ def bootstrap(hits, labels, groups, score):
     return np.std([score(hits[index], labels[index]) for index in drawn])
 
 
-def test_errors_are_what_a_bootstrap_over_groups_finds(hits):
+def test_standard_errors_agree_with_a_bootstrap_over_groups(hits):
     hits, labels, groups = hits
     data = Labeled("random", {}, {"test": labels}, "abc", {"test": groups})
     _, residuals = balanced_accuracy(hits, labels)
@@ -66,7 +66,7 @@ def data():
     return Labeled("random", features, dict.fromkeys(SPLITS, labels), ("even", "odd"))
 
 
-def test_of_few_labels_the_error_is_over_the_subsets(data):
+def test_the_low_label_error_is_over_the_subsets(data):
     settings, cpu = ProbeSettings(penalties=(0.1,), layer=0), torch.device("cpu")
     (row,) = low_label_rows([data], [5], 4, settings, cpu)
     labels = torch.from_numpy(data.labels["train"])

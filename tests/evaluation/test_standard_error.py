@@ -5,7 +5,7 @@ from scipy.stats import sem
 from igpt.evaluation.standard_error import standard_error
 
 
-def test_it_is_what_a_bootstrap_over_groups_finds():
+def test_it_agrees_with_a_bootstrap_over_groups():
     """A bootstrap draws whole groups with replacement and looks how the mean over their images varies."""
     rng = np.random.default_rng(0)
     groups = rng.permutation(np.repeat(np.arange(200), rng.integers(1, 12, 200)))
@@ -22,10 +22,10 @@ def test_groups_of_one_give_the_usual_standard_error():
     np.testing.assert_allclose(standard_error(values, -1 - np.arange(50)), sem(values, axis=1))
 
 
-def test_copies_of_images_add_no_certainty():
+def test_copies_of_images_do_not_reduce_it():
     values, groups = np.random.default_rng(0).normal(size=50), np.arange(50)
     assert standard_error(np.tile(values, 7), np.tile(groups, 7)) == pytest.approx(standard_error(values, groups))
 
 
-def test_one_group_says_nothing_of_how_far_the_mean_is_off():
+def test_it_is_nan_for_one_group():
     assert np.isnan(standard_error(np.arange(5.0), np.zeros(5, np.int64)))

@@ -1,1 +1,1 @@
-"""Images: where they come from, how they are packed, in which batches they leave."""
+"""Images: sources, packing, augmentation and batches."""

@@ -1,4 +1,4 @@
-"""Image files of any kind as square uint8 arrays."""
+"""Reading image files of any format as square uint8 arrays."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ SUFFIXES = frozenset((
     ".tif", ".tiff", ".webp",
 ))  # fmt: skip
 
-DRAFT = 4  # a JPEG is decoded at a fraction of its size, but at least at this multiple of the resolution
+DRAFT = 4  # a JPEG is decoded at a reduced size, but at no less than this multiple of the resolution
 
 
 class UnreadableImageError(Exception):
-    """An image that cannot be used; the message says why, as a clause."""
+    """An image that cannot be read; the message gives the reason, as a clause."""
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file in a folder is taken for an image: by its suffix, and not with a dot in front (.DS_Store)."""
+    """Whether a file is an image by its suffix; hidden files, such as .DS_Store, are not."""
     return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
 
 
-def expand(paths: Sequence[str]) -> list[Path]:
-    """The files that `paths` name; a folder stands for its image files, by name."""
+def expand_folders(paths: Sequence[str]) -> list[Path]:
+    """The files at `paths`; a folder is replaced by its image files, sorted by name."""
     files: list[Path] = []
     for path in map(expand_user, paths):
         if not path.exists():
@@ -45,7 +45,7 @@ def expand(paths: Sequence[str]) -> list[Path]:
 
 
 def read_image(path: Path, resolution: int) -> NDArray[np.uint8]:
-    """(R, R, 3): see :func:`decode`; a file that is no image is an :class:`IgptError`."""
+    """The image in a file, (R, R, 3), by :func:`decode`; one that cannot be read is an :class:`IgptError`."""
     try:
         return decode(path, resolution)
     except UnreadableImageError as error:
@@ -55,52 +55,53 @@ def read_image(path: Path, resolution: int) -> NDArray[np.uint8]:
 def read_or_blank(
     files: Iterable[tuple[str, Path | IO[bytes] | None]], resolution: int
 ) -> tuple[NDArray[np.uint8], dict[int, str]]:
-    """Images (n, R, R, 3) of named files; one that cannot be read is white and has "name: reason" under its place."""
+    """Images (n, R, R, 3) of named files, and position -> "name: reason" of the unreadable ones, which are white."""
     images, unreadable = [np.empty((0, resolution, resolution, 3), np.uint8)], {}
-    for place, (name, file) in enumerate(files):
+    for position, (name, file) in enumerate(files):
         try:
             images.append(decode(file, resolution)[None])
         except UnreadableImageError as error:
             images.append(np.full((1, resolution, resolution, 3), 255, np.uint8))
-            unreadable[place] = f"{name}: {error}"
+            unreadable[position] = f"{name}: {error}"
     return np.concatenate(images), unreadable
 
 
 def decode(file: Path | IO[bytes] | None, resolution: int) -> NDArray[np.uint8]:
-    """(R, R, 3): upright, over white where it is transparent, the first frame, the center square, averaged down.
+    """The first frame of an image as (R, R, 3): rotated upright, on white, cropped to the center square, resized.
 
-    Anything that stands in the way, an absent file (None) or more than twice `PIL.Image.MAX_IMAGE_PIXELS` among it, is
-    an :class:`UnreadableImageError`.
+    An image that cannot be read is an :class:`UnreadableImageError`. Among these are a missing file (None) and images
+    with more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     if file is None:
-        raise UnreadableImageError("there is no image")
+        raise UnreadableImageError("it has no image data")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata and large images, a line for each of a million files
+        warnings.simplefilter("ignore")  # on metadata and size, which could be one line for each of a million files
         try:
             with Image.open(file) as image:
                 image.draft(None, 2 * (DRAFT * resolution,))
                 return square(image, resolution)
         except UnidentifiedImageError:
-            raise UnreadableImageError("its format is not known") from None
-        except Exception as error:  # Pillow raises nearly anything on a damaged file
+            raise UnreadableImageError("its format is unknown") from None
+        except Exception as error:  # Pillow raises errors of any type on damaged files
             raise UnreadableImageError(str(error) or type(error).__name__) from None
 
 
 def square(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
-    """(R, R, 3) of an open image, which is turned upright in place; see :func:`decode`. ValueError where the range of
-    its values is not known.
+    """An open image as (R, R, 3) by the steps of :func:`decode`; it is rotated in place.
+
+    Raises ValueError if the range of its values is unknown.
     """
     ImageOps.exif_transpose(image, in_place=True)
-    return _square(_over_white(_eight_bit(image)), resolution)
+    return _resized_center(_on_white(_eight_bit(image)), resolution)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Gray of 16 or 32 bits as gray of 8; Pillow itself would cut off all values above 255.
+    """Gray of 16 or 32 bits as gray of 8 bits; Pillow itself would clip all values above 255.
 
-    TIFF of 32 bits does not say what white is: 255 if no value is larger (an array saved as it was), or else 65535.
+    A TIFF of 32 bits does not say which value is white. We assume 255 if no value is larger, and 65535 otherwise.
     """
     if image.mode == "F":
-        raise ValueError("it holds floating-point numbers, whose range is not known")
+        raise ValueError("it contains floating-point numbers, whose range is unknown")
     if not image.mode.startswith("I"):
         return image
     values = np.asarray(image)
@@ -111,18 +112,18 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values / 257).astype(np.uint8))
 
 
-def _over_white(image: Image.Image) -> Image.Image:
+def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def _square(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
-    """The center square at the resolution: averaged down, or interpolated if it has to grow."""
+def _resized_center(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
+    """The center square at the resolution: averaged if it is larger, or else interpolated."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
-    # A plain box takes pixels whole, which dislocates edges wherever the ratio is no integer.
+    # A box filter uses whole pixels, which displaces edges unless the ratio is an integer.
     method = Image.Resampling.HAMMING if side >= resolution else Image.Resampling.BICUBIC
     box = (left, top, left + side, top + side)
     return np.asarray(image.resize((resolution, resolution), method, box))

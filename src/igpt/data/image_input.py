@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from igpt.data.image_files import expand, read_image, square
+from igpt.data.image_files import expand_folders, read_image, square
 from igpt.errors import IgptError
 
 
@@ -22,7 +22,7 @@ def read_images(paths: str | PathLike[str] | Sequence[str | PathLike[str]], reso
     if resolution < 1:
         raise IgptError(f"The resolution is {resolution}; give 1 or more pixels a side.")
     several = [paths] if isinstance(paths, (str, PathLike)) else paths
-    files = expand([str(path) for path in several])
+    files = expand_folders([str(path) for path in several])
     return np.stack([read_image(file, resolution) for file in files]) if files else empty(resolution)
 
 

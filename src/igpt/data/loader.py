@@ -1,4 +1,4 @@
-"""Batches that processes read ahead, and what becomes of them when one of these processes dies."""
+"""A data loader that survives the death of a worker process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class BatchLoader(DataLoader[ImageBatch]):
-    """The batches of a data set that yields whole batches, and that can say what follows the first n of them.
+    """Loads a data set that yields whole batches and can begin after the first n of them.
 
-    If a worker dies, the main process reads the rest itself, so that training can end its step, and save. `lost` then
-    says how the worker died.
+    If a worker dies, the main process reads the remaining batches, so that training can finish its step and save.
+    `lost` then says how the worker died.
     """
 
     dataset: TrainingStream | EvaluationBatches
@@ -44,15 +44,17 @@ class BatchLoader(DataLoader[ImageBatch]):
             self.lost = dead_child()
             if self.lost is None:
                 raise
-            log.warning("A data worker %s; the main process reads its batches from here on.", self.lost)
+            log.warning("A data worker %s; the main process reads the remaining batches.", self.lost)
             yield from self.dataset.after(n)
 
     def _from_workers(self) -> Iterator[ImageBatch]:
-        """Torch's iterator. When a worker dies, it would raise an error wherever the main process is, even amid a save;
-        instead, we hear of it where we wait for a batch.
+        """Torch's iterator, without its handler of SIGCHLD.
+
+        When a worker dies, that handler raises an error wherever the main process is, even while it saves. Without it,
+        the error is raised where the next batch is awaited.
         """
-        found = signal.getsignal(signal.SIGCHLD)
+        handler = signal.getsignal(signal.SIGCHLD)
         batches = super().__iter__()
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, found or signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
         return batches

@@ -1,4 +1,4 @@
-"""Batches by arithmetic: which samples form which batch is a pure function of the seed and the batch's number."""
+"""The order of the samples: each batch is a pure function of the seed and the index of the batch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from igpt.data.packed import PackedImages
 
 @functools.lru_cache(maxsize=2)
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order in which an epoch visits n samples."""
+    """The permutation (n,) in which an epoch visits n samples."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
 
 
 def samples_at(positions: NDArray[np.int64], n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices and epochs of the samples at `positions` of the endless stream of epochs over n samples."""
-    epochs, places = np.divmod(positions, n)
+    """Indices and epochs, (k,) each, of the samples at `positions` (k,) in the infinite sequence of epochs."""
+    epochs, offsets = np.divmod(positions, n)
     index = np.empty_like(positions)
     for epoch in np.unique(epochs):
         chosen = epochs == epoch
-        index[chosen] = epoch_order(n, seed, int(epoch))[places[chosen]]
+        index[chosen] = epoch_order(n, seed, int(epoch))[offsets[chosen]]
     return index, epochs
 
 
@@ -42,18 +42,21 @@ class Share:
 
     @property
     def micro_batch(self) -> int:
-        """Samples that one process takes at once."""
+        """Samples per process and forward pass."""
         return self.batch_size // (self.world_size * self.accumulate)
 
     def positions(self, micro_step: int) -> NDArray[np.int64]:
-        """Places in the stream of this process's `micro_step`-th micro-batch since training began."""
+        """Positions (micro_batch,) in the stream of this process's micro-batch `micro_step`, counted from 0."""
         step, part = divmod(micro_step, self.accumulate)
         first = step * self.batch_size + (part * self.world_size + self.rank) * self.micro_batch
         return np.arange(first, first + self.micro_batch)
 
 
 class TrainingStream(IterableDataset[ImageBatch]):
-    """Endless batches of a split, from micro-step `start` on; workers take turns, so their number changes nothing."""
+    """Infinite batches of a training split, beginning with micro-step `start`.
+
+    Data workers take turns, so the batches do not depend on their number.
+    """
 
     def __init__(self, split: PackedImages, share: Share, seed: int, start: int = 0) -> None:
         self.split, self.share, self.seed, self.start = split, share, seed, start
@@ -69,12 +72,12 @@ class TrainingStream(IterableDataset[ImageBatch]):
             micro_step += stride
 
     def after(self, n: int) -> Iterator[ImageBatch]:
-        """The batches that follow the first n."""
+        """The batches after the first n."""
         return iter(TrainingStream(self.split, self.share, self.seed, self.start + n))
 
 
 class EvaluationBatches(Dataset[ImageBatch]):
-    """A split once through, in its own order or in `order`; each process takes every `world_size`-th sample."""
+    """One pass over a split, in its own order or in `order`; each process takes every `world_size`-th sample."""
 
     def __init__(
         self,
@@ -85,23 +88,23 @@ class EvaluationBatches(Dataset[ImageBatch]):
         order: NDArray[np.int64] | None = None,
     ) -> None:
         self.split, self.batch_size = split, batch_size
-        self.mine = (np.arange(len(split)) if order is None else order)[rank::world_size]
+        self.indices = (np.arange(len(split)) if order is None else order)[rank::world_size]
 
     def __len__(self) -> int:
-        return -(-len(self.mine) // self.batch_size)
+        return -(-len(self.indices) // self.batch_size)
 
     def __getitem__(self, batch: int) -> ImageBatch:
         if not 0 <= batch < len(self):
             raise IndexError(batch)
-        index = self.mine[batch * self.batch_size : (batch + 1) * self.batch_size]
+        index = self.indices[batch * self.batch_size : (batch + 1) * self.batch_size]
         return fetch(self.split, index, np.zeros_like(index))
 
     def after(self, n: int) -> Iterator[ImageBatch]:
-        """The batches that follow the first n."""
+        """The batches after the first n."""
         return (self[batch] for batch in range(n, len(self)))
 
 
 def fetch(split: PackedImages, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> ImageBatch:
-    """A whole batch by one fancy index: no work an image."""
+    """A batch (B,) by one indexing operation per array."""
     arrays = (split.images[index], split.labels[index], index, epoch)
     return ImageBatch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))

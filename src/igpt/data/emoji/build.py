@@ -1,10 +1,10 @@
-"""Makes the bundled emoji sheet from the npm package `emoji-datasource-google`.
+"""Build the bundled emoji sheet from the npm package `emoji-datasource-google`.
 
     npm pack emoji-datasource-google@16.0.0
     python -m igpt.data.emoji.build emoji-datasource-google-16.0.0.tgz
 
-writes `emoji.png` (all images, 64 a row, 32x32 each, composited over white) and `emoji.csv` (one line an image, in
-the sheet's order) beside this file. The images are Noto Emoji (Apache-2.0), the metadata is MIT; see NOTICE.
+writes `emoji.png` (all images on white, 32x32 each, 64 per row) and `emoji.csv` (one line per image, in the order of
+the sheet) beside this file. The images are Noto Emoji (Apache-2.0), the metadata is MIT; see NOTICE.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-CELL = 34  # pixels from one image of the source sheet to the next: 32 and a border of one
+CELL = 34  # distance of two images in the source sheet in pixels: 32 and a border of one on each side
 SIZE = 32
 PER_ROW = 64
 
@@ -33,8 +33,8 @@ ADULTS = {"1F468", "1F469"}  # man, woman; 1F9D1 is the person
 def base_emoji(unified: str) -> str:
     """The emoji that `unified` (code points joined by hyphens) is a variant of.
 
-    Skin tones, gender and direction are dropped: a woman astronaut with dark skin and an astronaut are the same
-    emoji, and near-copies of one picture must not stand in two splits.
+    Skin tone, gender and direction are dropped: a woman astronaut with dark skin and an astronaut are the same emoji.
+    Near-copies of one image must not be in two splits.
     """
     points = [p for p in unified.split("-") if p != "FE0F" and not 0x1F3FB <= int(p, 16) <= 0x1F3FF]
     rest = ["1F9D1" if p in ADULTS else p for p in points if p not in GENDER_AND_DIRECTION]
@@ -43,13 +43,13 @@ def base_emoji(unified: str) -> str:
 
 
 def split_of(base: str) -> str:
-    """A fixed tenth of the base emoji for testing, another for validation, by a hash of the name."""
+    """The split of a base emoji by a hash of its name: a tenth for test, a tenth for validation."""
     tenth = int(hashlib.sha256(base.encode()).hexdigest(), 16) % 10
     return {0: "test", 1: "validation"}.get(tenth, "train")
 
 
 def entries(metadata: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Pairs of an emoji and one of its images (itself, then its skin tones), in Unicode's order."""
+    """Pairs of an emoji and one of its images (the emoji itself, then its skin tones), in the order of Unicode."""
     for emoji in sorted(metadata, key=lambda e: e["sort_order"]):
         if emoji["category"] != "Component":
             for image in (emoji, *emoji.get("skin_variations", {}).values()):

@@ -77,7 +77,7 @@ def data(tmp_path):
     return make
 
 
-def test_a_perfect_classifier_is_always_right(perfect, data, caplog):
+def test_a_perfect_classifier_has_accuracy_one(perfect, data, caplog):
     evaluation = ClassificationEvaluator().evaluate(perfect, data(), "test")
     values = evaluation.values
     assert values["test/accuracy"] == 1
@@ -93,7 +93,7 @@ def test_without_any_label_there_is_no_accuracy(perfect, data, caplog):
     assert "12 of 12 test images have no label" in caplog.text
 
 
-def test_no_classifier_is_trained_on_images_without_labels(data):
+def test_images_without_labels_do_not_train_a_classifier(data):
     assert number_of_classes(data(partly=("validation", "test"))) == 2
     with pytest.raises(IgptError, match="4 of 12 training images of 'levels' have no label, so no classifier can be"):
         number_of_classes(data(partly=("train",)))
@@ -109,7 +109,7 @@ def test_validation_accuracy_while_training_is_over_labeled_images(data):
     assert objective.validation_means["accuracy"].compute() == 0.5  # a third of the images counts as wrong otherwise
 
 
-def test_a_probe_does_not_see_them():
+def test_a_linear_probe_ignores_images_without_labels():
     rng = np.random.default_rng(0)
     features = {split: rng.normal(size=(2, 12, 3)).astype(np.float32) for split in SPLITS}
     labels = np.arange(12) % 2
@@ -123,6 +123,6 @@ def test_a_probe_does_not_see_them():
     assert rows(HIDDEN, slice(None)) == rows(HIDDEN, ~HIDDEN)
 
 
-def test_an_attentive_probe_does_not_see_them(perfect, data):
+def test_an_attentive_probe_ignores_images_without_labels(perfect, data):
     hits = attentive_hits(perfect, data(partly=SPLITS), "test", n_classes=2, epochs=1)
     assert hits.shape == (2, 8)
