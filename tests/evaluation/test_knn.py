@@ -41,13 +41,13 @@ def test_ties_are_won_by_the_lowest_class_even_if_another_is_nearer():
 @pytest.mark.parametrize("k", [0, 301])
 def test_k_out_of_range_is_refused(data, k):
     train, labels, queries, _ = data
-    with pytest.raises(IgptError, match=f"k is {k}; with 300 training features it can be 1 to 300"):
+    with pytest.raises(IgptError, match=f"k is {k}; with 300 training features it must be 1 to 300"):
         knn_predict(train, labels, queries, k)
 
 
 def test_the_numbers_of_labels_and_features_must_agree(data):
     train, labels, queries, _ = data
-    with pytest.raises(IgptError, match="300 training features take as many labels"):
+    with pytest.raises(IgptError, match="300 training features need as many labels"):
         knn_predict(train, labels[1:], queries, 3)
 
 

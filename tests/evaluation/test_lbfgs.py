@@ -7,7 +7,7 @@ from scipy.optimize import minimize as scipy_minimize
 from scipy.optimize import rosen, rosen_der
 
 from igpt.errors import IgptError
-from igpt.evaluation.lbfgs import _decreases_enough, _Pairs, minimize
+from igpt.evaluation.lbfgs import _History, _sufficient_decrease, minimize
 
 
 class Counted:
@@ -148,7 +148,7 @@ def test_the_two_loop_recursion_equals_the_matrix_update():
     rng = np.random.default_rng(0)
     hessian, _, _ = quadratics(1, 6, 50)
     first = np.diag(rng.uniform(0.5, 2, 6))
-    memory = _Pairs(torch.zeros(2, 6, dtype=torch.float64), 3, lambda x: x @ torch.from_numpy(first))
+    memory = _History(torch.zeros(2, 6, dtype=torch.float64), 3, lambda x: x @ torch.from_numpy(first))
     seen = [[], []]
     for i in range(5):
         s = torch.from_numpy(rng.normal(size=(2, 6)))
@@ -156,7 +156,7 @@ def test_the_two_loop_recursion_equals_the_matrix_update():
         if i in (1, 4):
             y[1] = -y[1]  # negative curvature
         rows = torch.tensor([i != 3, True])
-        memory.remember(rows, s, y)
+        memory.append(rows, s, y)
         seen[0] += [(s[0].numpy(), y[0].numpy())] * (i != 3)
         seen[1] += [(s[1].numpy(), y[1].numpy())] * (i not in (1, 4))
     gradient = torch.from_numpy(rng.normal(size=(2, 6)))
@@ -181,7 +181,7 @@ def test_sufficient_decrease():
     )
     value, trial_value, slope, trial_slope = map(torch.DoubleTensor, (value, trial_value, slope, trial_slope))
     step = torch.ones_like(value)
-    assert _decreases_enough(value, trial_value, slope, trial_slope, step).tolist() == list(expected)
+    assert _sufficient_decrease(value, trial_value, slope, trial_slope, step).tolist() == list(expected)
 
 
 def test_a_line_search_that_cannot_succeed_ends():
@@ -208,5 +208,5 @@ def test_minimization_works_without_gradient_mode():
 def test_a_start_without_a_finite_value_is_refused(bad):
     start = torch.zeros(3, 2)
     start[1] = bad
-    with pytest.raises(IgptError, match="objective of problem 1 has no finite value"):
+    with pytest.raises(IgptError, match="Problem 1 has no finite value"):
         minimize(lambda x: x.square().sum(dim=1), start)

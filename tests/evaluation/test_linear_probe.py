@@ -18,7 +18,7 @@ from igpt.evaluation.linear_probe import (
     fit_lbfgs,
     fit_sgd,
     low_label_subset,
-    select,
+    select_best,
     standardize,
 )
 
@@ -236,10 +236,10 @@ def test_every_layer_gets_its_best_candidate_and_the_last_of_equals():
     features = torch.tensor([0.0, 1.0, 2.0, 3.0]).expand(3, 4)[..., None]
     labels = torch.tensor([0, 0, 1, 1])
     candidates = [threshold(1.4, 0.5, 2.5), threshold(1.6, 1.5, 0.5), threshold(9.0, 0.5, -1.0)]
-    best, index = select(candidates, features, labels)
+    best, index = select_best(candidates, features, labels)
     assert index.tolist() == [1, 1, 1]
     torch.testing.assert_close(best.bias[:, 0], torch.tensor([1.6, 1.5, 0.5]))
-    reverse, index = select(candidates[::-1], features, labels)
+    reverse, index = select_best(candidates[::-1], features, labels)
     assert index.tolist() == [2, 1, 2]
     torch.testing.assert_close(reverse.bias[:, 0], torch.tensor([1.4, 1.5, 2.5]))
     assert best.accuracy(features, labels).tolist() == reverse.accuracy(features, labels).tolist() == [1, 1, 0.75]
@@ -267,7 +267,7 @@ def test_low_label_subsets_are_random():
 
 
 def test_a_class_with_too_few_samples_is_an_error():
-    with pytest.raises(IgptError, match="3 samples per class cannot be drawn: class dog has 2"):
+    with pytest.raises(IgptError, match="Class dog has only 2 samples, fewer than the 3 per class"):
         low_label_subset(torch.tensor([0, 0, 0, 1, 1]), 3, 0, ["cat", "dog"])
 
 

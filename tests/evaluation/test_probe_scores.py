@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 from igpt.data.sources import SPLITS
 from igpt.evaluation.linear_probe import low_label_subset
 from igpt.evaluation.probe_scores import (
-    Labeled,
+    LabeledFeatures,
     ProbeSettings,
     balanced_accuracy,
     best_row,
@@ -38,9 +38,9 @@ def bootstrap(hits, labels, groups, score):
 
 def test_standard_errors_agree_with_a_bootstrap_over_groups(hits):
     hits, labels, groups = hits
-    data = Labeled("random", {}, {"test": labels}, "abc", {"test": groups})
+    data = LabeledFeatures("random", {}, {"test": labels}, "abc", {"test": groups})
     _, residuals = balanced_accuracy(hits, labels)
-    for layer, row in enumerate(data.score("test_accuracy", "test", hits)):
+    for layer, row in enumerate(data.accuracy_columns("test_accuracy", "test", hits)):
         assert row["test_accuracy"] == hits[layer].mean()
         expected = bootstrap(hits[layer], labels, groups, lambda h, _: h.mean())
         assert row["test_accuracy_error"] == pytest.approx(expected, rel=0.05)
@@ -63,7 +63,7 @@ def data():
     features = {
         s: (rng.normal(size=(2, 60, 4)) + labels[:, None] * [[[0.5]], [[2]]]).astype(np.float32) for s in SPLITS
     }
-    return Labeled("random", features, dict.fromkeys(SPLITS, labels), ("even", "odd"))
+    return LabeledFeatures("random", features, dict.fromkeys(SPLITS, labels), ("even", "odd"))
 
 
 def test_the_low_label_error_is_over_the_subsets(data):
@@ -83,7 +83,7 @@ def test_the_low_label_error_is_over_the_subsets(data):
 
 def test_nothing_is_chosen_without_a_validation_split(data):
     held_out = {split: data.features[split] for split in ("train", "test")}
-    blind = Labeled("random", held_out, data.labels, data.classes)
+    blind = LabeledFeatures("random", held_out, data.labels, data.classes)
     settings, cpu = ProbeSettings(penalties=(0.1,)), torch.device("cpu")
     rows = linear_rows(blind, settings, cpu)
     assert not any("validation" in name for row in rows for name in row)

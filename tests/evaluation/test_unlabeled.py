@@ -14,7 +14,7 @@ from igpt.errors import IgptError
 from igpt.evaluation.attentive import attentive_hits
 from igpt.evaluation.classification import ClassificationEvaluator
 from igpt.evaluation.evaluator import Evaluation
-from igpt.evaluation.probe_scores import ProbeSettings, labeled, linear_rows
+from igpt.evaluation.probe_scores import ProbeSettings, labeled_features, linear_rows
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.classify import ClassificationObjective
@@ -118,7 +118,9 @@ def test_a_linear_probe_ignores_images_without_labels():
     def rows(hidden, keep):
         splits = {s: PackedImages(numbers[keep], np.where(hidden, -1, labels)[keep], numbers[keep]) for s in SPLITS}
         kept = {split: values[:, keep] for split, values in features.items()}
-        return linear_rows(labeled("random", kept, splits, ("even", "odd")), ProbeSettings(), torch.device("cpu"))
+        return linear_rows(
+            labeled_features("random", kept, splits, ("even", "odd")), ProbeSettings(), torch.device("cpu")
+        )
 
     assert rows(HIDDEN, slice(None)) == rows(HIDDEN, ~HIDDEN)
 

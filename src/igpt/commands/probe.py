@@ -15,7 +15,7 @@ from igpt.errors import IgptError
 
 if TYPE_CHECKING:
     from igpt.data.datamodule import ImageDataModule
-    from igpt.evaluation.probe_scores import Labeled, ProbeSettings, Row
+    from igpt.evaluation.probe_scores import LabeledFeatures, ProbeSettings, Row
     from igpt.pretrained import Pretrained
 
 
@@ -31,7 +31,7 @@ def probe(config: DictConfig) -> None:
     from igpt.commands.open_run import load_model
     from igpt.evaluation.attentive import attentive_hits
     from igpt.evaluation.final_report import write_json
-    from igpt.evaluation.probe_scores import best_row, linear_rows, low_label_rows, neighbor_hits
+    from igpt.evaluation.probe_scores import best_row, knn_correct, linear_rows, low_label_rows
     from igpt.run_directory import find_run
     from igpt.training.loggers.media import log_probe
     from igpt.training.loggers.wandb_tracker import finishing_wandb
@@ -45,12 +45,13 @@ def probe(config: DictConfig) -> None:
     rows: list[Row] = []
     for kind in kinds:
         found = linear_rows(kind, settings, pretrained.device)
-        for row, score in zip(found, kind.score("knn_accuracy", "test", neighbor_hits(kind, settings)), strict=True):
+        scores = kind.accuracy_columns("knn_accuracy", "test", knn_correct(kind, settings))
+        for row, score in zip(found, scores, strict=True):
             row.update(score)
         rows += found
     if config.attentive_epochs > 0:
         hits = attentive_hits(pretrained, data, "test", len(data.source.classes), config.attentive_epochs).numpy()
-        scores = kinds[0].score("attentive_accuracy", "test", hits)
+        scores = kinds[0].accuracy_columns("attentive_accuracy", "test", hits)
         for row, score in zip(rows, scores, strict=False):  # the trained layers come first
             row.update(score)
     few = low_label_rows(kinds, config.labels_per_class, config.subsets, settings, pretrained.device)
@@ -114,12 +115,12 @@ def check_choices(config: DictConfig, settings: ProbeSettings, pretrained: Pretr
     print(f"The validation images are trained on, so they select nothing: probe.{name} is used as given.")
 
 
-def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataModule) -> list[Labeled]:
+def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataModule) -> list[LabeledFeatures]:
     """The features to compare: the model's layers, the untrained network's, raw pixels, and palette histograms."""
     from igpt.data.sources import SPLITS
     from igpt.evaluation.features import cached, palette_histogram, raw_pixels, split_features, untrained
     from igpt.evaluation.labels import check_labeled, left_out
-    from igpt.evaluation.probe_scores import labeled
+    from igpt.evaluation.probe_scores import labeled_features
     from igpt.files import sha256
     from igpt.run_directory import find_checkpoint, find_run
 
@@ -143,13 +144,13 @@ def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataMod
                 {**key, "model": name},
                 lambda model=model, split=split: split_features(model, data, split, config.masks),  # type: ignore[misc]
             )
-        kinds.append(labeled(name, features, data.splits, classes))
+        kinds.append(labeled_features(name, features, data.splits, classes))
     for name, extract in {"raw pixels": raw_pixels, "palette histogram": palette_histogram}.items():
-        kinds.append(labeled(name, {split: extract(data, split) for split in splits}, data.splits, classes))
+        kinds.append(labeled_features(name, {split: extract(data, split) for split in splits}, data.splits, classes))
     return kinds
 
 
-def majority_share(data: Labeled) -> float:
+def majority_share(data: LabeledFeatures) -> float:
     """Test accuracy of always predicting the most frequent class of the training split."""
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""k nearest neighbors by cosine similarity: a probe of features that has nothing to train."""
+"""k nearest neighbors by cosine similarity: a probe without parameters."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from igpt.errors import IgptError
 
 
 def knn_predict(train: Tensor, labels: Tensor, queries: Tensor, k: int) -> Tensor:
-    """Classes (M,), int64, of queries (M, C): what most of the k nearest of the training features (N, C) are.
+    """Classes (M,), int64, of queries (M, C): the most frequent class of the k nearest training features (N, C).
 
-    `labels` (N,) are the training features' classes, int64 from 0. Near is what has a large cosine similarity. Every
-    neighbor has one vote, whatever its similarity; of classes with equally many votes the lowest wins. The search is
-    exact, in float32 on the CPU.
+    `labels` (N,) are the classes of the training features, int64 from 0. Neighbors are ranked by cosine similarity, and
+    each has one vote; a tie is won by the lowest class. The search is exact, in float32 on the CPU.
 
     Raises :class:`IgptError` if k is not between 1 and N, if there are not N labels, or if faiss is missing.
     """
     if labels.shape != train.shape[:1]:
-        raise IgptError(f"{len(train)} training features take as many labels; these have shape {tuple(labels.shape)}.")
+        raise IgptError(f"{len(train)} training features need as many labels; these have shape {tuple(labels.shape)}.")
     if not 1 <= k <= len(train):
-        raise IgptError(f"k is {k}; with {len(train)} training features it can be 1 to {len(train)}.")
+        raise IgptError(f"k is {k}; with {len(train)} training features it must be 1 to {len(train)}.")
     neighbors = _search(train, queries, k)
     votes = torch.zeros(len(queries), int(labels.max()) + 1, dtype=torch.int64)
     votes.scatter_add_(1, labels.cpu()[neighbors], torch.ones_like(neighbors))
-    return votes.argmax(dim=1).to(queries.device)  # the first of equals
+    return votes.argmax(dim=1).to(queries.device)  # of equals, argmax takes the first
 
 
 def _search(train: Tensor, queries: Tensor, k: int) -> Tensor:
@@ -34,7 +33,7 @@ def _search(train: Tensor, queries: Tensor, k: int) -> Tensor:
         import faiss
     except ImportError:
         raise IgptError(
-            "Finding nearest neighbors needs faiss, which is not installed: pip install 'igpt[cpu]' (or 'igpt[gpu]' "
+            "The nearest-neighbor probe needs faiss, which is not installed: pip install 'igpt[cpu]' (or 'igpt[gpu]' "
             "on a machine with CUDA)."
         ) from None
     # The inner product of unit vectors is their cosine.

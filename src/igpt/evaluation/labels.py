@@ -1,4 +1,4 @@
-"""Images without a label (-1): how many there are, and that they do not count."""
+"""Images without a label (-1), which no classifier or probe uses."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from igpt.errors import IgptError
 
 
 def left_out(split: str, n: int, total: int, what: str) -> str:
-    """A sentence on images that do not count in `what`."""
+    """A sentence on images without a label, which `what` leaves out."""
     return f"{n} of {total} {split} images have no label and are left out of {what}"
 
 
 def check_labeled(data: ImageDataModule, *splits: str) -> None:
-    """IgptError unless some image of each split has a label."""
+    """Raise :class:`IgptError` if a split has no image with a label."""
     for split in splits:
         if not (data.splits[split].labels >= 0).any():
             raise IgptError(

@@ -2,7 +2,7 @@
 
 Shapes: L layers, N samples, C channels, K classes, P candidates (penalties or learning rates).
 
-Source: Chen et al. 2020, "Generative Pretraining from Pixels". Its probes of small data sets are fitted by L-BFGS,
+Source: Chen et al. 2020, "Generative Pretraining from Pixels", which fits the probes of small data sets by L-BFGS and
 those of ImageNet by SGD.
 """
 
@@ -19,37 +19,40 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from igpt.errors import IgptError
-from igpt.evaluation.lbfgs import Map, minimize, value_and_gradient
+from igpt.evaluation.lbfgs import BatchMap, minimize, value_and_gradient
 from igpt.progress import track
 
 Candidates = Tensor | Sequence[float]
 
-FLATTER = 10  # of 1, 10 and 30, what took the fewest iterations over weak to strong features and penalties 1e-1 to 1e-4
+# How much flatter the cross-entropy of a fitted probe is than at its start. Of 1, 10 and 30, this took the fewest
+# iterations over weak to strong features and penalties from 1e-1 to 1e-4.
+FLATNESS = 10
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A linear classifier for every layer: weight (L, C, K), bias (L, K)."""
+    """A linear classifier per layer: weight (L, C, K), bias (L, K)."""
 
     weight: Tensor
     bias: Tensor
 
     def predict(self, features: Tensor) -> Tensor:
-        """Classes (L, N), int64, of features (L, N, C)."""
+        """Predicted classes (L, N), int64, of features (L, N, C)."""
         return torch.baddbmm(self.bias[:, None], features, self.weight).argmax(dim=-1)
 
     def accuracy(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The share (L,), from 0 to 1, of the N samples that every layer classifies as `labels` (N,) say."""
+        """The share (L,), from 0 to 1, of the N samples whose predicted class equals `labels` (N,), per layer."""
         return (self.predict(features) == labels).double().mean(dim=1)
 
 
 def standardize(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Features (L, N, C) of all splits, with mean 0 and deviation 1 per layer and channel on the training split.
+    """Features (L, N, C) of all splits, with mean 0 and standard deviation 1 per layer and channel in training.
 
-    Every split is shifted and scaled by the training split's numbers; a channel that is constant there is only shifted.
+    All splits are shifted and scaled by the statistics of the training split. A channel that is constant there is only
+    shifted.
     """
     mean, deviation = train.mean(dim=1, keepdim=True), train.std(dim=1, keepdim=True, correction=0)
-    # Not deviation == 0: rounding may give a constant channel a tiny deviation, and dividing by that blows up noise.
+    # Rounding may give a constant channel a tiny deviation, and dividing by that would amplify noise.
     constant = train.amax(dim=1, keepdim=True) == train.amin(dim=1, keepdim=True)
     scale = deviation.masked_fill(constant, 1)
     return tuple((split - mean) / scale for split in (train, *others))
@@ -67,28 +70,30 @@ def fit_lbfgs(
     """One probe per penalty, each minimizing mean cross-entropy (nats) + penalty / 2 * ||weight||^2 in every layer.
 
     `features` (L, N, C) are float32 or float64, `labels` (N,) int64 from 0 to n_classes - 1; the bias is not penalized.
-    All layers and penalties are one batch of problems for :func:`igpt.evaluation.lbfgs.minimize`, which says what
-    `max_iterations` and `tolerance` mean. Memory: a few times the L * P * K * N logits; features are not copied.
+    All layers and penalties are one batch of problems for :func:`igpt.evaluation.lbfgs.minimize`, which explains
+    `max_iterations` and `tolerance`. Memory: a few times the L * P * K * N logits; features are not copied.
 
-    Float32 is enough for standardized features; where channels differ by orders of magnitude, standardize them or use
-    float64. Penalties below 1e-3 want a lower tolerance, 1e-6, before the objective's fourth digit stands.
+    Float32 suffices for standardized features. If channels differ by orders of magnitude, standardize them or use
+    float64. Penalties below 1e-3 need a tolerance of 1e-6 for four correct digits of the loss.
 
-    scikit-learn's LogisticRegression(C=...) has the same minimizer at penalty = 1 / (C * N), except for two classes,
-    where it fits one column of weights instead of two: there it is penalty = 2 / (C * N).
+    scikit-learn's LogisticRegression(C=...) has the same minimizer at penalty = 1 / (C * N). For two classes it fits
+    one column of weights instead of two, and the equivalent is penalty = 2 / (C * N).
 
     Raises :class:`IgptError` for features, labels or penalties that cannot be fitted.
     """
     start = _start(features, labels, n_classes, penalties, "penalties")
-    features, labels = _ordinary(features), _ordinary(labels)
-    penalty = _ordinary(torch.as_tensor(penalties, dtype=features.dtype, device=features.device))
+    features, labels = _without_inference_mode(features), _without_inference_mode(labels)
+    penalty = torch.as_tensor(penalties, dtype=features.dtype, device=features.device)
+    penalty = _without_inference_mode(penalty)
 
-    def objective(x: Tensor) -> Tensor:
+    def loss(x: Tensor) -> Tensor:
         parameters = x.view_as(start)
-        cost = penalty / 2 * parameters[..., :-1].square().sum(dim=(2, 3))
-        return (_cross_entropy(parameters, features, labels) + cost).flatten()
+        penalties = penalty / 2 * parameters[..., :-1].square().sum(dim=(2, 3))  # (L, P)
+        return (_cross_entropy(parameters, features, labels) + penalties).flatten()
 
     precondition = _inverse_hessian(features, penalty, n_classes)
-    x = minimize(objective, start.view(-1, start[0, 0].numel()), max_iterations, tolerance, precondition=precondition)
+    x = start.view(-1, start[0, 0].numel())  # (L * P, K * (C + 1))
+    x = minimize(loss, x, max_iterations, tolerance, precondition=precondition)
     return _probes(x.view_as(start))
 
 
@@ -106,13 +111,13 @@ def fit_sgd(
     """One probe per learning rate, each trained on mean cross-entropy by SGD in every layer: the ImageNet probe.
 
     `features` (L, N, C) and `labels` (N,) are as in :func:`fit_lbfgs`. The learning rates, which the paper searches
-    from 30 downwards, fall to 0 along half a cosine. Every layer and learning rate sees the same mini-batches, drawn
-    without replacement in every epoch; they depend on `seed` and on nothing else.
+    from 30 downwards, decay to 0 by a cosine. All layers and learning rates see the same mini-batches, sampled without
+    replacement in each epoch; they depend on `seed` alone.
 
     Raises :class:`IgptError` for features, labels or learning rates that cannot be fitted.
     """
     x = _start(features, labels, n_classes, learning_rates, "learning rates")
-    features, labels = _ordinary(features), _ordinary(labels)
+    features, labels = _without_inference_mode(features), _without_inference_mode(labels)
     rate = torch.as_tensor(learning_rates, dtype=x.dtype, device=x.device)[:, None, None]
     velocity = torch.zeros_like(x)
     batches = islice(_batches(len(labels), batch_size, seed), steps)
@@ -121,18 +126,19 @@ def fit_sgd(
         loss = partial(_cross_entropy, features=features[:, index], labels=labels[index])
         _, gradient = value_and_gradient(loss, x)
         velocity = momentum * velocity + gradient
-        x = x - rate * (1 + math.cos(math.pi * step / steps)) / 2 * velocity
+        decay = (1 + math.cos(math.pi * step / steps)) / 2
+        x = x - rate * decay * velocity
     return _probes(x)
 
 
-def select(probes: Sequence[LinearProbe], features: Tensor, labels: Tensor) -> tuple[LinearProbe, Tensor]:
-    """The most accurate candidate of every layer on a validation split, as one probe, and their indices (L,).
+def select_best(probes: Sequence[LinearProbe], features: Tensor, labels: Tensor) -> tuple[LinearProbe, Tensor]:
+    """The most accurate candidate of each layer on a validation split, as one probe, and their indices (L,).
 
-    Of equally accurate candidates the last one wins. So give them from the weakest to the strongest regularization,
-    which is penalties in rising and learning rates in falling order.
+    Of equally accurate candidates, the last one is chosen. Order them from the weakest to the strongest regularization:
+    ascending penalties, or descending learning rates.
     """
     accuracy = torch.stack([probe.accuracy(features, labels) for probe in probes])  # (P, L)
-    best = len(probes) - 1 - accuracy.flip(0).argmax(dim=0)  # argmax takes the first of equals
+    best = len(probes) - 1 - accuracy.flip(0).argmax(dim=0)  # of equals, argmax takes the first
     layers = torch.arange(len(best), device=best.device)
     weight = torch.stack([probe.weight for probe in probes])[best, layers]
     bias = torch.stack([probe.bias for probe in probes])[best, layers]
@@ -140,25 +146,25 @@ def select(probes: Sequence[LinearProbe], features: Tensor, labels: Tensor) -> t
 
 
 def low_label_subset(labels: Tensor, per_class: int, seed: int, class_names: Sequence[str]) -> Tensor:
-    """Indices (K * per_class,), ascending, of `per_class` samples of every class, drawn without replacement.
+    """Ascending indices (K * per_class,) of `per_class` samples of each class, sampled without replacement.
 
     `labels` (N,) are indices into the K `class_names`. Raises :class:`IgptError` if a class has fewer samples.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn = []
+    chosen = []
     for label, name in enumerate(class_names):
         members = (labels.cpu() == label).nonzero().flatten()
         if len(members) < per_class:
             raise IgptError(
-                f"{per_class} samples per class cannot be drawn: class {name} has {len(members)}; ask for fewer, or "
-                "leave the class out."
+                f"Class {name} has only {len(members)} samples, fewer than the {per_class} per class that are needed; "
+                "use fewer, or leave the class out."
             )
-        drawn.append(members[torch.randperm(len(members), generator=generator)[:per_class]])
-    return torch.cat(drawn).sort().values.to(labels.device)
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:per_class]])
+    return torch.cat(chosen).sort().values.to(labels.device)
 
 
 def _start(features: Tensor, labels: Tensor, n_classes: int, candidates: Candidates, what: str) -> Tensor:
-    """Zeros (L, P, K, C + 1), the bias last; IgptError unless they can be trained on this."""
+    """Initial parameters (L, P, K, C + 1), zeros with the bias last; IgptError if they cannot be fitted to the data."""
     _check_data(features, labels, n_classes)
     if len(candidates) == 0 or any(not 0 <= float(candidate) < math.inf for candidate in candidates):
         raise IgptError(f"The {what} are {list(candidates)}; give at least one, each finite and not negative.")
@@ -179,46 +185,46 @@ def _check_data(features: Tensor, labels: Tensor, n_classes: int) -> None:
     if len(labels) == 0 or labels.min() < 0 or labels.max() >= n_classes:
         raise IgptError(f"A probe of {n_classes} classes takes at least one sample, and labels 0 to {n_classes - 1}.")
     if not torch.stack(features.aminmax()).isfinite().all():
-        raise IgptError("The features to be probed contain inf or nan; check the model they come from.")
+        raise IgptError("The features contain inf or nan; check the model that computed them.")
 
 
-def _ordinary(tensor: Tensor) -> Tensor:
-    """The same tensor, or a copy of one made in inference mode, which autograd refuses."""
+def _without_inference_mode(tensor: Tensor) -> Tensor:
+    """The same tensor, or a copy if it was created in inference mode, since autograd refuses such tensors."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _cross_entropy(parameters: Tensor, features: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy (L, P) in nats of parameters (L, P, K, C + 1).
 
-    The samples come last in the logits: matrix products and softmax are several times faster on a CPU that way round.
+    Samples are the last dimension of the logits, which makes matrix products and softmax several times faster on a CPU.
     """
     n_layer, n_candidate, n_class, _ = parameters.shape
     weight, bias = parameters[..., :-1].flatten(1, 2), parameters[..., -1:].flatten(1, 2)
-    logits = torch.baddbmm(bias, weight, features.mT).view(n_layer * n_candidate, n_class, -1)
+    logits = torch.baddbmm(bias, weight, features.mT).view(n_layer * n_candidate, n_class, -1)  # (L * P, K, N)
     nats = F.cross_entropy(logits, labels.expand(len(logits), -1), reduction="none")
     return nats.mean(dim=1).view(n_layer, n_candidate)
 
 
-def _inverse_hessian(features: Tensor, penalty: Tensor, n_classes: int) -> Map:
-    """What a guess at the inverse Hessian does to gradients (L * P, K * (C + 1)).
+def _inverse_hessian(features: Tensor, penalty: Tensor, n_classes: int) -> BatchMap:
+    """Multiply gradients (L * P, K * (C + 1)) by an estimate of the inverse Hessian.
 
-    Without it, the scales and correlations of the channels cost L-BFGS most of its iterations. While all classes are
-    equally likely, the Hessian is 1 / K times the second moments of (features, 1), plus the penalty. A fitted probe is
-    surer and its cross-entropy flatter, by the guess FLATTER. The guess also penalizes the bias, so that one
-    eigendecomposition per layer serves all penalties.
+    Without it, L-BFGS spends most of its iterations on the scales and correlations of the channels. While all classes
+    are equally likely, the Hessian is 1 / K times the second moments of (features, 1), plus the penalty. A fitted probe
+    is more confident, and its cross-entropy flatter, by the estimated factor FLATNESS. The estimate also penalizes the
+    bias, so that one eigendecomposition per layer serves all penalties.
     """
     n_layer, n_sample, n_channel = features.shape
-    moments = features.new_ones(n_layer, n_channel + 1, n_channel + 1)
+    moments = features.new_ones(n_layer, n_channel + 1, n_channel + 1)  # of (features, 1)
     moments[:, :-1, :-1] = features.mT @ features / n_sample
     moments[:, :-1, -1] = moments[:, -1, :-1] = features.mean(dim=1)
-    values, vectors = torch.linalg.eigh(moments)
-    curvature = values[:, None, None] / (FLATTER * n_classes) + penalty[:, None, None]  # (L, P, 1, C + 1)
+    values, vectors = torch.linalg.eigh(moments)  # (L, C + 1), (L, C + 1, C + 1)
+    curvature = values[:, None, None] / (FLATNESS * n_classes) + penalty[:, None, None]  # (L, P, 1, C + 1)
     rounding = curvature.amax(dim=-1, keepdim=True) * torch.finfo(values.dtype).eps * n_channel
     curvature = torch.maximum(curvature, rounding)
 
     def apply(gradient: Tensor) -> Tensor:
-        rotated = gradient.view(n_layer, -1, n_channel + 1) @ vectors
-        scaled = rotated.view(n_layer, len(penalty), n_classes, -1) / curvature
+        rotated = gradient.view(n_layer, -1, n_channel + 1) @ vectors  # (L, P * K, C + 1)
+        scaled = rotated.view(n_layer, len(penalty), n_classes, -1) / curvature  # (L, P, K, C + 1)
         return (scaled.flatten(1, 2) @ vectors.mT).view_as(gradient)
 
     return apply
@@ -230,7 +236,7 @@ def _probes(parameters: Tensor) -> list[LinearProbe]:
 
 
 def _batches(n_samples: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Indices of mini-batches without end; the samples that an epoch leaves over sit out that epoch."""
+    """Indices of infinite mini-batches; each epoch leaves out the samples that do not fill a batch."""
     generator = torch.Generator().manual_seed(seed)
     size = min(batch_size, n_samples)
     while True:

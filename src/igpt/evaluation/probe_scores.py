@@ -1,4 +1,4 @@
-"""Probes of features with labels: linear by layer, nearest neighbors, and with few labels, as flat rows of numbers."""
+"""Scores of probes as table rows: linear probes per layer, nearest neighbors, and linear probes with few labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from igpt.data.packed import PackedImages
 from igpt.evaluation.features import Features
 from igpt.evaluation.knn import knn_predict
-from igpt.evaluation.linear_probe import LinearProbe, fit_lbfgs, fit_sgd, low_label_subset, select, standardize
+from igpt.evaluation.linear_probe import LinearProbe, fit_lbfgs, fit_sgd, low_label_subset, select_best, standardize
 from igpt.evaluation.standard_error import standard_error
 from igpt.progress import track
 
@@ -25,8 +25,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How probes are fitted. `penalties` rise; `solver` is lbfgs or, for large data, sgd (learning rates fall). The
-    `layer` is the one to report where one number is wanted; None leaves it to the validation images.
+    """How probes are fitted.
+
+    `solver` is "lbfgs", or "sgd" for large data. `penalties` are ascending and `learning_rates` descending, that is,
+    from weak to strong regularization. `layer` is the layer that counts where one number is needed; with None, it is
+    chosen on the validation split.
     """
 
     penalties: Sequence[float] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -39,15 +42,15 @@ class ProbeSettings:
 
     @property
     def candidates(self) -> Sequence[float]:
-        """Penalties, or learning rates, of which the validation images choose one."""
+        """Penalties or learning rates, of which one is chosen on the validation split."""
         return self.penalties if self.solver == "lbfgs" else self.learning_rates
 
 
 @dataclass(frozen=True)
-class Labeled:
-    """Features of one kind (layers, N, C), labels (N,) and groups (N,) of images that belong together, by split.
+class LabeledFeatures:
+    """Features of one kind (L, N, C), labels (N,), and groups (N,) of images that belong together, by split.
 
-    Without a validation split nothing is chosen: there is one candidate, and every layer is as good as another.
+    Without a validation split nothing can be chosen: there must be one candidate, and no layer is the best.
     """
 
     name: str
@@ -59,68 +62,69 @@ class Labeled:
     def tensors(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(self.features[split]).to(device), torch.from_numpy(self.labels[split]).to(device)
 
-    def subset(self, index: NDArray[np.int64]) -> Labeled:
-        """The same with only some of the training samples."""
+    def subset(self, index: NDArray[np.int64]) -> LabeledFeatures:
+        """The same features with only these training samples."""
         features = {**self.features, "train": self.features["train"][:, index]}
         labels = {**self.labels, "train": self.labels["train"][index]}
         return dataclasses.replace(self, features=features, labels=labels)
 
-    def score(self, name: str, split: str, hits: NDArray[np.bool_]) -> list[Row]:
-        """For each layer the accuracy `name`, from 0 to 1, and its standard error; `hits` (L, N) are the samples of a
-        split that were classified rightly.
+    def accuracy_columns(self, name: str, split: str, correct: NDArray[np.bool_]) -> list[Row]:
+        """Per layer, the accuracy `name`, from 0 to 1, and its standard error.
+
+        `correct` (L, N) says which samples of the split were classified correctly.
         """
-        return _columns(name, hits.mean(axis=1), self.standard_error(split, hits))
+        return _columns(name, correct.mean(axis=1), self.standard_error(split, correct))
 
     def standard_error(self, split: str, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Of the means (L,) of values (L, N) of a split's samples; without groups each sample stands alone."""
+        """Standard errors (L,) of the means of values (L, N) of a split; samples without groups are independent."""
         return standard_error(values, self.groups.get(split, np.arange(values.shape[1])))
 
 
-def labeled(
+def labeled_features(
     name: str, features: dict[str, Features], splits: Mapping[str, PackedImages], classes: Sequence[str]
-) -> Labeled:
-    """Features (layers, N, C) of whole splits, without the images that have no label."""
-    keep = {split: np.flatnonzero(splits[split].labels >= 0) for split in features}
-    return Labeled(
-        name,
-        {s: all_of if len(keep[s]) == all_of.shape[1] else all_of[:, keep[s]] for s, all_of in features.items()},
-        {s: splits[s].labels[keep[s]] for s in features},
-        classes,
-        {s: splits[s].groups[keep[s]] for s in features},
-    )
+) -> LabeledFeatures:
+    """Features (L, N, C) of whole splits, without the images that have no label."""
+    result = LabeledFeatures(name, {}, {}, classes, {})
+    for split, values in features.items():
+        labeled = np.flatnonzero(splits[split].labels >= 0)
+        # Indexing would copy the features, which may be large.
+        result.features[split] = values if len(labeled) == values.shape[1] else values[:, labeled]
+        result.labels[split] = splits[split].labels[labeled]
+        result.groups[split] = splits[split].groups[labeled]
+    return result
 
 
-def linear_rows(data: Labeled, settings: ProbeSettings, device: torch.device) -> list[Row]:
-    """A row a layer: accuracy of the linear probe whose penalty was best on the validation split."""
+def linear_rows(data: LabeledFeatures, settings: ProbeSettings, device: torch.device) -> list[Row]:
+    """One row per layer: the accuracy of the linear probe whose penalty is the best on the validation split."""
     splits = ("train", "validation", "test") if "validation" in data.features else ("train", "test")
     features, labels = zip(*(data.tensors(split, device) for split in splits), strict=True)
     if settings.standardize:
         features = standardize(*features)
     probes = _fit(features[0], labels[0], len(data.classes), settings)
-    probe, chosen = select(probes, features[1], labels[1]) if "validation" in splits else (_only(probes), None)
-    rows: list[Row] = [{"features": data.name, "layer": layer} for layer in range(len(features[0]))]
-    for layer, row in enumerate(rows):
-        row["regularization"] = settings.candidates[0 if chosen is None else int(chosen[layer])]
-    for split, x, y in list(zip(splits, features, labels, strict=True))[1:]:
-        hits = (probe.predict(x) == y).cpu().numpy()
-        _extend(rows, data.score(f"{split}_accuracy", split, hits))
-    shares, residuals = balanced_accuracy(hits, data.labels["test"])
-    _extend(rows, _columns("test_balanced_accuracy", shares, data.standard_error("test", residuals)))
+    if "validation" in splits:
+        probe, chosen = select_best(probes, features[1], labels[1])
+        candidates = [settings.candidates[index] for index in chosen.tolist()]
+    else:
+        (probe,) = probes
+        candidates = [settings.candidates[0]] * len(features[0])
+    rows: list[Row] = [
+        {"features": data.name, "layer": layer, "regularization": candidate}
+        for layer, candidate in enumerate(candidates)
+    ]
+    for split, x, y in list(zip(splits, features, labels, strict=True))[1:]:  # all but train; test comes last
+        correct = (probe.predict(x) == y).cpu().numpy()
+        _add_columns(rows, data.accuracy_columns(f"{split}_accuracy", split, correct))
+    balanced, residuals = balanced_accuracy(correct, data.labels["test"])
+    _add_columns(rows, _columns("test_balanced_accuracy", balanced, data.standard_error("test", residuals)))
     return rows
 
 
-def _only(probes: Sequence[LinearProbe]) -> LinearProbe:
-    (probe,) = probes
-    return probe
-
-
 def _columns(name: str, values: NDArray[np.float64], errors: NDArray[np.float64]) -> list[Row]:
-    """For each layer a value and its standard error (L,)."""
+    """Per layer, a value and its standard error, from arrays (L,)."""
     return [{name: float(value), f"{name}_error": float(error)} for value, error in zip(values, errors, strict=True)]
 
 
-def _extend(rows: Sequence[Row], columns: Sequence[Row]) -> None:
-    """Add the columns of each row to it."""
+def _add_columns(rows: Sequence[Row], columns: Sequence[Row]) -> None:
     for row, values in zip(rows, columns, strict=True):
         row.update(values)
 
@@ -132,32 +136,32 @@ def _fit(train: Tensor, labels: Tensor, n_classes: int, settings: ProbeSettings)
 
 
 def balanced_accuracy(
-    hits: NDArray[np.bool_], labels: NDArray[np.int64]
+    correct: NDArray[np.bool_], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The mean over classes of the share of their samples that are recognized, (L,) for hits (L, N), and residuals
-    (L, N) whose mean's standard error is that of the balanced accuracy.
+    """Balanced accuracy (L,), the mean over classes of their accuracy, and residuals (L, N).
 
-    Of K classes with n samples each, a sample adds hit / (K n); the residual is N times what it adds beyond its class's
-    average.
+    The mean of the residuals has the same standard error as the balanced accuracy. With K classes of n samples each, a
+    sample contributes correct / (K n). Its residual is N times the difference to the mean contribution of its class.
     """
-    classes, number, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    shares = np.stack([hits[:, labels == c].mean(axis=1) for c in classes])  # (K, L)
-    weights = len(labels) / (len(classes) * counts)
-    return shares.mean(axis=0), weights[number] * (hits - shares[number].T)
+    classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    accuracies = np.stack([correct[:, labels == c].mean(axis=1) for c in classes])  # (K, L)
+    weights = len(labels) / (len(classes) * counts)  # (K,)
+    return accuracies.mean(axis=0), weights[index] * (correct - accuracies[index].T)
 
 
-def neighbor_hits(data: Labeled, settings: ProbeSettings) -> NDArray[np.bool_]:
-    """Which test images the nearest neighbors classify rightly in each layer, (L, N)."""
+def knn_correct(data: LabeledFeatures, settings: ProbeSettings) -> NDArray[np.bool_]:
+    """Which test images the nearest neighbors classify correctly in each layer, (L, N)."""
     cpu = torch.device("cpu")
     (train, labels), (test, test_labels) = data.tensors("train", cpu), data.tensors("test", cpu)
     layers = track(zip(train, test, strict=True), "Searching neighbors", len(train))
-    return np.stack([(knn_predict(t, labels, q, settings.neighbors) == test_labels).numpy() for t, q in layers])
+    predictions = [knn_predict(features, labels, queries, settings.neighbors) for features, queries in layers]
+    return np.stack([(predicted == test_labels).numpy() for predicted in predictions])
 
 
 def best_row(rows: Sequence[Row], layer: int | None = None) -> Row | None:
-    """The row of the `layer` to report, or of the best one by validation accuracy: the test split does not choose.
+    """The row of the given `layer`, or else of the layer with the best validation accuracy.
 
-    None if there are several layers and nothing that chooses one.
+    None if there are several layers and no validation accuracy.
     """
     if len(rows) == 1:
         return rows[0]
@@ -169,37 +173,45 @@ def best_row(rows: Sequence[Row], layer: int | None = None) -> Row | None:
 
 
 def low_label_rows(
-    kinds: Sequence[Labeled], per_class: Sequence[int], subsets: int, settings: ProbeSettings, device: torch.device
+    kinds: Sequence[LabeledFeatures],
+    per_class: Sequence[int],
+    subsets: int,
+    settings: ProbeSettings,
+    device: torch.device,
 ) -> list[Row]:
-    """For each number of labels a class and each kind: test accuracy of the best layer, its mean over random subsets
-    with the standard error of that mean, and its deviation. Every kind sees the same subsets, so a row also says by how
-    much the first kind is better, on average and with the standard error of that average.
+    """One row per number of labels per class and kind of features: the test accuracy of the best layer.
 
-    These standard errors are over the subsets of labels; all subsets are tested on the same images.
+    It is averaged over random subsets of the training images. The row has the mean, its standard error over the
+    subsets, and the standard deviation. All kinds use the same subsets, so the row also has the mean difference to the
+    first kind and its standard error. All subsets are tested on the same images.
     """
     rows = []
     for n in track(per_class, "Fitting probes with few labels"):
         labels = torch.from_numpy(kinds[0].labels["train"])
-        draws = [low_label_subset(labels, n, seed, kinds[0].classes).numpy() for seed in range(subsets)]
-        best = {k.name: [_reported(k.subset(draw), settings, device) for draw in draws] for k in kinds}
+        chosen = [low_label_subset(labels, n, seed, kinds[0].classes).numpy() for seed in range(subsets)]
+        best = {kind.name: [_best_layer(kind.subset(index), settings, device) for index in chosen] for kind in kinds}
         for kind in kinds:
-            row: Row = {"features": kind.name, "labels_per_class": n, "subsets": subsets}
+            result: Row = {"features": kind.name, "labels_per_class": n, "subsets": subsets}
             for score in ("test_accuracy", "test_balanced_accuracy"):
-                values = np.array([b[score] for b in best[kind.name]])
-                behind = np.array([b[score] for b in best[kinds[0].name]]) - values
-                for name, each in ((score, values), (f"{score}_behind", behind)):
-                    row[name], row[f"{name}_error"] = float(each.mean()), deviation(each) / math.sqrt(subsets)
-                row[f"{score}_deviation"] = deviation(values)
-            rows.append(row)
+                values = np.array([row[score] for row in best[kind.name]])
+                behind = np.array([row[score] for row in best[kinds[0].name]]) - values
+                result |= _mean_columns(score, values) | _mean_columns(f"{score}_behind", behind)
+                result[f"{score}_deviation"] = standard_deviation(values)
+            rows.append(result)
     return rows
 
 
-def _reported(data: Labeled, settings: ProbeSettings, device: torch.device) -> Row:
+def _best_layer(data: LabeledFeatures, settings: ProbeSettings, device: torch.device) -> Row:
     row = best_row(linear_rows(data, settings, device), settings.layer)
-    assert row is not None  # probes with few labels are not begun without a layer
+    assert row is not None  # igpt-probe requires a layer if there is no validation split
     return row
 
 
-def deviation(values: NDArray[np.float64]) -> float:
-    """The sample's standard deviation; nan for a single value."""
+def _mean_columns(name: str, values: NDArray[np.float64]) -> Row:
+    """The mean of independent values (n,) and its standard error."""
+    return {name: float(values.mean()), f"{name}_error": standard_deviation(values) / math.sqrt(len(values))}
+
+
+def standard_deviation(values: NDArray[np.float64]) -> float:
+    """The sample standard deviation; nan for a single value."""
     return float(values.std(ddof=1)) if len(values) > 1 else math.nan

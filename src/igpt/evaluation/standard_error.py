@@ -1,4 +1,4 @@
-"""Standard errors of means over images, of which some belong together."""
+"""Standard errors of means over images that are not independent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def standard_error(values: ArrayLike, groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Standard error (...,) of the mean of values (..., N) whose groups (N,) are independent of each other, and whose
-    values inside a group need not be. Nan for a single group.
+    """Standard error (...,) of the mean of values (..., N), where values in different `groups` (N,) are independent.
 
-    The cluster-robust formula with G groups, r the values minus their mean (Liang and Zeger 1986):
-    sqrt(G / (G - 1) * sum over groups of (sum of r)^2) / N. If each group has one value, it is the usual one.
+    Values of one group may depend on each other. The result is nan for a single group.
+
+    The cluster-robust formula for G groups, with r the values minus their mean (Liang and Zeger 1986), is
+    sqrt(G / (G - 1) * sum over groups of (sum of r)^2) / N. With one value per group it is the usual standard error.
     """
     values = np.asarray(values, np.float64)
     residuals = values - values.mean(axis=-1, keepdims=True)
