@@ -13,7 +13,7 @@ from igpt import progress
 from igpt.data.sources import SPLITS
 from igpt.evaluation.probe_scores import LabeledFeatures, ProbeSettings, knn_correct, linear_rows, low_label_rows
 from igpt.progress import Progress, track
-from igpt.training.callbacks.training_progress import described
+from igpt.training.callbacks.training_progress import metric_texts
 
 
 class Clock:
@@ -199,6 +199,6 @@ def test_training_says_what_it_does_and_how_far_it_is(command, work, monkeypatch
 
 def test_lines_show_what_is_monitored():
     metrics = {"val/accuracy": torch.tensor(0.25), "val/nats_per_token": torch.tensor(1.5)}
-    assert described(metrics, "val/accuracy") == ["val/nats_per_token 1.5000", "val/accuracy 0.2500"]
-    assert described(metrics, "val/nats_per_token") == ["val/nats_per_token 1.5000"]
-    assert described({}, "val/accuracy") == []
+    assert metric_texts(metrics, "val/accuracy") == ["val/nats_per_token 1.5000", "val/accuracy 0.2500"]
+    assert metric_texts(metrics, "val/nats_per_token") == ["val/nats_per_token 1.5000"]
+    assert metric_texts({}, "val/accuracy") == []

@@ -1,1 +1,1 @@
-"""Everything around the training loop: optimizers, callbacks, tracking, the final report."""
+"""Training: optimizers, callbacks, loggers, and writing checkpoints."""

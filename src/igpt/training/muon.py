@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Coefficients of the quintic Newton-Schulz iteration that Muon's authors chose: they push every singular value
-# into about [0.7, 1.2] in five steps, rather than to exactly 1.
+# Coefficients of the quintic Newton-Schulz iteration, as chosen by Muon's authors: five steps bring every singular
+# value into about [0.7, 1.2].
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """Matrices (n, rows, columns) with about the same singular vectors and all singular values near 1.
 
-    In bfloat16 on GPUs, as proposed; in float32 on CPUs, where most have no bfloat16 arithmetic.
+    In bfloat16 on GPUs, as proposed; in float32 on CPUs, most of which have no bfloat16 arithmetic.
     """
     a, b, c = QUINTIC
     x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
@@ -32,10 +32,10 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class MuonAdam(torch.optim.Adam):
-    """Adam, whose parameter groups with `matrices=True` are updated by Muon instead.
+    """Adam, except for parameter groups with `matrices=True`, which Muon updates.
 
     A Muon update is the Nesterov momentum of the gradient, orthogonalized and scaled by max(1, rows / columns)^0.5.
-    A matrix that is several stacked ones (queries, keys, values) is taken apart: all are square or 4 to 1 here.
+    Stacked matrices (queries, keys and values, with three times as many rows as columns) are updated separately.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class MuonAdam(torch.optim.Adam):
                 continue
             state = self.state[p]
             if not state:
-                # Adam's loading code wants a step count in every state.
+                # Adam's code for loading needs a step count in every state.
                 state.update(step=torch.tensor(0.0), momentum=torch.zeros_like(p))
             state["step"] += 1
             state["momentum"].lerp_(p.grad, 1 - self.momentum)
@@ -71,7 +71,7 @@ class MuonAdam(torch.optim.Adam):
             rows, columns = update.shape
             parts = update.unflatten(0, (3, columns)) if rows == 3 * columns else update[None]
             by_shape[parts.shape].append((p, parts))
-            p.grad = None  # so that Adam passes over it
+            p.grad = None  # so that Adam skips it
         for shape, updates in by_shape.items():
             scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
             orthogonal = orthogonalize(torch.cat([parts for _, parts in updates]))

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, from plain values."""
+"""Optimizers and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from igpt.training.muon import MuonAdam
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """`name` is adam (the paper's) or muon; the schedule is a linear warm-up, then cosine to 0 or constant.
+    """Settings of the optimizer. `name` is adam (the paper's) or muon. The `schedule` is a linear warm-up, and then a
+    cosine decay to 0 at `total_steps` or a constant.
 
-    Muon moves the matrices of the blocks with `matrix_lr`, and Adam the rest with `lr`.
+    Muon updates the matrices of the blocks with the rate `matrix_lr`; Adam updates all other weights with `lr`.
     """
 
     lr: float
@@ -35,11 +36,11 @@ class OptimConfig:
                 raise IgptError(f"optim.{name} is '{getattr(self, name)}'; choose one of {', '.join(known)}.")
 
     def configure(self, model: nn.Module) -> dict[str, Any]:
-        """The optimizer and the schedule, as Lightning's `configure_optimizers` returns them. A checkpoint brings the
-        moments and the step; all settings, and so the rate of each step, are those of this configuration.
+        """The optimizer and the schedule, as Lightning's `configure_optimizers` returns them. A checkpoint restores the
+        moments and the step. All settings, and so the rate of each step, are those of this configuration.
         """
         optimizer = self.optimizer(model)
-        optimizer.register_load_state_dict_pre_hook(with_settings_of)
+        optimizer.register_load_state_dict_pre_hook(keep_settings)
         schedule = Schedule(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -48,7 +49,7 @@ class OptimConfig:
         if self.name == "adam":
             on_gpu = all(p.is_cuda for p in model.parameters())
             adam = torch.optim.Adam(model.parameters(), lr=self.lr, betas=betas, fused=on_gpu or None)
-            # Unscaling, where there is a scaler, stays with Lightning, which would not clip gradients otherwise.
+            # Let Lightning unscale the gradients in fp16; otherwise it refuses to clip them.
             adam._step_supports_amp_scaling = False  # type: ignore[attr-defined]
             return adam
         matrices: list[nn.Parameter] = []
@@ -62,7 +63,7 @@ class OptimConfig:
         return MuonAdam(groups, lr=self.lr, betas=betas, momentum=self.momentum)
 
     def lr_factor(self, step: int) -> float:
-        """What the learning rates are multiplied with at a step, counted from 0."""
+        """The factor of the learning rates at a step, counted from 0."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         if self.schedule == "constant":
@@ -72,7 +73,7 @@ class OptimConfig:
 
 
 class Schedule(torch.optim.lr_scheduler.LambdaLR):
-    """A LambdaLR that reads nothing but the step from a checkpoint."""
+    """A LambdaLR of which a checkpoint holds only the step."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.last_epoch}
@@ -83,10 +84,10 @@ class Schedule(torch.optim.lr_scheduler.LambdaLR):
             group["lr"] = rate * factor(self.last_epoch)
 
 
-def with_settings_of(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-    """The saved state of an optimizer, with the settings (rates, betas, ...) of this one."""
+def keep_settings(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """The saved state of an optimizer, but with the settings (rates, betas) that `optimizer` has."""
     groups = [
-        {**mine, "params": theirs["params"]}
-        for mine, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=True)
+        {**current, "params": group["params"]}
+        for current, group in zip(optimizer.param_groups, saved["param_groups"], strict=True)
     ]
     return {**saved, "param_groups": groups}

@@ -39,31 +39,31 @@ def test_no_hint_where_the_choice_costs_nothing():
     assert hints(dataclasses.replace(FAST, compiled=False, steps=1000)) == []
 
 
-def said(threads, steps, **how):
-    """What is said of steps of so many seconds and CPU seconds."""
-    times = StepTimes(threads, **how)
+def hints_of(threads, steps, **settings):
+    """The hints for steps of so many seconds and CPU seconds."""
+    times = StepTimes(threads, **settings)
     return [hint for step in steps if (hint := times.add(*step))]
 
 
 def test_steps_of_very_different_lengths_are_noticed_once():
     uneven = [(0.5, 1.0), (0.5, 1.0), (0.5, 1.0), (0.5, 1.0), (4.0, 8.0)] * WINDOW
-    (hint,) = said(2, uneven)
-    assert "longer than 4 s, a typical one 500 ms" in hint
+    (hint,) = hints_of(2, uneven)
+    assert "longer than 4 s (median 500 ms)" in hint
     assert "OMP_WAIT_POLICY=passive" in hint
 
 
 def test_threads_without_a_core_are_noticed_once():
-    (hint,) = said(2, [(3.0, 1.2)] * 5 * WINDOW)  # 0.4 of two cores
-    assert hint.startswith("Steps get 0.4 of the 2 CPU cores that their threads ask for")
-    (hint,) = said(2, [(3.0, 1.2)] * 5 * WINDOW, busy_waiting=False)
+    (hint,) = hints_of(2, [(3.0, 1.2)] * 5 * WINDOW)  # 0.4 of two cores
+    assert hint.startswith("The 2 threads of a step get 0.4 CPU cores on average")
+    (hint,) = hints_of(2, [(3.0, 1.2)] * 5 * WINDOW, busy_waiting=False)
     assert "OMP_WAIT_POLICY" not in hint  # it is passive already
 
 
-def test_of_steady_steps_nothing_is_said():
+def test_steady_steps_give_no_hint():
     first = [(60.0, 60.0)]  # is compiled
-    assert said(2, first + [(0.5 + 0.01 * (i % 7), 0.9) for i in range(5 * WINDOW)]) == []
-    assert said(2, [(1.0, 1.01)] * 5 * WINDOW) == []  # half of what they could have
-    assert said(2, [(0.5, 0.1)] * (WINDOW - 1)) == []  # too few to tell
+    assert hints_of(2, first + [(0.5 + 0.01 * (i % 7), 0.9) for i in range(5 * WINDOW)]) == []
+    assert hints_of(2, [(1.0, 1.01)] * 5 * WINDOW) == []  # half of what they could have
+    assert hints_of(2, [(0.5, 0.1)] * (WINDOW - 1)) == []  # too few to tell
 
 
 def test_training_on_a_busy_cpu_says_so(monkeypatch, caplog):
@@ -82,7 +82,7 @@ def test_training_on_a_busy_cpu_says_so(monkeypatch, caplog):
         callback.on_train_batch_end(trainer, objective, None, None, batch)
         clock[0] += 100.0  # a validation, a save
     (line,) = caplog.messages
-    assert "a typical one 1 s" in line
+    assert "(median 1 s)" in line
 
 
 class Recorded(AutoregressiveObjective):

@@ -1,4 +1,4 @@
-"""Probe accuracy during pre-training: do the features become better while the loss falls?"""
+"""The accuracy of linear probes during pre-training."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from igpt.training.sharded import whole_model
 
 
 class OnlineProbe(pl.Callback):
-    """At the first validation after every `every_n_steps` steps, fit a linear probe on some training images and log
-    its accuracy on validation images, for the chosen `layers` (negative ones count from the end; null is all).
+    """At the first validation after each multiple of `every_n_steps` steps, fits a linear probe on training images and
+    logs its accuracy on validation images, for the chosen `layers` (negative ones count from the end; None is all).
 
-    The model only runs forward, without gradients, and draws no random numbers: training goes on as if nothing was.
+    The model only runs forward, without gradients or random numbers, so training is bitwise the same as without it.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class OnlineProbe(pl.Callback):
     def _features(
         self, objective: Objective, model: Transformer, data: ImageDataModule, split: str, n: int
     ) -> tuple[Tensor, Tensor]:
-        """Features (L + 1, n, C) and labels (n,) of the first samples of a fixed random order."""
+        """Features (L + 1, n, C) and labels (n,) of the first n labeled images in a fixed random order."""
         features, labels, seen = [], [], 0
         for batch in data.labeled_batches(split, epoch=0, doing="Probing"):
             here = TokenBatch(*(part.to(objective.device) for part in batch))

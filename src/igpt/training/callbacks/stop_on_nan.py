@@ -1,4 +1,4 @@
-"""Stops a run whose loss is no longer a number, before such a state reaches a checkpoint."""
+"""Stops a run whose loss is NaN or infinite, before this state is saved."""
 
 from __future__ import annotations
 
@@ -13,43 +13,45 @@ from igpt.errors import IgptError
 
 
 class StopOnNaN(pl.Callback):
-    """Note on the device at which step the loss stopped being finite, and look at that note every
-    `log_every_n_steps` steps and before each checkpoint, so that the device is not waited for at every step.
+    """Records on the device the first step whose loss is not finite, and reads the record every `log_every_n_steps` steps
+    and before each checkpoint, since reading it waits for the device. Raises :class:`IgptError` if there is such a step.
+
+    `checkpoint` is the last good one, for the message.
     """
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self._first_bad: Tensor | None = None  # step, counted from 1; 0 while all is well
+        self._bad_step: Tensor | None = None  # (), counted from 1; 0 if there is none
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = outputs["loss"].detach()
-        if self._first_bad is None:
-            self._first_bad = torch.zeros((), dtype=torch.int64, device=loss.device)
-        is_first = ~torch.isfinite(loss) & (self._first_bad == 0)
-        # A number as `where`'s argument would be copied to the device, and waited for.
-        self._first_bad = self._first_bad.masked_fill(is_first, trainer.global_step)
+        if self._bad_step is None:
+            self._bad_step = torch.zeros((), dtype=torch.int64, device=loss.device)
+        is_first = ~torch.isfinite(loss) & (self._bad_step == 0)
+        # torch.where would copy the step to the device and wait for it.
+        self._bad_step = self._bad_step.masked_fill(is_first, trainer.global_step)
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._look()
+            self._check()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._look()
+        self._check()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._look()
+        self._check()
         if not all(bool(torch.isfinite(p).all()) for p in pl_module.parameters()):
             raise self._error("The weights", trainer.global_step)
 
-    def _look(self) -> None:
-        if self._first_bad is not None and (step := int(self._first_bad)):
+    def _check(self) -> None:
+        if self._bad_step is not None and (step := int(self._bad_step)):
             raise self._error("The loss", step)
 
-    def _error(self, what: str, step: int) -> IgptError:
-        kept = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.exists() else "no step was saved"
+    def _error(self, subject: str, step: int) -> IgptError:
+        saved = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.exists() else "no step was saved"
         return IgptError(
-            f"{what} became NaN or infinite at step {step}; {kept}. Try a lower optim.lr, a longer optim.warmup_steps "
+            f"{subject} became NaN or infinite at step {step}; {saved}. Try a lower optim.lr, a longer optim.warmup_steps "
             "or trainer.gradient_clip_val=1."
         )

@@ -1,4 +1,4 @@
-"""How fast a training is, how much of its devices that is, and how much memory it takes."""
+"""The speed of training, the utilization of the devices, and peak memory."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ TF32 = {"h100": 494.7 * TERA, "h200": 494.7 * TERA, "a100": 156 * TERA, "rtx4090
 
 class Throughput(pl.Callback):
     """Every `log_every_n_steps` steps, logs under train/ the means since the last time, over all processes:
-    images_per_second, tokens_per_second, flops_per_second, and mfu, the share of the devices' peak that these are.
+    images_per_second, tokens_per_second, flops_per_second, and mfu (model FLOPs utilization, Chowdhery et al. 2022).
 
-    The FLOPs are the model's: what checkpointing calculates again does not count (model FLOPs utilization, Chowdhery et
-    al. 2022). Neither does the time of the first step, of validations and of what hangs on them. peak_memory_gb is this
-    process's: on a GPU of tensors there, on a CPU of everything. `batch_size` is the global one, images a step.
+    The FLOPs are the model's, without those that activation checkpointing recomputes. The time is without the first
+    step, and without validations and what is done at them. peak_memory_gb is that of this process: of the tensors on a GPU, of all memory on a
+    CPU. `batch_size` is the number of images per step, over all processes.
 
-    It says what would make the training faster: at the start, and on a CPU that others use as well.
+    It also logs hints: at the start, and on a CPU whose cores other programs use.
     """
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self._begin: tuple[float, int] | None = None  # time and step at which the current measurement began
-        self._pause: float | None = None  # when the validation began
+        self._begin: tuple[float, int] | None = None  # time and step of the start of the current measurement
+        self._pause: float | None = None  # time of the start of the validation
         self._step_times: StepTimes | None = None
-        self._batch: tuple[float, float] | None = None  # time and CPU time at which the current one began
+        self._batch: tuple[float, float] | None = None  # time and CPU time of the start of the current micro-batch
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Objective)
@@ -86,7 +86,7 @@ class Throughput(pl.Callback):
             pl_module.log_dict({f"train/{name}": value for name, value in values.items()})
 
     def rates(self, images_per_second: float) -> dict[str, float]:
-        """What this many images a second mean; without mfu where the peak is not known."""
+        """The rates that follow from the images per second; without mfu if the peak of the device is not known."""
         flops_per_second = images_per_second * self._image_flops
         rates = {
             "images_per_second": images_per_second,
@@ -108,18 +108,18 @@ class Throughput(pl.Callback):
 
 
 def now_and_cpu() -> tuple[float, float]:
-    """The time, and the CPU time that this process has had, in seconds from some moment on."""
+    """The time and the CPU time of this process, in seconds since an unspecified moment."""
     return time.perf_counter(), time.process_time()
 
 
 def arithmetic_of(trainer: pl.Trainer) -> str:
-    """The number format of matrix products, or what Lightning calls a precision that we do not know."""
+    """The number format of matrix products; for a precision that igpt does not know, Lightning's name of it."""
     precision = PRECISIONS.get(str(trainer.precision))
     return precision.arithmetic if precision else str(trainer.precision)
 
 
 def peak_flops(device: torch.device, arithmetic: str) -> float | None:
-    """The most FLOP/s of one device in a number format: from the data sheet of a known GPU, measured on a CPU."""
+    """The peak FLOP/s of one device in a number format: of a GPU from its data sheet, if known; of a CPU as measured."""
     if device.type == "cpu":
         return measured_flops(torch.bfloat16 if arithmetic == "bf16" else torch.float32)
     key = find_card(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
@@ -130,13 +130,13 @@ def peak_flops(device: torch.device, arithmetic: str) -> float | None:
 
 
 def find_card(name: str) -> str | None:
-    """The key in DEVICES of a GPU by the name that CUDA gives it: "NVIDIA A100-SXM4-80GB" is a100."""
+    """The key in DEVICES of a GPU with this name in CUDA: "NVIDIA A100-SXM4-80GB" is a100."""
     words = re.split(r"[^a-z0-9]+", name.lower().replace("rtx ", "rtx"))
     return next((key for key in DEVICES if key in words), None)
 
 
 def measured_flops(dtype: torch.dtype, size: int = 1024) -> float:
-    """FLOP/s of the best of some products of square matrices on the CPU; takes no random numbers."""
+    """FLOP/s of the fastest of six products of square matrices on the CPU; uses no random numbers."""
     matrix, seconds = torch.ones(size, size, dtype=dtype), []
     for _ in range(6):
         start = time.perf_counter()
@@ -146,10 +146,10 @@ def measured_flops(dtype: torch.dtype, size: int = 1024) -> float:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Bytes: the most that tensors took on a GPU, or this process at all."""
+    """Peak bytes: of the tensors on a GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource  # there is none on Windows
+    import resource  # not available on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

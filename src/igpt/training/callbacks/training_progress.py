@@ -1,4 +1,4 @@
-"""How far training is: step, loss, what is monitored, images a second, time left."""
+"""The progress of training: step, loss, monitored metric, images per second, time left."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from igpt.progress import Progress
 
 log = logging.getLogger(__name__)
 
-LINE_EVERY = 60.0  # seconds, where there is no terminal
-LOSS, VALIDATION, SPEED = "train/nats_per_token", "val/nats_per_token", "train/images_per_second"
+LINE_EVERY = 60.0  # seconds, without a terminal
+LOSS, VALIDATION, SPEED = "train/loss", "val/nats_per_token", "train/images_per_second"
 
 
 class TrainingProgress(ProgressBar):
-    """A bar for training and another for each validation; without a terminal a line in the log now and then. At each
-    validation a line on both.
+    """A bar for training and another for each validation; without a terminal, a line in the log every minute. With or
+    without one, a line in the log after each validation.
 
-    `monitor` is what the best checkpoint is the best at. Images a second are those that
-    :class:`~igpt.training.callbacks.throughput.Throughput` logs.
+    The loss is the one that is optimized. `monitor` is the metric by which the best checkpoint is chosen. Images per
+    second are those of :class:`~igpt.training.callbacks.throughput.Throughput`.
     """
 
     def __init__(self, monitor: str) -> None:
@@ -78,8 +78,8 @@ class TrainingProgress(ProgressBar):
         log.info("step %d/%d: %s", trainer.global_step, trainer.max_steps, ", ".join(parts))
 
     def _values(self, trainer: pl.Trainer) -> list[str]:
-        """What is worth knowing of what was logged last; reading it waits for the device."""
-        return described(trainer.callback_metrics, self.monitor)
+        """The last logged values; reading them waits for the device."""
+        return metric_texts(trainer.callback_metrics, self.monitor)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
@@ -94,8 +94,8 @@ class TrainingProgress(ProgressBar):
         self._training = self._validating = None
 
 
-def described(metrics: Mapping[str, Tensor], monitor: str) -> list[str]:
-    """Loss, validation, what is monitored, and speed, as far as they are among the metrics."""
+def metric_texts(metrics: Mapping[str, Tensor], monitor: str) -> list[str]:
+    """Loss, validation loss, monitored metric and speed, as far as they have been logged."""
     parts = [f"loss {metrics[LOSS]:.4f}"] if LOSS in metrics else []
     parts += [f"{name} {metrics[name]:.4f}" for name in dict.fromkeys((VALIDATION, monitor)) if name in metrics]
     return parts + ([f"{metrics[SPEED]:.0f} images/s"] if SPEED in metrics else [])
