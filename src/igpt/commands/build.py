@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig
 
 from igpt.cluster.ranks import is_main_process
@@ -242,7 +242,7 @@ def build_loggers(config: DictConfig, run: RunDirectory, first_step: int | None 
     told = {"first_step": first_step}
 
     def arguments(logger: DictConfig) -> dict[str, Any]:
-        return told if "first_step" in signature(get_class(logger._target_)).parameters else {}
+        return told if "first_step" in signature(get_object(logger._target_)).parameters else {}
 
     return [instantiate(logger, **arguments(logger), _convert_="all") for logger in parts(config.logger)]
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torchmetrics import MeanMetric
 
 from igpt.batch import TokenBatch
+from igpt.model.sharding import gathered, shard
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Task
 
@@ -64,9 +66,17 @@ class Objective(pl.LightningModule):
             self.log_dict(as_logged("train", **means), sync_dist=True)
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
-            self.log("train/grad_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)  # of sharded weights
+            self.log("train/grad_norm", gathered(norm))
             self.log("train/lr", optimizer.param_groups[0]["lr"])
         self._collected.clear()
+
+    def configure_model(self) -> None:
+        """Lightning's hook: shard the weights, where the strategy is to share one model among all processes."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ModelParallelStrategy):
+            shard(self, strategy.root_device.type)
+            for step in ("training_step", "validation_step"):  # each gathers the weights outside of the blocks
+                register_fsdp_forward_method(self, step)
 
     def configure_optimizers(self) -> Any:
         return self._configure(self)

@@ -137,8 +137,13 @@ Optim = Annotated[Any, OneOf("optim", (OptimConfig,))]
 
 
 class ShardedStrategy(OpenComponent):
-    target = "igpt.training.sharded.ShardedStrategy"
-    takes = ("pytorch_lightning.strategies.ModelParallelStrategy",)
+    target = "pytorch_lightning.strategies.ModelParallelStrategy"
+    refused = {  # noqa: RUF012  # a ClassVar, as in the base class
+        "data_parallel_size": "all processes share the weights",
+        "tensor_parallel_size": "all processes share the weights",
+    }
+
+    save_distributed_checkpoint: Annotated[Literal[False], expects("false: a checkpoint of igpt is one file")]
 
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", 16, 32, 64)

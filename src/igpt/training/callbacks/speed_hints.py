@@ -68,7 +68,7 @@ class StepTimes:
     _hinted: bool = False
 
     def add(self, seconds: float, cpu_seconds: float) -> str | None:
-        """Record the time of a step and the CPU time of all threads in it; a sentence if these are a reason for a hint."""
+        """Record the time of a step and the CPU time of all its threads; a hint, if these give a reason for one."""
         if self._hinted:
             return None
         self._steps.append((seconds, cpu_seconds))
@@ -86,7 +86,7 @@ class StepTimes:
             return None
         advice = " OMP_WAIT_POLICY=passive or OMP_NUM_THREADS=1 before the command may make it several times faster."
         return (
-            f"The {self.threads} threads of a step get {number_text(cores, 2)} CPU cores on average, and one step in ten "
-            f"takes longer than {time_text(slow)} (median {time_text(usual)}): other programs use the same cores, or "
-            f"their number is limited.{advice if self.busy_waiting else ''} See docs/performance.md."
+            f"The {self.threads} threads of a step get {number_text(cores, 2)} CPU cores on average, and one step in "
+            f"ten takes longer than {time_text(slow)} (median {time_text(usual)}): other programs use the same cores, "
+            f"or their number is limited.{advice if self.busy_waiting else ''} See docs/performance.md."
         )

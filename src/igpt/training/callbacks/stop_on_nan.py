@@ -13,10 +13,10 @@ from igpt.errors import IgptError
 
 
 class StopOnNaN(pl.Callback):
-    """Records on the device the first step whose loss is not finite, and reads the record every `log_every_n_steps` steps
-    and before each checkpoint, since reading it waits for the device. Raises :class:`IgptError` if there is such a step.
+    """Raises :class:`IgptError` after a step whose loss is not finite. It names `checkpoint`, the last good one.
 
-    `checkpoint` is the last good one, for the message.
+    The first such step is recorded on the device. The record is read every `log_every_n_steps` steps and before each
+    checkpoint, since reading it waits for the device.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -52,6 +52,6 @@ class StopOnNaN(pl.Callback):
     def _error(self, subject: str, step: int) -> IgptError:
         saved = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.exists() else "no step was saved"
         return IgptError(
-            f"{subject} became NaN or infinite at step {step}; {saved}. Try a lower optim.lr, a longer optim.warmup_steps "
-            "or trainer.gradient_clip_val=1."
+            f"{subject} became NaN or infinite at step {step}; {saved}. Try a lower optim.lr, a longer "
+            "optim.warmup_steps or trainer.gradient_clip_val=1."
         )

@@ -28,8 +28,8 @@ class Throughput(pl.Callback):
     images_per_second, tokens_per_second, flops_per_second, and mfu (model FLOPs utilization, Chowdhery et al. 2022).
 
     The FLOPs are the model's, without those that activation checkpointing recomputes. The time is without the first
-    step, and without validations and what is done at them. peak_memory_gb is that of this process: of the tensors on a GPU, of all memory on a
-    CPU. `batch_size` is the number of images per step, over all processes.
+    step, and without validations and what is done at them. peak_memory_gb is that of this process: of the tensors on a
+    GPU, of all memory on a CPU. `batch_size` is the number of images per step, over all processes.
 
     It also logs hints: at the start, and on a CPU whose cores other programs use.
     """
@@ -119,7 +119,7 @@ def arithmetic_of(trainer: pl.Trainer) -> str:
 
 
 def peak_flops(device: torch.device, arithmetic: str) -> float | None:
-    """The peak FLOP/s of one device in a number format: of a GPU from its data sheet, if known; of a CPU as measured."""
+    """The peak FLOP/s of a device in a number format: of a GPU from its data sheet, if known; of a CPU as measured."""
     if device.type == "cpu":
         return measured_flops(torch.bfloat16 if arithmetic == "bf16" else torch.float32)
     key = find_card(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
