@@ -28,6 +28,7 @@ SCRIPTS = (
     "scaling",
     "processes",
     "startup",
+    "metrics",
 )
 
 # A table's name, and the script and arguments that make it.
@@ -52,6 +53,7 @@ FIGURES = (
     ("loader, images a second", "loader", "igpt", "images a second"),
     ("loader, times Hugging Face's speed", "loader", "igpt", "ratio"),
     ("seconds to the demo's first step", "startup", "first step of experiment=emoji_ar, first time", "seconds"),
+    ("ms to log a row after 200,000 rows", "metrics", "igpt: appended", "ms at 200,000 rows"),
     ("seconds to igpt-train --help", "startup", "igpt-train --help", "seconds"),
 )
 

@@ -202,3 +202,5 @@ def test_lines_show_what_is_monitored():
     assert metric_texts(metrics, "val/accuracy") == ["val/nats_per_token 1.5000", "val/accuracy 0.2500"]
     assert metric_texts(metrics, "val/nats_per_token") == ["val/nats_per_token 1.5000"]
     assert metric_texts({}, "val/accuracy") == []
+    metrics = {"train/loss": torch.tensor(3.0), "train/nats_per_token": torch.tensor(2.0)}
+    assert metric_texts(metrics, "val/accuracy") == ["loss 3.0000"]  # the one that is optimized

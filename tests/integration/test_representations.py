@@ -167,7 +167,10 @@ def test_a_fine_tuned_model_evaluates_classifies_and_goes_on(command, tmp_path, 
 
 def test_plain_classification_from_scratch(command, tmp_path):
     tune = ("experiment=emoji_finetune", *SMALL[1:], "trainer.max_steps=2", "hydra.run.dir=run", "callbacks=none")
-    command("train", *tune, "objective.task=mlm", "objective.generative_weight=0")
+    weights_of_losses = ("objective.generative_weight=0", "objective.classification_weight=0.5")
+    command("train", *tune, "objective.task=mlm", *weights_of_losses)
+    for row in read(tmp_path / "run" / "metrics.csv"):
+        assert float(row["train/loss"]) == pytest.approx(0.5 * float(row["train/class_loss"]))  # what is optimized
     state = weights(tmp_path / "run")
     assert not state["model.head.weight"].any()  # the generative head started at zero and got no gradient
     assert state["class_head.weight"].any()

@@ -42,8 +42,9 @@ class ClassificationObjective(Objective):
         class_logits = self.class_head(hidden.mean(dim=1))
         class_loss = F.cross_entropy(class_logits.float(), batch.labels)
         accuracy = (class_logits.argmax(-1) == batch.labels).float().mean()
-        self.collect(nats=nats.mean(), class_loss=class_loss, accuracy=accuracy)
-        return self.generative_weight * nats.mean() + self.classification_weight * class_loss
+        loss = self.generative_weight * nats.mean() + self.classification_weight * class_loss
+        self.collect(loss=loss, nats=nats.mean(), class_loss=class_loss, accuracy=accuracy)
+        return loss
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)

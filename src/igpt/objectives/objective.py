@@ -43,7 +43,7 @@ class Objective(pl.LightningModule):
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         nats = self.task.run(self.model, batch).nats.mean()
-        self.collect(nats=nats)
+        self.collect(loss=nats, nats=nats)
         return nats
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
