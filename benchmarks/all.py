@@ -1,7 +1,7 @@
-"""All benchmarks, one after the other, and their main figures in one table at the end.
+"""Run all benchmarks one after the other, and summarize them in one table.
 
 python benchmarks/all.py                   on a CPU, in about ten minutes
-python benchmarks/all.py palette loader    only these, beside the tables there are
+python benchmarks/all.py palette loader    only these; the summary uses the stored tables of the others
 python benchmarks/all.py --gpu             on a GPU: the paper's sizes, compiled, in bfloat16
 """
 
@@ -31,7 +31,7 @@ SCRIPTS = (
     "metrics",
 )
 
-# A table's name, and the script and arguments that make it.
+# Name of a table -> script and arguments that produce it.
 GPU_TABLES = {
     "plan_gpu": "plan --models s m l --sides 32 --colors 512 --precision bf16-mixed --compile",
     "training_step_s_gpu": "training_step --model s --batch-size 16 --precisions fp32 tf32 bf16 --compile-both",
@@ -42,19 +42,34 @@ GPU_TABLES = {
     "scaling_gpu": "scaling --width 512 --layers 24 --heads 8 --batch-size 16",
 }
 
-# What to show at the end: a text, a table, the first cell of a row, and a column.
-FIGURES = (
-    ("training step, times Hugging Face's speed", "training_step", "igpt", "times Hugging Face's speed"),
-    ("the same, kept for backward, MB", "training_step", "igpt", "kept for backward, MB"),
-    ("Hugging Face's, kept for backward, MB", "training_step", "Hugging Face", "kept for backward, MB"),
-    ("features of all layers, times Hugging Face's speed", "features", "igpt", "times Hugging Face's speed"),
-    ("tokens, million pixels a second on a core", "tokens", "igpt: table of 2^24 entries", "million pixels a second"),
-    ("Hugging Face's", "tokens", "transformers: color_quantize", "million pixels a second"),
-    ("loader, images a second", "loader", "igpt", "images a second"),
-    ("loader, times Hugging Face's speed", "loader", "igpt", "ratio"),
-    ("seconds to the demo's first step", "startup", "first step of experiment=emoji_ar, first time", "seconds"),
-    ("ms to log a row after 200,000 rows", "metrics", "igpt: appended", "ms at 200,000 rows"),
-    ("seconds to igpt-train --help", "startup", "igpt-train --help", "seconds"),
+# Rows of the summary: text, table, first cell of the row in that table, column.
+SUMMARY = (
+    ("training step: speedup over Hugging Face", "training_step", "igpt", "speedup over Hugging Face"),
+    ("training step: saved for backward, MB", "training_step", "igpt", "saved for backward, MB"),
+    (
+        "training step: saved for backward by Hugging Face, MB",
+        "training_step",
+        "Hugging Face",
+        "saved for backward, MB",
+    ),
+    ("features of all layers: speedup over Hugging Face", "features", "igpt", "speedup over Hugging Face"),
+    (
+        "tokens: million pixels per second on a core",
+        "tokens",
+        "igpt: table of 2^24 entries",
+        "million pixels per second",
+    ),
+    ("tokens: the same by Hugging Face", "tokens", "transformers: color_quantize", "million pixels per second"),
+    ("loader: images per second", "loader", "igpt", "images per second"),
+    ("loader: speedup over Hugging Face", "loader", "igpt", "speedup"),
+    (
+        "startup: seconds to the first step of the demo",
+        "startup",
+        "first step of experiment=emoji_ar, first time",
+        "seconds",
+    ),
+    ("metrics.csv: milliseconds per row after 200,000 rows", "metrics", "igpt: appended", "ms at 200,000 rows"),
+    ("startup: seconds of igpt-train --help", "startup", "igpt-train --help", "seconds"),
 )
 
 
@@ -69,24 +84,25 @@ def main() -> None:
         return
     seconds = {script: run(script) for script in arguments.scripts}
     minutes = ", ".join(f"{script} {each / 60:.1f}" for script, each in seconds.items())
-    summarize(f"Minutes: {minutes}; together {sum(seconds.values()) / 60:.1f}.")
+    summarize(f"Minutes: {minutes}; total {sum(seconds.values()) / 60:.1f}.")
 
 
 def summarize(notes: str) -> None:
-    """The main figures of the tables that there are."""
+    """Write the summary of the stored tables."""
     rows: list[Row] = [
-        {"what": text, "measured": cell(table, first, column), "of commit": commit_of(table)}
-        for text, table, first, column in FIGURES
+        {"quantity": text, "value": cell(table, first, column), "commit": commit_of(table)}
+        for text, table, first, column in SUMMARY
     ]
     for row in read("sampling"):
-        if row["drawn by"] != "igpt":
-            what = f"drawing {row['pictures at once']} at once, times igpt's seconds: {row['drawn by']}"
-            rows.append({"what": what, "measured": float(row["times igpt's"]), "of commit": commit_of("sampling")})
-    write_table("summary", "Main figures", rows, notes)
+        if row["implementation"] != "igpt":
+            text = f"sampling, batch size {row['batch size']}: {row['implementation']}, time relative to igpt"
+            value = float(row["time relative to igpt"])
+            rows.append({"quantity": text, "value": value, "commit": commit_of("sampling")})
+    write_table("summary", "Main results", rows, notes)
 
 
 def run(script: str, *arguments: str) -> float:
-    """Run a script in a process of its own; the seconds it took."""
+    """Run a script in a process of its own; return its seconds."""
     start = time.perf_counter()
     subprocess.run([sys.executable, Path(__file__).with_name(f"{script}.py"), *arguments], check=True)
     return time.perf_counter() - start
@@ -98,7 +114,7 @@ def read(table: str) -> list[dict[str, str]]:
 
 
 def commit_of(table: str) -> str:
-    """The commit that a table was measured at, from its head line."""
+    """The commit at which a table was measured, from its first line."""
     return (RESULTS / f"{table}.csv").read_text(encoding="utf-8").splitlines()[0].rpartition("commit ")[2]
 
 

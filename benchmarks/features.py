@@ -1,4 +1,4 @@
-"""Features of all layers, as the linear probe takes them: igpt's one pass, and Hugging Face ImageGPT's hidden states.
+"""Features of all layers for the linear probe: igpt's single pass, and Hugging Face ImageGPT's hidden states.
 
 python benchmarks/features.py
 python benchmarks/features.py --model s --device cuda --batch-size 64
@@ -22,7 +22,7 @@ from igpt.model.config import PRESETS, TransformerConfig
 
 
 def their_features(model: ImageGPTForCausalImageModeling, tokens: Tensor) -> Tensor:
-    """What `Transformer.features` gives, (B, L + 1, C), from hidden states, of which the last is normed already."""
+    """The same as `Transformer.features`, (B, L + 1, C), from hidden states; the last is already normalized."""
     start = F.pad(tokens[:, :-1], (1, 0), value=model.config.vocab_size - 1)
     *hidden, last = model.transformer(start, output_hidden_states=True, use_cache=False).hidden_states
     normed = [block.ln_1(h) for block, h in zip(model.transformer.h, hidden, strict=True)]
@@ -32,7 +32,7 @@ def their_features(model: ImageGPTForCausalImageModeling, tokens: Tensor) -> Ten
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=PRESETS, default="nano")
-    parser.add_argument("--side", type=int, default=32, help="pixels a side")
+    parser.add_argument("--side", type=int, default=32, help="image side in pixels")
     parser.add_argument("--colors", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--repetitions", type=int, default=5)
@@ -59,9 +59,9 @@ def main() -> None:
     reference = results["Hugging Face"]
     rows = [
         {
-            "features by": name,
-            "images a second": round(arguments.batch_size / median(took), 2),
-            "times Hugging Face's speed": round(median(seconds["Hugging Face"]) / median(took), 2),
+            "implementation": name,
+            "images per second": round(arguments.batch_size / median(took), 2),
+            "speedup over Hugging Face": round(median(seconds["Hugging Face"]) / median(took), 2),
             "largest difference": f"{(results[name] - reference).abs().max():.1e}",
         }
         for name, took in seconds.items()
@@ -72,8 +72,8 @@ def main() -> None:
         rows,
         f"{shape.n_positions} tokens, batches of {arguments.batch_size}, float32, {arguments.device}, "
         f"{torch.get_num_threads()} CPU threads; transformers {transformers.__version__}. Same random weights. Medians "
-        f"of {arguments.repetitions} repetitions in turn, after one that is not counted. The features are of size "
-        f"{reference.abs().mean():.2g} on average.",
+        f"of {arguments.repetitions} repetitions in turn, after one warm-up. The mean absolute feature is "
+        f"{reference.abs().mean():.2g}.",
     )
 
 

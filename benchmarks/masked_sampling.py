@@ -1,13 +1,13 @@
-"""Speed against quality of drawing with a masked model: from few passes to many, beside an autoregressive model.
+"""Speed and quality of sampling from a masked model with few to many passes, compared with an autoregressive model.
 
 igpt-train experiment=emoji_maskgit hydra.run.dir=outputs/emoji_maskgit/demo
 igpt-train experiment=emoji_ar hydra.run.dir=outputs/emoji_ar/demo
 python benchmarks/masked_sampling.py
 
-Quality is what the autoregressive model, as a judge, makes of the pictures: the nats per token it gives to them, and
-the Fréchet distance of its features to those of the training images (Heusel et al. 2017, with these features instead of
-an Inception network's). It judges its own pictures, too, for which its nats are no fair measure. Real test images, as
-many as are drawn, show what can be reached.
+The autoregressive model is the judge of quality: by the nats per token that it assigns to the images, and by the
+Fréchet distance of its features to those of the training images (Heusel et al. 2017, there with features of an
+Inception network). It also judges its own images, for which the nats are biased. As many test images show what is
+possible.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from table import Row, write_table
 from torch import Tensor
 
 import igpt
+from igpt import SamplingConfig
 from igpt.commands.open_run import data_of_run
 from igpt.pretrained import Images, Pretrained
 
@@ -34,7 +35,7 @@ def moments(features: np.ndarray) -> tuple[Tensor, Tensor]:
 
 
 def frechet_distance(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
-    """Of two normal distributions: |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2)."""
+    """The distance of two normal distributions: |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2)."""
     (mean_a, cov_a), (mean_b, cov_b) = a, b
     root = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt().sum()
     return float((mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root)
@@ -56,22 +57,23 @@ def main() -> None:
     layer = judge.model.config.n_layer // 2
     reference = moments(judge.features(train, layer))
 
-    def row(what: str, draw: Callable[[], Images]) -> Row:
+    def row(name: str, generate: Callable[[], Images]) -> Row:
         start = time.perf_counter()
-        pictures = draw()
+        images = generate()
         seconds = time.perf_counter() - start
-        nats = -judge.log_likelihood(pictures).mean() / judge.model.config.n_positions
-        distance = frechet_distance(moments(judge.features(pictures, layer)), reference)
+        nats = -judge.log_likelihood(images).mean() / judge.model.config.n_positions
+        distance = frechet_distance(moments(judge.features(images, layer)), reference)
         return {
-            "pictures": what,
+            "images": name,
             "seconds": round(seconds, 1),
-            "pictures a second": round(len(pictures) / seconds, 1),
-            "nats per token, by the judge": round(nats, 3),
+            "images per second": round(len(images) / seconds, 1),
+            "nats per token by the judge": round(nats, 3),
             "Fréchet distance": round(distance, 3),
         }
 
     def by_masked(passes: int, temperature: float) -> Callable[[], Images]:
-        return lambda: masked.sample(len(test), passes=passes, choice_temperature=temperature)
+        sampling = SamplingConfig(passes=passes, choice_temperature=temperature)
+        return lambda: masked.sample(len(test), sampling=sampling)
 
     warm_up(masked, judge)
     rows = [
@@ -79,21 +81,21 @@ def main() -> None:
         for temperature in arguments.choice_temperatures
         for passes in arguments.passes
     ]
-    rows.append(row(f"the judge itself, {judge.model.config.n_positions} steps", lambda: judge.sample(len(test))))
-    real = {**row("test images", lambda: np.asarray(test)), "seconds": None, "pictures a second": None}
+    rows.append(row(f"judge, {judge.model.config.n_positions} steps", lambda: judge.sample(len(test))))
+    real = {**row("test images", lambda: np.asarray(test)), "seconds": None, "images per second": None}
     write_table(
         arguments.name,
-        "Drawing with a masked model: speed against quality",
+        "Sampling from a masked model: speed and quality",
         [*rows, real],
-        f"{len(test)} pictures of {judge.resolution}x{judge.resolution}, temperature 1; {judge.device.type}, "
+        f"{len(test)} images of {judge.resolution}x{judge.resolution}, temperature 1; {judge.device.type}, "
         f"{torch.get_num_threads()} CPU threads. {Path(arguments.masked)} and {Path(arguments.autoregressive)}, "
         f"{judge.model.config.n_layer} layers of width {judge.model.config.n_embd} each. Features: layer {layer} of "
-        f"the judge, against those of {len(train):,} training images.",
+        f"the judge; reference: {len(train):,} training images.",
     )
 
 
 def warm_up(*models: Pretrained) -> None:
-    """The first picture of a model takes longer."""
+    """Generate one image by each model, since the first one takes longer."""
     for model in models:
         model.sample(1)
 

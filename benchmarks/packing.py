@@ -1,4 +1,4 @@
-"""From a folder of 50,000 image files to the first batch of tokens: packing, palette, loader; seconds and memory.
+"""Time and memory from image files to the first batch of tokens: packing, palette and loader.
 
 python benchmarks/packing.py
 """
@@ -28,7 +28,7 @@ from igpt.tokenizers.kmeans import PaletteRecipe
 
 
 def write_cifar(images: np.ndarray, root: Path) -> None:
-    """The images in CIFAR-10's archive format, 10,000 a part, with a small test part."""
+    """Write the images in the archive format of CIFAR-10: five training parts and a small test part."""
     parts = {f"data_batch_{i + 1}": part for i, part in enumerate(np.array_split(images, 5))}
     with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz", compresslevel=1) as archive:
         for name, part in {**parts, "test_batch": images[:100]}.items():
@@ -40,7 +40,7 @@ def write_cifar(images: np.ndarray, root: Path) -> None:
 
 
 def write_folder(images: np.ndarray, root: Path) -> None:
-    """The images as PNG files in ten class folders."""
+    """Write the images as PNG files in ten class folders."""
     for label in range(10):
         (root / "photos" / str(label)).mkdir(parents=True)
     for i, image in enumerate(images):
@@ -48,9 +48,9 @@ def write_folder(images: np.ndarray, root: Path) -> None:
 
 
 def first_batch(source: ImageSource, cache: str) -> dict[str, float | str]:
-    """Seconds until the data are packed, the palette is built, and the first batch is tokens; peak memory of it all.
+    """Seconds until the data are packed, the palette is built, and the first batch of tokens exists; peak memory.
 
-    Runs in a process of its own, so that its memory is its own.
+    It must run in a process of its own, since memory is measured per process.
     """
     data = ImageDataModule(source, PaletteRecipe(512), batch_size=128, cache_dir=cache)
     start = time.perf_counter()
@@ -64,37 +64,37 @@ def first_batch(source: ImageSource, cache: str) -> dict[str, float | str]:
     return {
         "packing and palette, s": round(ready - start, 1),
         "first batch, s": round(end - ready, 1),
-        "all, s": round(end - start, 1),
+        "total, s": round(end - start, 1),
         "peak memory, MB": round(parts[resource.RUSAGE_SELF]),
-        "of a packing process, MB": round(parts[resource.RUSAGE_CHILDREN]),
+        "peak memory of a packing process, MB": round(parts[resource.RUSAGE_CHILDREN]),
         "PSNR, dB": round(data.tokenizer.info["psnr_db"], 2),  # type: ignore[attr-defined]
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, nargs="+", default=[12_500, 50_000], help="how many, to compare memory")
+    parser.add_argument("--images", type=int, nargs="+", default=[12_500, 50_000], help="numbers of images")
     counts = parser.parse_args().images
     torch.set_num_threads(2)
-    makers: dict[str, tuple[Callable[[np.ndarray, Path], None], Callable[[Path], ImageSource]]] = {
+    sources: dict[str, tuple[Callable[[np.ndarray, Path], None], Callable[[Path], ImageSource]]] = {
         "CIFAR-10 archive": (write_cifar, lambda root: CIFAR10Source(root=str(root))),
         "folder of PNG files": (write_folder, lambda root: ImageFolderSource(path=str(root / "photos"))),
     }
     images = crops(max(counts))
     rows = []
-    for name, (write, source) in makers.items():
+    for name, (write, source) in sources.items():
         for n in counts:
             with tempfile.TemporaryDirectory() as folder:
                 write(images[:n], Path(folder))
-                with ProcessPoolExecutor(1) as alone:
-                    measured = alone.submit(first_batch, source(Path(folder)), f"{folder}/cache").result()
+                with ProcessPoolExecutor(1) as process:
+                    measured = process.submit(first_batch, source(Path(folder)), f"{folder}/cache").result()
             rows.append({"source": name, "images": n, **measured})
     write_table(
         "packing",
         "From image files to the first batch of tokens",
         rows,
-        "Crops of 32x32 out of two photographs, 512 colors, 128 images a batch; all but the packing happens in one "
-        "process, whose memory includes torch's own.",
+        "Crops of two photographs at 32x32, 512 colors, 128 images per batch. Everything but packing runs in one "
+        "process, whose memory includes torch.",
     )
 
 

@@ -1,6 +1,5 @@
-"""Palettes of 50,000 images: weighted k-means over all distinct colors against faiss's sampled default and
-scikit-learn's mini-batches, and on fewer images against scikit-learn's best of ten; tables of nearest colors; pixels
-into tokens by table, by a distance matrix, and by Hugging Face's function.
+"""Palettes of 50,000 images by weighted k-means over all distinct colors, compared with faiss and scikit-learn; tables
+of nearest colors; conversion of pixels to tokens by such a table, by a distance matrix, and by Hugging Face's function.
 
 python benchmarks/palette.py
 """
@@ -38,19 +37,19 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def exact(images: np.ndarray) -> Palette:
-    """All pixels, in chunks as the data module reads them."""
+    """All pixels, in chunks, as the data module reads them."""
     return PaletteRecipe(SIZE).build(lambda: np.array_split(images, len(images) // 4000 + 1), "photos")
 
 
 def sampled(images: np.ndarray) -> Palette:
-    """What faiss does by itself: 256 random pixels a centroid, random start."""
+    """The default of faiss: 256 random pixels per centroid, random initialization."""
     kmeans = faiss.Kmeans(3, SIZE, niter=50, seed=0)
     kmeans.train(images.reshape(-1, 3).astype(np.float32))
     return Palette(kmeans.centroids.clip(0, 255))
 
 
 def mini_batches(images: np.ndarray) -> Palette:
-    """scikit-learn's defaults, but for the number of clusters, on a random sample: all pixels take minutes."""
+    """The defaults of scikit-learn on a random sample, since all pixels take minutes."""
     pixels = images.reshape(-1, 3)
     sample = pixels[np.random.default_rng(0).integers(0, len(pixels), SAMPLE)].astype(np.float32)
     kmeans = MiniBatchKMeans(SIZE, random_state=0, compute_labels=False).fit(sample)
@@ -61,8 +60,8 @@ def compare_palettes(images: np.ndarray) -> None:
     colors, counts = count_colors([images])
     builders = {
         "weighted k-means++ over all distinct colors": exact,
-        "faiss's default, 256 sampled pixels a center": sampled,
-        f"scikit-learn's MiniBatchKMeans, {SAMPLE:,} random pixels": mini_batches,
+        "faiss default, 256 sampled pixels per centroid": sampled,
+        f"scikit-learn MiniBatchKMeans, {SAMPLE:,} random pixels": mini_batches,
     }
     rows = []
     for name, build in builders.items():
@@ -73,7 +72,7 @@ def compare_palettes(images: np.ndarray) -> None:
             {
                 "palette": name,
                 "seconds": round(seconds, 2),
-                "squared error a pixel": round(error, 2),
+                "squared error per pixel": round(error, 2),
                 "PSNR, dB": round(psnr, 2),
             }
         )
@@ -85,7 +84,7 @@ def compare_tokens(images: np.ndarray) -> None:
     """On one core; the slow ways get fewer images."""
     palette = exact(images[:2000])
     tensor, centroids = torch.from_numpy(images), torch.tensor(palette.centroids)
-    ways: dict[str, tuple[int, Callable[[int], torch.Tensor]]] = {
+    methods: dict[str, tuple[int, Callable[[int], torch.Tensor]]] = {
         "igpt: table of 2^24 entries": (2000, lambda n: palette.encode(tensor[:n])),
         "distance matrix": (
             40, lambda n: torch.cdist(tensor[:n].reshape(-1, 3).float(), centroids).argmin(dim=1).view(n, -1)
@@ -94,22 +93,22 @@ def compare_tokens(images: np.ndarray) -> None:
             40, lambda n: torch.from_numpy(color_quantize(images[:n].reshape(-1, 3), palette.centroids)).view(n, -1)
         ),
     }  # fmt: skip
-    palette.encode(tensor[:1])  # the table exists
+    palette.encode(tensor[:1])  # builds the table
     expected, rows = palette.encode(tensor[:40]), []
     with threadpool_limits(1):
         torch.set_num_threads(1)
-        for name, (n, encode) in ways.items():
+        for name, (n, encode) in methods.items():
             seconds = median(timed(lambda n=n, encode=encode: encode(n))[0] for _ in range(5))
             equal = (encode(40) == expected).double().mean().item()
             speed = n * expected.shape[1] / seconds / 1e6
             rows.append(
-                {"way": name, "million pixels a second": round(speed, 2), "equal tokens, %": round(100 * equal, 2)}
+                {"method": name, "million pixels per second": round(speed, 2), "equal tokens, %": round(100 * equal, 2)}
             )
-    write_table("tokens", "Pixels into tokens, on one core", rows, f"{SIZE} colors, medians of 5 repetitions.")
+    write_table("tokens", "From pixels to tokens, on one core", rows, f"{SIZE} colors, medians of 5 repetitions.")
 
 
 def compare_with_ten_starts(images: np.ndarray) -> None:
-    """The squared error of three seeds, beside the best of ten clusterings by scikit-learn."""
+    """The mean squared error of three seeds, compared with the best of ten clusterings by scikit-learn."""
     colors, counts = count_colors([images])
     points, rows = colors.astype(np.float32), []
     for k in (32, 128, 512):
@@ -124,13 +123,13 @@ def compare_with_ten_starts(images: np.ndarray) -> None:
         rows.append(
             {
                 "colors": k,
-                "squared error, times scikit-learn's": round(error / best, 4),
+                "squared error relative to scikit-learn": round(error / best, 4),
                 "seconds": round(seconds / 3, 2),
-                "scikit-learn's seconds": round(their_seconds, 2),
+                "seconds of scikit-learn": round(their_seconds, 2),
             }
         )
-    notes = f"{len(images):,} crops of photographs, {len(colors):,} distinct colors; the mean of three seeds."
-    write_table("kmeans", "k-means, beside the best of ten starts by scikit-learn", rows, notes)
+    notes = f"{len(images):,} crops of photographs, {len(colors):,} distinct colors; mean of three seeds."
+    write_table("kmeans", "k-means, compared with the best of ten initializations by scikit-learn", rows, notes)
 
 
 def squared_error(centroids: np.ndarray, colors: np.ndarray, counts: np.ndarray) -> float:
@@ -139,8 +138,9 @@ def squared_error(centroids: np.ndarray, colors: np.ndarray, counts: np.ndarray)
 
 
 def time_tables(photos: Palette) -> None:
-    """Processor time, so that what else runs does not count. The last two palettes no k-means gives, since they are
-    finer than the colors there are.
+    """Processor time, which does not depend on other processes.
+
+    The last two palettes are a worst case that k-means cannot produce: they are finer than the 256 levels.
     """
     rng = np.random.default_rng(0)
     palettes = {
@@ -161,13 +161,13 @@ def time_tables(photos: Palette) -> None:
             nearest_table(centroids)
             rows.append({"palette": name, "seconds": round(time.process_time() - start, 2)})
     write_table(
-        "nearest", "The nearest of a palette's colors for all 2^24 colors, on one core", rows, "Equal to brute force."
+        "nearest", "Tables of the nearest palette color of all 2^24 colors, on one core", rows, "Equal to brute force."
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=50_000, help="how many crops to build palettes from")
+    parser.add_argument("--images", type=int, default=50_000, help="number of crops")
     images = crops(parser.parse_args().images)
     compare_palettes(images)
     compare_with_ten_starts(images[:300])

@@ -1,4 +1,4 @@
-"""Small images of photographs to measure with, without a download."""
+"""Small images from photographs that need no download."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ SIDE = 32
 
 
 def crops(n: int, seed: int = 0) -> np.ndarray:
-    """(n, 32, 32, 3) uint8: squares of 32 to 256 pixels a side, at random places of the two photographs that come with
-    scikit-learn, shrunk and half of them mirrored.
+    """Random crops (n, 32, 32, 3) uint8 of the two photographs that come with scikit-learn.
+
+    Squares of side 32 to 256 are resized, and half of them mirrored.
     """
     photos = [Image.fromarray(photo) for photo in load_sample_images().images]
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     images = np.empty((n, SIDE, SIDE, 3), np.uint8)
     for i in range(n):
-        photo = photos[dice.integers(len(photos))]
-        side = int(dice.integers(SIDE, 257))
-        left, upper = (int(dice.integers(0, length - side + 1)) for length in photo.size)
+        photo = photos[rng.integers(len(photos))]
+        side = int(rng.integers(SIDE, 257))
+        left, upper = (int(rng.integers(0, length - side + 1)) for length in photo.size)
         box = (left, upper, left + side, upper + side)
-        images[i] = np.asarray(photo.resize((SIDE, SIDE), Image.Resampling.BOX, box))[:, :: dice.choice([1, -1])]
+        images[i] = np.asarray(photo.resize((SIDE, SIDE), Image.Resampling.BOX, box))[:, :: rng.choice([1, -1])]
     return images

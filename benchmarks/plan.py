@@ -1,4 +1,4 @@
-"""Training steps as igpt-plan calculates them, and as the device does them: FLOP/s, utilization, peak memory.
+"""Training steps as igpt-plan estimates them and as they are measured: FLOP/s, MFU, peak memory.
 
 python benchmarks/plan.py
 python benchmarks/plan.py --device cuda --models s m l --sides 32 --colors 512 --precision bf16-mixed --compile
@@ -30,7 +30,7 @@ CPU_IMAGES, GPU_IMAGES, SPARE = 16, 128, 0.1
 
 
 def seconds(work: Callable[[], object], device: torch.device, repetitions: int) -> float:
-    """Median over repetitions, after three that do not count: the first ones compile and warm up."""
+    """Median over repetitions, after three that compile and warm up."""
     times = []
     for _ in range(3 + repetitions):
         start = time.perf_counter()
@@ -42,7 +42,7 @@ def seconds(work: Callable[[], object], device: torch.device, repetitions: int) 
 
 
 def peak(device: torch.device, arithmetic: str) -> tuple[float, str]:
-    """FLOP/s that count as 100%, and where they come from: a known card's data sheet, or a measured product."""
+    """Peak FLOP/s and their source: the data sheet of a known card, or a measured matrix product."""
     card = find_card(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     if card:
         return DEVICES[card].speed(arithmetic), DEVICES[card].source
@@ -53,14 +53,14 @@ def peak(device: torch.device, arithmetic: str) -> tuple[float, str]:
 
 
 def planned(config: TransformerConfig, precision: str, images: int, on_gpu: bool) -> Memory:
-    """The plan's memory of a step with Adam on one device."""
+    """The planned memory of a step with Adam on one device."""
     size, format_ = measure(config), find_precision(precision)
     state = state_memory(size.parameters, size.optimizer_values("adam"), format_, devices=1)
     return Memory(*state, *activation_memory(config, format_, images, checkpointed=False, fused_norm=on_gpu))
 
 
-def how_many(config: TransformerConfig, arguments: argparse.Namespace) -> int:
-    """Images of a step."""
+def batch_size(config: TransformerConfig, arguments: argparse.Namespace) -> int:
+    """Images per step."""
     if arguments.images or arguments.device == "cpu":
         return arguments.images or CPU_IMAGES
     room = torch.cuda.mem_get_info()[1] * (1 - SPARE)
@@ -90,9 +90,9 @@ def step_seconds(config: TransformerConfig, images: int, arguments: argparse.Nam
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", choices=PRESETS, nargs="+", default=["nano", "xs"])
-    parser.add_argument("--sides", type=int, nargs="+", default=[8, 16], help="pixels a side")
+    parser.add_argument("--sides", type=int, nargs="+", default=[8, 16], help="image side in pixels")
     parser.add_argument("--colors", type=int, default=128)
-    parser.add_argument("--images", type=int, help="a step")
+    parser.add_argument("--images", type=int, help="images per step")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed", "16-mixed"], default="32-true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--repetitions", type=int, default=5)
@@ -105,7 +105,7 @@ def main() -> None:
     for name in arguments.models:
         for side in arguments.sides:
             config = TransformerConfig(**PRESETS[name], vocab_size=arguments.colors, n_positions=side**2)
-            images = how_many(config, arguments)
+            images = batch_size(config, arguments)
             flops = measure(config).flops * images
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats()
@@ -114,11 +114,11 @@ def main() -> None:
                 "model": name,
                 "pixels": f"{side}x{side}",
                 "images": images,
-                "planned GFLOP a step": round(flops / 1e9, 2),
-                "measured s a step": round(measured, 3),
-                "images a second": round(images / measured, 1),
+                "planned GFLOP per step": round(flops / 1e9, 2),
+                "measured seconds per step": round(measured, 3),
+                "images per second": round(images / measured, 1),
                 "GFLOP/s": round(flops / measured / 1e9, 1),
-                "utilization": round(flops / measured / speed, 3),
+                "MFU": round(flops / measured / speed, 3),
                 "planned peak memory, GB": round(planned(config, arguments.precision, images, on_gpu).peak / 1e9, 2),
             }
             gigabytes = {"measured, GB": round(torch.cuda.max_memory_allocated() / 1e9, 2)} if on_gpu else {}
@@ -126,7 +126,7 @@ def main() -> None:
     compiled = "compiled" if arguments.compile else "eager"
     notes = (
         f"{arguments.precision}, {compiled}, {arguments.device}, {torch.get_num_threads()} CPU threads, median of "
-        f"{arguments.repetitions} steps. 100% are {speed / 1e12:.4g} TFLOP/s: {source}."
+        f"{arguments.repetitions} steps. MFU is relative to {speed / 1e12:.4g} TFLOP/s: {source}."
     )
     write_table(arguments.name, "Planned and measured training steps", rows, notes)
 

@@ -1,4 +1,4 @@
-"""Linear probes of all layers of a 12-layer model in one fit, against scikit-learn's, which fits one layer at a time.
+"""Linear probes of all layers of a 12-layer model in one fit, compared with scikit-learn, which fits layer by layer.
 
 python benchmarks/probe.py
 """
@@ -23,7 +23,7 @@ from igpt.evaluation.linear_probe import fit_lbfgs, standardize
 LAYERS, SAMPLES, CHANNELS, CLASSES = 13, 2000, 128, 9
 PENALTY, TOLERANCE, ITERATIONS = 1e-3, 1e-4, 500
 REPETITIONS = 3
-SHOWN = (0, 6, 12)  # the weakest features, the middle, the strongest
+SHOWN = (0, 6, 12)  # layers with weak, medium and strong features
 NOTES = (
     f"{LAYERS} layers, {SAMPLES} samples, {CHANNELS} channels, {CLASSES} classes, float32; penalty {PENALTY:g}, "
     f"tolerance {TOLERANCE:g}; medians of {REPETITIONS} alternating repetitions on one core; "
@@ -34,8 +34,8 @@ NOTES = (
 def make_data() -> tuple[Tensor, Tensor]:
     """Standardized float32 features (L, N, C) and labels (N,).
 
-    The signal grows with the layer, and the channels are correlated as those of a network are: the spectrum falls by a
-    factor of thirty.
+    The signal grows with the layer. The channels are correlated, as those of a network are: their spectrum decreases by
+    a factor of thirty.
     """
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(CLASSES, (SAMPLES,), generator=generator)
@@ -47,8 +47,8 @@ def make_data() -> tuple[Tensor, Tensor]:
     return standardize(features @ mixing)[0], labels
 
 
-def objective(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> float:
-    """Of one layer, in float64."""
+def loss(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> float:
+    """The minimized loss of one layer, in float64."""
     logits = features.double() @ weight.double() + bias.double()
     return (F.cross_entropy(logits, labels) + PENALTY / 2 * weight.double().square().sum()).item()
 
@@ -59,12 +59,12 @@ def fit_ours(features: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def fit_scikit_learn(features: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-    fits = []
+    results = []
     for layer in features:
         model = LogisticRegression(C=1 / (PENALTY * SAMPLES), tol=TOLERANCE, max_iter=ITERATIONS)
         model.fit(layer.numpy(), labels.numpy())
-        fits.append((torch.from_numpy(model.coef_.T), torch.from_numpy(model.intercept_)))
-    return fits
+        results.append((torch.from_numpy(model.coef_.T), torch.from_numpy(model.intercept_)))
+    return results
 
 
 def timed(fit: Callable[[], list[tuple[Tensor, Tensor]]]) -> tuple[float, list[tuple[Tensor, Tensor]]]:
@@ -74,28 +74,28 @@ def timed(fit: Callable[[], list[tuple[Tensor, Tensor]]]) -> tuple[float, list[t
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # with more, whatever else runs on the machine decides how long they wait for each other
+    torch.set_num_threads(1)  # with more threads, the time would depend on other processes
     features, labels = make_data()
     everything = list(range(LAYERS))
-    contenders = [("fit_lbfgs", fit_ours, everything)]
-    contenders += [("scikit-learn", fit_scikit_learn, layers) for layers in (everything, *([i] for i in SHOWN))]
-    runs: list[list[float]] = [[] for _ in contenders]
+    fits = [("fit_lbfgs", fit_ours, everything)]
+    fits += [("scikit-learn", fit_scikit_learn, layers) for layers in (everything, *([i] for i in SHOWN))]
+    runs: list[list[float]] = [[] for _ in fits]
     with threadpool_limits(1):
         for _ in range(1 + REPETITIONS):
-            results = [timed(partial(fit, features[layers], labels)) for _, fit, layers in contenders]
+            results = [timed(partial(fit, features[layers], labels)) for _, fit, layers in fits]
             for times, (seconds, _) in zip(runs, results, strict=True):
                 times.append(seconds)
     rows = []
-    for (name, _, layers), times, (_, fits) in zip(contenders, runs, results, strict=True):
-        seconds = median(times[1:])  # what the first call of anything costs is not the question
-        values = {i: round(objective(features[i], labels, *fit), 5) for i, fit in zip(layers, fits, strict=True)}
+    for (name, _, layers), times, (_, probes) in zip(fits, runs, results, strict=True):
+        seconds = median(times[1:])  # the first repetition warms up
+        values = {i: round(loss(features[i], labels, *fit), 5) for i, fit in zip(layers, probes, strict=True)}
         rows.append(
             {
-                "fit": name,
+                "method": name,
                 "layers": f"all {LAYERS}" if len(layers) > 1 else str(layers[0]),
                 "seconds": round(seconds, 3),
-                "x 12": None if len(layers) > 1 else round(12 * seconds, 3),
-                **{f"objective, layer {i}": values.get(i) for i in SHOWN},
+                "seconds x 12": None if len(layers) > 1 else round(12 * seconds, 3),
+                **{f"loss, layer {i}": values.get(i) for i in SHOWN},
             }
         )
     write_table("probe", "Linear probes of all layers of a 12-layer model", rows, NOTES)

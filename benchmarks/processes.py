@@ -1,4 +1,4 @@
-"""A training step by one process with all cores, and by two that share the cores and the batch.
+"""A training step by one process with all cores, and by two processes that share the cores and the batch.
 
 python benchmarks/processes.py
 python benchmarks/processes.py --device cuda --model s --images 64     two GPUs instead of one
@@ -27,7 +27,7 @@ PORT = "29531"
 
 
 def work(rank: int, processes: int, threads: int, arguments: argparse.Namespace, results: Any) -> None:
-    """One process: its share of each batch; the first one reports the seconds of the steps and the last loss."""
+    """Train on this process's share of each batch; the first process puts the seconds per step and the last loss."""
     torch.set_num_threads(threads)
     device = torch.device(arguments.device, rank) if arguments.device == "cuda" else torch.device("cpu")
     if device.type == "cuda":
@@ -62,7 +62,7 @@ def work(rank: int, processes: int, threads: int, arguments: argparse.Namespace,
 
 
 def measure(processes: int, arguments: argparse.Namespace) -> tuple[float, float]:
-    """Seconds of a step, and the loss of the last one, by so many processes."""
+    """Seconds per step, and the loss of the last step, with this number of processes."""
     context = get_context("spawn")
     results = context.SimpleQueue()
     threads = max(1, torch.get_num_threads() // processes)
@@ -74,17 +74,17 @@ def measure(processes: int, arguments: argparse.Namespace) -> tuple[float, float
     for child in children:
         child.join()
         if child.exitcode:
-            raise SystemExit(f"A process of {processes} ended with status {child.exitcode}.")
+            raise SystemExit(f"One of {processes} processes ended with status {child.exitcode}.")
     return results.get()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=PRESETS, default="nano")
-    parser.add_argument("--side", type=int, default=32, help="pixels a side")
-    parser.add_argument("--images", type=int, default=8, help="of a step, over all processes")
-    parser.add_argument("--steps", type=int, default=5, help="that are timed")
-    parser.add_argument("--repetitions", type=int, default=3, help="of both, in turn")
+    parser.add_argument("--side", type=int, default=32, help="image side in pixels")
+    parser.add_argument("--images", type=int, default=8, help="images per step, over all processes")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps")
+    parser.add_argument("--repetitions", type=int, default=3, help="of each number of processes, in turn")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--name", default="processes", help="of the files below benchmarks/results")
     arguments = parser.parse_args()
@@ -93,21 +93,21 @@ def main() -> None:
     rows = [
         {
             "processes": processes,
-            "milliseconds a step": round(1000 * seconds, 1),
-            "images a second": round(arguments.images / seconds, 2),
-            "times one process's speed": round(one / seconds, 2),
+            "milliseconds per step": round(1000 * seconds, 1),
+            "images per second": round(arguments.images / seconds, 2),
+            "speedup": round(one / seconds, 2),
             "loss of the last step": f"{runs[0][processes - 1][1]:.7f}",
         }
         for processes, seconds in ((1, one), (2, two))
     ]
-    shared = "a GPU each" if arguments.device == "cuda" else f"{torch.get_num_threads()} CPU threads, shared"
+    shared = "one GPU per process" if arguments.device == "cuda" else f"{torch.get_num_threads()} CPU threads, shared"
     write_table(
         arguments.name,
         "A training step by one process and by two",
         rows,
-        f"{arguments.model}, {arguments.side}x{arguments.side} pixels, 512 colors, {arguments.images} images a step "
-        f"over all processes; float32, {shared}; DistributedDataParallel. Medians of {arguments.steps} steps, after "
-        f"one that is not counted, and of {arguments.repetitions} starts in turn.",
+        f"{arguments.model}, {arguments.side}x{arguments.side} pixels, 512 colors, {arguments.images} images per step "
+        f"over all processes; float32, {shared}; DistributedDataParallel. Medians of {arguments.steps} steps after one "
+        f"warm-up, and of {arguments.repetitions} alternating starts.",
     )
 
 

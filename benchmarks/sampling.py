@@ -1,12 +1,11 @@
-"""Drawing pictures with the same weights: igpt's cache, Hugging Face ImageGPT's `generate` with its dynamic cache, and
-the loop of the original release, which runs the whole sequence once for every pixel.
+"""Sampling with the same weights: igpt's cache, Hugging Face ImageGPT's `generate` with its dynamic cache, and the loop
+of the original release, which runs the whole sequence once per pixel.
 
 python benchmarks/sampling.py
 python benchmarks/sampling.py --model s --device cuda --bf16-cache --compile --name sampling_gpu
 
-All go on greedily from the same first pixels, so that they must draw the same pictures; the share of equal tokens is in
-the table. Of the uncached loop, only some passes are timed: all of them cost the same, since each runs over all
-positions.
+All continue the same first pixels greedily, so they must generate the same images; the table has the share of equal
+tokens. Only some passes of the uncached loop are timed: all cost the same, since each runs over all positions.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from igpt.model.transformer import Transformer
 
 
 def random_model(config: TransformerConfig) -> Transformer:
-    """Weights large enough that the likeliest token is no tie."""
+    """Weights large enough to avoid ties between the most likely tokens."""
     torch.manual_seed(0)
     model = Transformer(config)
     torch.nn.init.normal_(model.head.weight, std=0.2)
@@ -65,7 +64,7 @@ def hugging_face(ours: Transformer) -> ImageGPTForCausalImageModeling:
 
 
 def generate_hugging_face(model: ImageGPTForCausalImageModeling, prompt: Tensor) -> Tensor:
-    """Greedy pictures (B, T) that begin with `prompt` (B, t)."""
+    """Greedy tokens (B, T) that begin with `prompt` (B, t)."""
     start = torch.nn.functional.pad(prompt, (1, 0), value=model.config.vocab_size - 1)
     length = model.config.n_positions - prompt.shape[1]
     tokens = model.generate(
@@ -90,13 +89,13 @@ def timed(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
 
 
 def bytes_read(model: Transformer, batch_size: int, cache: torch.dtype) -> float:
-    """What drawing has to read from memory at least: for each pixel all weights, and on average half of the cache."""
+    """Bytes that sampling must read from memory: for each pixel all weights, and on average half of the cache."""
     weights = sum(p.nbytes for p in model.parameters())
     return model.config.n_positions * (weights + cache_bytes(model.config, batch_size, cache) / 2)
 
 
 def copy_speed(device: torch.device, size: int = 2**28) -> float:
-    """Bytes a second that the device reads and writes at once, while it copies."""
+    """Bytes per second that the device reads and writes while it copies."""
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     times = []
@@ -107,7 +106,7 @@ def copy_speed(device: torch.device, size: int = 2**28) -> float:
 
 
 def compare(model: Transformer, batch_size: int, arguments: argparse.Namespace) -> list[Row]:
-    """One row a way to draw `batch_size` pictures; the ways take turns."""
+    """One row per implementation that generates `batch_size` images; the implementations take turns."""
     total, theirs = model.config.n_positions, hugging_face(model).to(arguments.device)
     prompt = torch.arange(batch_size, device=arguments.device)[:, None] % model.config.vocab_size  # no two are the same
     ours = partial(generate, model, prompt, sampling=SamplingConfig(temperature=0))
@@ -133,23 +132,23 @@ def compare(model: Transformer, batch_size: int, arguments: argparse.Namespace) 
             took, tokens = timed(way)
             full = tokens.shape[1] == total
             equal[name] = (tokens == (expected if full else expected[:, positions])).float().mean().item()
-            if repetition > 0:  # the first call of anything pays for more than the pictures
+            if repetition > 0:  # the first call warms up
                 seconds[name].append(took if full else took * total / len(positions))
     base = median(seconds["igpt"])
 
-    def gigabytes_a_second(name: str, took: float) -> float | None:
+    def gigabytes_per_second(name: str, took: float) -> float | None:
         cache = torch.bfloat16 if "bfloat16" in name else torch.float32
         return round(bytes_read(model, batch_size, cache) / took / 1e9, 1) if name.startswith("igpt") else None
 
     return [
         {
-            "pictures at once": batch_size,
-            "drawn by": name,
+            "batch size": batch_size,
+            "implementation": name,
             "seconds": round(median(took), 3),
-            "seconds a picture": round(median(took) / batch_size, 3),
-            "times igpt's": round(median(took) / base, 2),
+            "seconds per image": round(median(took) / batch_size, 3),
+            "time relative to igpt": round(median(took) / base, 2),
             "equal tokens, %": round(100 * equal[name], 2),
-            "GB/s to read": gigabytes_a_second(name, median(took)),
+            "GB/s read, at least": gigabytes_per_second(name, median(took)),
         }
         for name, took in seconds.items()
     ]
@@ -158,7 +157,7 @@ def compare(model: Transformer, batch_size: int, arguments: argparse.Namespace) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=PRESETS, default="nano")
-    parser.add_argument("--side", type=int, default=32, help="pixels a side")
+    parser.add_argument("--side", type=int, default=32, help="image side in pixels")
     parser.add_argument("--colors", type=int, default=512)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 2, 8])
     parser.add_argument("--device", default="cpu")
@@ -177,16 +176,15 @@ def main() -> None:
     timed_passes = min(arguments.passes, shape.n_positions)
     write_table(
         arguments.name,
-        f"Drawing {arguments.side}x{arguments.side} pictures with {arguments.model}",
+        f"Sampling images of {arguments.side}x{arguments.side} with {arguments.model}",
         rows,
         f"Random float32 weights, shared; greedy; {arguments.colors} colors; {arguments.device}, "
         f"{torch.get_num_threads()} CPU threads; transformers {transformers.__version__}. Median of "
-        f"{arguments.repetitions} repetitions in turn, after one that is not counted. The release runs one whole "
-        f"pass for each of the {shape.n_positions} pixels: {timed_passes} evenly spaced ones are timed and compared, "
-        f"and the time is scaled by {shape.n_positions}/{timed_passes}. GB/s to read: all weights and on average half "
-        "of the keys and values, for each pixel; a copy here moves "
-        f"{copy_speed(model.head.weight.device) / 1e9:.1f} GB/s, of which it reads half; what is faster "
-        "has them in the processor's own cache.",
+        f"{arguments.repetitions} repetitions in turn, after one warm-up. The release runs one full pass for each of "
+        f"the {shape.n_positions} pixels: {timed_passes} evenly spaced ones are timed and compared, and the time is "
+        f"scaled by {shape.n_positions}/{timed_passes}. GB/s read: all weights and on average half of the keys and "
+        f"values, per pixel. Copying moves {copy_speed(model.head.weight.device) / 1e9:.1f} GB/s here, half of them "
+        "read; faster rows read from the processor's cache.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a training step costs as one thing grows: resolution, images, width or depth.
+"""The cost of a training step as one quantity grows: resolution, images, width or depth.
 
 python benchmarks/scaling.py
 python benchmarks/scaling.py --device cuda --width 512 --layers 24 --batch-size 16
@@ -24,7 +24,7 @@ FACTORS = (1, 2, 4)  # of images, width and depth
 
 
 def step_seconds(config: TransformerConfig, images: int, device: torch.device, repetitions: int) -> float:
-    """Median of a step: forward, backward, Adam."""
+    """Median seconds of a step: forward, backward, Adam."""
     torch.manual_seed(0)
     model = Transformer(config).to(device)
     optimizer = torch.optim.Adam(model.parameters(), fused=device.type == "cuda")
@@ -39,7 +39,7 @@ def step_seconds(config: TransformerConfig, images: int, device: torch.device, r
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    return median(seconds[1:])  # the first warms up
+    return median(seconds[1:])  # the first one warms up
 
 
 def main() -> None:
@@ -58,22 +58,22 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     base = TransformerConfig(arguments.layers, arguments.heads, arguments.width, arguments.colors, n_positions=32**2)
     images = arguments.batch_size
-    points = [("pixels a side", side, replace(base, n_positions=side**2), images) for side in SIDES]
+    points = [("image side", side, replace(base, n_positions=side**2), images) for side in SIDES]
     points += [("images", n * images, base, n * images) for n in FACTORS]
     points += [("width", n * base.n_embd, replace(base, n_embd=n * base.n_embd), images) for n in FACTORS]
     points += [("layers", n * base.n_layer, replace(base, n_layer=n * base.n_layer), images) for n in FACTORS]
     rows: list[Row] = []
-    for what, value, config, batch_size in points:
+    for quantity, value, config, batch_size in points:
         size = measure(config)
         seconds = step_seconds(config, batch_size, torch.device(arguments.device), arguments.repetitions)
         rows.append(
             {
-                "varied": what,
+                "varied quantity": quantity,
                 "value": value,
                 "million parameters": round(size.parameters / 1e6, 2),
-                "milliseconds a step": round(1000 * seconds, 1),
-                "milliseconds an image": round(1000 * seconds / batch_size, 1),
-                "tokens a second": round(batch_size * config.n_positions / seconds),
+                "milliseconds per step": round(1000 * seconds, 1),
+                "milliseconds per image": round(1000 * seconds / batch_size, 1),
+                "tokens per second": round(batch_size * config.n_positions / seconds),
                 "attention, % of FLOPs": round(100 * size.attention_flops / size.flops),
                 "GFLOP/s": round(batch_size * size.flops / seconds / 1e9, 1),
             }
@@ -84,8 +84,8 @@ def main() -> None:
         rows,
         f"Base: {base.n_layer} layers, width {base.n_embd}, {base.n_head} heads, 32x32 pixels, {base.vocab_size} "
         f"colors, {images} images; float32, {arguments.device}, {torch.get_num_threads()} CPU threads. Forward, "
-        f"backward and Adam, eager; medians of {arguments.repetitions} steps after one that is not counted. FLOPs "
-        "count causal attention in full, though its kernels leave out nearly half.",
+        f"backward and Adam, eager; medians of {arguments.repetitions} steps after one warm-up. FLOPs count "
+        "full attention, although causal kernels skip nearly half of it.",
     )
 
 

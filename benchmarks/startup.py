@@ -1,4 +1,4 @@
-"""From the shell to something on the screen: `--help` of every command, and the first step of the quick start.
+"""Startup time: `--help` of every command, and the first training step of the quick start.
 
 python benchmarks/startup.py
 """
@@ -21,14 +21,14 @@ from table import Row, write_table
 
 
 class FirstStep(pl.Callback):
-    """Ends the process with the first training step."""
+    """Ends the process after the first training step."""
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         os._exit(0)
 
 
 def seconds_of(command: str, *arguments: str, cwd: Path, **environment: str) -> float:
-    """From the start of a console script to its end, in a process of its own."""
+    """Seconds of a console script in a process of its own."""
     code = f"import sys; from igpt.commands.{command} import main; sys.argv[0] = 'igpt-{command}'; main()"
     start = time.perf_counter()
     result = subprocess.run(
@@ -52,9 +52,11 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         here = Path(folder)
 
-        def add(what: str, *run: str, **environment: str) -> None:
+        def add(name: str, *run: str, **environment: str) -> None:
             took = [seconds_of(*run, cwd=here, **environment) for _ in range(arguments.repetitions)]
-            rows.append({"command": what, "seconds": round(median(took), 2), "slowest": round(max(took), 2)})
+            rows.append(
+                {"command": name, "seconds": round(median(took), 2), "slowest run, seconds": round(max(took), 2)}
+            )
 
         for command in commands:
             add(f"igpt-{command} --help", command, "--help")
@@ -63,13 +65,13 @@ def main() -> None:
         cache = {"IGPT_CACHE": str(here / "cache"), "PYTHONPATH": path}
         first = seconds_of(*quick_start, cwd=here, **cache)
         rows.append({"command": "first step of experiment=emoji_ar, first time", "seconds": round(first, 2)})
-        add("first step of experiment=emoji_ar, data and palette made before", *quick_start, **cache)
+        add("first step of experiment=emoji_ar, data and palette cached", *quick_start, **cache)
     write_table(
         arguments.name,
-        "From the shell to a result",
+        "Startup time",
         rows,
         f"Medians of {arguments.repetitions} processes; the first time, which packs the images and builds the palette, "
-        "is one process. The files of the installed packages were read before.",
+        "is a single process. The files of the installed packages were in the disk cache.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Tables of benchmarks: printed, and kept as Markdown and CSV with the machine, versions and commit they belong to."""
+"""Tables of benchmarks, which are printed, and stored as Markdown and CSV with machine, versions and commit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Row = Mapping[str, Cell]
 def write_table(name: str, title: str, rows: Sequence[Row], notes: str) -> None:
     """Print `rows`, and write them to benchmarks/results/`name`.md and .csv.
 
-    The first row names the columns; cells that a row lacks stay empty. Numbers are shown as they come: round them.
+    The keys of the first row are the columns; cells that another row lacks are empty. Round numbers beforehand.
     """
     head = f"{machine()}; {versions()}; commit {commit()}"
     text = f"# {title}\n\n{head}\n\n{markdown(rows)}\n\n{notes}\n"
@@ -38,22 +38,22 @@ def write_table(name: str, title: str, rows: Sequence[Row], notes: str) -> None:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table whose columns of numbers are aligned to the right."""
+    """A Markdown table, with columns of numbers aligned to the right."""
     columns = list(rows[0])
     numeric = [any(isinstance(row.get(column), int | float) for row in rows) for column in columns]
     lines = [columns, ["--:" if is_number else ":--" for is_number in numeric]]
-    lines += [[_shown(row.get(column)) for column in columns] for row in rows]
+    lines += [[_cell_text(row.get(column)) for column in columns] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _shown(cell: Cell) -> str:
+def _cell_text(cell: Cell) -> str:
     if cell is None:
         return ""
     return cell if isinstance(cell, str) else f"{cell:,}"
 
 
 def machine() -> str:
-    """The GPU, if there is one, and the processor with the number of its cores that this process may use."""
+    """The GPU, if any, and the processor with the number of cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processor = f"{_processor()}, {cores} cores"
     return f"{torch.cuda.get_device_name()}; {processor}" if torch.cuda.is_available() else processor
@@ -73,7 +73,7 @@ def versions() -> str:
 
 
 def commit() -> str:
-    """Short hash of the commit, with a plus if something else than these results has changed since."""
+    """Short hash of the commit, with a plus sign if any file but these results differs from it."""
     changed = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
     return (_git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
 

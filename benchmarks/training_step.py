@@ -3,8 +3,8 @@
 python benchmarks/training_step.py
 python benchmarks/training_step.py --model s --device cuda --precisions fp32 bf16 --batch-size 32 --steps 20
 
-Both forward, backward and Adam. The steps take turns and really train, so that losses that are still equal after the
-last one show that the gradients were equal, too.
+Both forward, backward and Adam. The steps take turns and update the weights, so equal losses in the last step show that
+the gradients were equal, too.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Way:
         self.seconds.append(time.perf_counter() - start)
 
     def measure_memory(self, tokens: Tensor) -> None:
-        """Do a step with every tensor that autograd keeps counted, each storage once, the weights not."""
+        """Do a step and count the tensors that autograd saves, each storage once, without the weights."""
         weights = {p.untyped_storage().data_ptr() for p in self.parameters}
         sizes: dict[int, int] = {}
 
@@ -128,15 +128,15 @@ def row(name: str, precision: str, way: Way, theirs: Way, batch_size: int) -> Ro
     seconds, base = median(way.seconds[1:]), median(theirs.seconds[1:])
     first, last = (abs(way.losses[i] / theirs.losses[i] - 1) for i in (0, -1))
     cells: Row = {
-        "step of": name,
+        "implementation": name,
         "precision": precision,
         "milliseconds": round(1000 * seconds, 1),
-        "images a second": round(batch_size / seconds, 2),
-        "times Hugging Face's speed": round(base / seconds, 2),
-        "kept for backward, MB": round(way.saved / 1e6, 1),
-        "% of Hugging Face's": round(100 * way.saved / theirs.saved, 1),
-        "loss differs, first step": f"{first:.1e}",
-        "loss differs, last step": f"{last:.1e}",
+        "images per second": round(batch_size / seconds, 2),
+        "speedup over Hugging Face": round(base / seconds, 2),
+        "saved for backward, MB": round(way.saved / 1e6, 1),
+        "% of Hugging Face": round(100 * way.saved / theirs.saved, 1),
+        "loss difference, first step": f"{first:.1e}",
+        "loss difference, last step": f"{last:.1e}",
     }
     return {**cells, "peak on the GPU, GB": round(way.peak / 1e9, 2)} if way.peak else cells
 
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--side", type=int, default=32, help="pixels a side")
+    parser.add_argument("--side", type=int, default=32, help="image side in pixels")
     parser.add_argument("--colors", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5, help="that are timed")
@@ -177,15 +177,15 @@ def main() -> None:
     config = start.config
     write_table(
         arguments.name,
-        "A training step, beside Hugging Face ImageGPT's",
+        "A training step, compared with Hugging Face ImageGPT",
         rows,
         f"{config.n_layer} layers, width {config.n_embd}, {config.n_head} heads, {config.n_positions} tokens, "
-        f"{config.vocab_size} colors, {arguments.batch_size} images a step; {arguments.device}, "
+        f"{config.vocab_size} colors, {arguments.batch_size} images per step; {arguments.device}, "
         f"{torch.get_num_threads()} CPU threads; transformers {transformers.__version__}. Forward, backward and Adam, "
-        "same weights and tokens, no dropout, Hugging Face's biases held at zero. Medians of "
-        f"{arguments.steps} steps in turn, after one that is not timed. Kept for backward: the tensors that autograd "
-        "saves, each storage once, weights not. Losses: relative difference to Hugging Face's, at equal weights in the "
-        "first step, after all updates in the last.",
+        "same weights and tokens, no dropout, Hugging Face's biases fixed at zero. Medians of "
+        f"{arguments.steps} steps in turn, after one warm-up. Saved for backward: the tensors that autograd saves, "
+        "each storage once, without the weights. Loss difference: relative to Hugging Face's loss, at equal weights in "
+        "the first step, after all updates in the last.",
     )
 
 
