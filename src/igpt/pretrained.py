@@ -12,65 +12,42 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from igpt.batch import TokenBatch
+from igpt.checkpoint import read_checkpoint
 from igpt.data.image_input import as_images
 from igpt.errors import IgptError, some_of
 from igpt.generation.sample import sample_tokens
 from igpt.generation.sampling_config import SamplingConfig
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
-from igpt.objectives.tasks import Masked, Task, predict_classes, task_from_state
+from igpt.objectives.tasks import Classification, Masked, Task, predict_classes, task_from_state
 from igpt.progress import track
-from igpt.run_directory import RunDirectory, find_checkpoint, find_run, is_whole
-from igpt.tokenizers import Ordered, Palette, Tokenizer, from_state, palette_of
+from igpt.run_directory import RunDirectory, find_checkpoint, find_run
+from igpt.tokenizers import Palette, Tokenizer, palette_of, tokenizer_from_state
 
 Images = NDArray[np.uint8]  # (N, H, W, 3)
 AnyImages = Any  # what :func:`~igpt.data.image_input.as_images` takes
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file, if it matches its checksums; read without running any code from it."""
-    try:
-        if not is_whole(path):
-            raise ValueError("its content does not match its checksums")
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint["hyper_parameters"]["model"], checkpoint["ImageDataModule"]["tokenizer"]
-    except Exception as error:  # torch.load raises whatever its readers stumble over
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise IgptError(
-            f"{path} is not a checkpoint of igpt that can be read ({type(error).__name__}: {reason}); if it is "
-            "damaged, use the run's other checkpoint."
-        ) from None
-    return checkpoint
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step of a checkpoint file, of which no tensor is read, if torch can map it: its name must be UTF-8."""
-    mmap = str(checkpoint) == str(checkpoint).encode(errors="ignore").decode()
-    return int(torch.load(checkpoint, map_location="cpu", mmap=mmap, weights_only=True)["global_step"])
-
-
-def first_step(run: RunDirectory) -> int:
-    """The step from which a run trains on; 0 for a new one."""
-    return step_of(run.last) if run.last.exists() else 0
-
-
 def load(run: str | Path, device: str | torch.device | None = None, checkpoint: str = "best") -> Pretrained:
     """Load a run directory (its `best` or `last` checkpoint) or a checkpoint file; on a GPU if there is one."""
     device = usable_device(device)
-    path = find_checkpoint(run, checkpoint)
-    content = read_checkpoint(path)
-    settings = content["hyper_parameters"]
-    model = Transformer(TransformerConfig(**settings["model"]))
-    model.load_state_dict(weights_below("model.", content["state_dict"]))
-    tokenizer = from_state(content["ImageDataModule"]["tokenizer"])
+    found = read_checkpoint(find_checkpoint(run, checkpoint))
+    description = found.description
+    model = Transformer(TransformerConfig(**description.model))
+    model.load_state_dict(weights_below("model.", found.weights))
+    tokenizer = tokenizer_from_state(description.tokenizer)
     check_palette(find_run(run), tokenizer)
-    pretrained = Pretrained(model, tokenizer, task_from_state(settings["task"]))
-    pretrained.loaded_from = path
-    if head := weights_below("class_head.", content["state_dict"]):
-        pretrained.class_head = nn.Linear(model.config.n_embd, len(head["bias"]))
-        pretrained.class_head.load_state_dict(head)
-        pretrained.classes = tuple(settings["classes"])
-        pretrained.votes = settings["objective"]["votes"]
+    task = task_from_state(description.task)
+    if isinstance(task, Classification):
+        pretrained = Pretrained(model, tokenizer, task.pretraining)
+        pretrained.class_head = task.make_head(model.config.n_embd, len(description.classes))
+        pretrained.class_head.load_state_dict(weights_below("head.", found.weights))
+        pretrained.classes = tuple(description.classes)
+        pretrained.votes = task.votes
+    else:
+        pretrained = Pretrained(model, tokenizer, task)
+    pretrained.loaded_from = found.path
+    pretrained.trained_on = description.data
     return pretrained.to(device)
 
 
@@ -130,6 +107,7 @@ class Pretrained:
         self.classes: tuple[str, ...] = ()
         self.votes = 1
         self.loaded_from: Path | None = None
+        self.trained_on: dict[str, Any] | None = None  # the key of the source of images
 
     def __repr__(self) -> str:
         """What it is: objective, size, tokenizer, resolution, classes, device, file."""
@@ -199,12 +177,10 @@ class Pretrained:
         return self.tokenizer.given_mask(self._n_given(given), self.model.config.n_positions).numpy()
 
     def _n_given(self, given: float) -> int:
-        """How many tokens this share of an image has, in whole rows, or in whole pixels if the order has no rows."""
+        """Tokens in this share of an image, as the tokenizer rounds it."""
         if not 0 <= given <= 1:
             raise IgptError(f"given is {given}; it is the share of an image that the model is given, from 0 to 1.")
-        unit = 1 if isinstance(self.tokenizer, Ordered) else self.resolution  # pixels
-        pixels = round(given * (self.resolution**2 // unit)) * unit
-        return pixels * self.tokenizer.tokens_per_pixel
+        return self.tokenizer.n_given(given, self.model.config.n_positions)
 
     @torch.inference_mode()
     def fill(self, images: AnyImages) -> tuple[NDArray[np.bool_], Images]:
@@ -228,7 +204,7 @@ class Pretrained:
     @torch.inference_mode()
     def nats(self, batch: TokenBatch) -> Tensor:
         """Nats per predicted token of each image (B,); a masked model is asked under its first fixed mask."""
-        return in_parts_that_fit(lambda part: self.task.run(self.model, part, draw=0).nats, self._here(batch))
+        return in_parts_that_fit(lambda part: self.task.run(self.model, part, mask_index=0).nats, self._here(batch))
 
     @torch.inference_mode()
     def log_likelihood(self, images: AnyImages) -> NDArray[np.float64]:

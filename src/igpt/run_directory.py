@@ -1,23 +1,16 @@
-"""The run directory: where everything of one training run lies, which run that is, and how it is resumed."""
+"""The run directory: the paths of all files of one training run, and finding it again."""
 
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 import uuid
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from igpt.errors import IgptError
 from igpt.files import atomic_path, expand_user
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,22 +25,22 @@ class RunDirectory:
 
     @property
     def resumed_config(self) -> Path:
-        """The configuration with what later resumes changed, if they did; `config` stays what the run began with."""
+        """The configuration with the changes of later resumes, if any; `config` is what the run began with."""
         return self.path / ".hydra" / "resumed.yaml"
 
     @property
     def changes(self) -> Path:
-        """Each change of the configuration, with the step from which on it holds."""
+        """Each change of the configuration, with the first step that it applies to."""
         return self.path / ".hydra" / "changes.yaml"
 
     @property
     def lock(self) -> Path:
-        """There while a process trains the run; says which."""
+        """Exists while a process trains the run, and names that process."""
         return self.path / "train.lock"
 
     @property
     def trained(self) -> bool:
-        """Whether there is a checkpoint: something to lose."""
+        """Whether there is a checkpoint, so that something could be lost."""
         return any(path.exists() for path in (self.last, self.previous, self.best))
 
     @property
@@ -56,7 +49,7 @@ class RunDirectory:
 
     @property
     def previous(self) -> Path:
-        """The checkpoint before the last one, in case that one is damaged."""
+        """The checkpoint before the last one, in case the last one is damaged."""
         return self.path / "checkpoints" / "previous.ckpt"
 
     @property
@@ -69,7 +62,7 @@ class RunDirectory:
 
     @property
     def data(self) -> Path:
-        """What it is trained on; see :mod:`igpt.data.provenance`."""
+        """Which images the run is trained on; see :mod:`igpt.data.provenance`."""
         return self.path / "data.jsonl.gz"
 
     @property
@@ -85,11 +78,11 @@ class RunDirectory:
         return self.path / "figures"
 
     def job(self) -> dict[str, Any]:
-        """What job.json says of this run as a job of a sweep; nothing, if it is none."""
+        """The content of job.json, if this run is a job of a sweep; otherwise empty."""
         return read_job(self.path)
 
     def note_job(self, **values: Any) -> None:
-        """Add to job.json, or change it."""
+        """Set values in job.json."""
         write_job(self.path, **{**self.job(), **values})
 
     @property
@@ -98,32 +91,11 @@ class RunDirectory:
         return (self.path / "tracking_id.txt").exists()
 
     def tracking_id(self, chosen: str | None = None) -> str:
-        """One id for the trackers (W&B) however often the run is interrupted; at the first call made, or `chosen`."""
+        """The id for trackers (W&B), always the same: `chosen` at the first call, or a random one."""
         file = self.path / "tracking_id.txt"
         if not file.exists():
             file.write_text(f"{chosen or uuid.uuid4().hex[:10]}\n")
         return file.read_text().strip()
-
-    def recover_last(self) -> None:
-        """Put the previous checkpoint in the place of a last one that is damaged or missing, and say so.
-
-        Any number of processes may do this at once.
-        """
-        if is_whole(self.last) or not (self.last.exists() or self.previous.exists()):
-            return
-        with FileLock(self.path / "checkpoints" / ".recover.lock"):
-            if is_whole(self.last):
-                return  # another process was quicker
-            if not is_whole(self.previous):
-                raise IgptError(
-                    f"{self.last} is damaged, and there is no whole {self.previous.name} beside it; delete both to "
-                    "train this run from its beginning."
-                )
-            damaged = self.last.with_name("damaged.ckpt")
-            if self.last.exists():
-                self.last.replace(damaged)
-            self.previous.replace(self.last)
-            log.warning("%s was damaged (it is now %s); going on from the one before.", self.last, damaged.name)
 
 
 def read_job(folder: Path) -> dict[str, Any]:
@@ -133,24 +105,15 @@ def read_job(folder: Path) -> dict[str, Any]:
 
 
 def write_job(folder: Path, **values: Any) -> None:
-    """Write how a job stands, whole or not at all."""
+    """Write the status of a job, whole or not at all."""
     with atomic_path(folder / "job.json") as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint file is there from its first byte to its last, by the checksums inside it."""
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error):
-        return False
 
 
 def find_run(run: str | Path) -> RunDirectory:
     """The run directory that `run` names: itself, or the one that a checkpoint file lies in."""
     if not str(run).strip():
-        raise IgptError("run= names nothing; write the folder right behind the =.")
+        raise IgptError("run= names nothing; write the folder directly after the =.")
     path = expand_user(run)
     if not path.exists():
         raise IgptError(f"There is no run at {path}; give a run directory or a checkpoint file.")

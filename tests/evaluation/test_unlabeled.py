@@ -17,8 +17,8 @@ from igpt.evaluation.evaluator import Evaluation
 from igpt.evaluation.probe_scores import ProbeSettings, labeled_features, linear_rows
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
-from igpt.objectives.classify import ClassificationObjective
-from igpt.objectives.tasks import Autoregressive
+from igpt.objectives.objective import Objective
+from igpt.objectives.tasks import Autoregressive, Classification
 from igpt.pretrained import Pretrained
 from igpt.tokenizers import Gray
 
@@ -69,7 +69,9 @@ def perfect():
 @pytest.fixture
 def data(tmp_path):
     def make(**settings):
-        module = ImageDataModule(Levels(**settings), Gray(), batch_size=4, cache_dir=str(tmp_path), eval_batch_size=5)
+        module = ImageDataModule(
+            Levels(**settings), batch_size=4, cache_dir=str(tmp_path), eval_batch_size=5, tokenizer=Gray()
+        )
         module.prepare_data()
         module.setup()
         return module
@@ -102,8 +104,8 @@ def test_images_without_labels_do_not_train_a_classifier(data):
 
 
 def test_validation_accuracy_while_training_is_over_labeled_images(data):
-    objective = ClassificationObjective(model(), configure=lambda module: {}, task=Autoregressive(), n_classes=2)
-    torch.nn.init.constant_(objective.class_head.bias[1:], 1.0)  # it always says "bright"
+    objective = Objective(model(), Classification(Autoregressive()), configure=lambda module: {}, n_classes=2)
+    torch.nn.init.constant_(objective.head.bias[1:], 1.0)  # it always says "bright"
     for number, batch in enumerate(data(partly=("validation",)).token_batches("validation")):
         objective.validation_step(batch, number)
     assert objective.validation_means["accuracy"].compute() == 0.5  # a third of the images counts as wrong otherwise

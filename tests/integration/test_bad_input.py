@@ -14,7 +14,7 @@ from conftest import SMALL
 from igpt.data.packed import packed_folder
 from igpt.data.sources import EmojiSource
 from igpt.errors import IgptError
-from igpt.objectives.autoregressive import AutoregressiveObjective
+from igpt.objectives.objective import Objective
 from igpt.tokenizers import Palette
 
 
@@ -110,9 +110,9 @@ def test_batch_that_cannot_be_shared_out(command):
 
 
 def test_loss_that_is_no_number(command, tmp_path, monkeypatch):
-    real = AutoregressiveObjective.training_step
+    real = Objective.training_step
     monkeypatch.setattr(
-        AutoregressiveObjective,
+        Objective,
         "training_step",
         lambda self, batch, batch_idx: real(self, batch, batch_idx) * (np.nan if self.global_step == 6 else 1),
     )
@@ -126,9 +126,9 @@ def test_loss_that_is_no_number(command, tmp_path, monkeypatch):
 
 def test_weights_that_are_no_numbers_are_not_saved(command, monkeypatch):
     """A finite loss can have gradients that are not: the derivative of sqrt at 0 is infinite."""
-    real = AutoregressiveObjective.training_step
+    real = Objective.training_step
     monkeypatch.setattr(
-        AutoregressiveObjective,
+        Objective,
         "training_step",
         lambda self, batch, batch_idx: (loss := real(self, batch, batch_idx)) + (0 * loss).sqrt(),
     )

@@ -173,4 +173,4 @@ def test_plain_classification_from_scratch(command, tmp_path):
         assert float(row["train/loss"]) == pytest.approx(0.5 * float(row["train/class_loss"]))  # what is optimized
     state = weights(tmp_path / "run")
     assert not state["model.head.weight"].any()  # the generative head started at zero and got no gradient
-    assert state["class_head.weight"].any()
+    assert state["head.weight"].any()

@@ -153,7 +153,7 @@ def test_a_validation_after_every_step_delays_no_stop_and_is_neither_missed_nor_
     assert mine["global_step"] == theirs["global_step"]
     torch.testing.assert_close(mine["state_dict"], theirs["state_dict"], rtol=0, atol=0)
     (mine, theirs) = (checkpoint(folder)["callbacks"] for folder in (run, validated))
-    progress = [key for key in theirs if key.startswith(("KeepBest", "EarlyStop"))]
+    progress = [key for key in theirs if key.startswith(("best", "early_stop"))]
     assert len(progress) == 2
     torch.testing.assert_close({k: mine[k] for k in progress}, {k: theirs[k] for k in progress}, rtol=0, atol=0)
 
@@ -268,9 +268,7 @@ def test_one_flipped_bit_of_a_checkpoint_is_an_error(command, copy, arguments):
     run = [f"init_from={copy.path}", *SMALL] if overrides else [f"run={copy.path}"]
     with pytest.raises(SystemExit) as caught:
         command(name, *run)
-    assert (
-        "best.ckpt is not a checkpoint of igpt that can be read (ValueError: its content does not" in caught.value.code
-    )
+    assert "best.ckpt is not a checkpoint of igpt that can be read (its content does not" in caught.value.code
 
 
 def test_one_flipped_bit_of_the_last_checkpoint_goes_back_to_the_one_before(command, copy):

@@ -6,7 +6,7 @@ from conftest import random_weights
 from igpt.batch import TokenBatch
 from igpt.model.config import TransformerConfig
 from igpt.objectives.masking import Masking
-from igpt.objectives.tasks import Autoregressive, Masked, predict_classes, task_from_state
+from igpt.objectives.tasks import Autoregressive, Classification, Masked, predict_classes, task_from_state, task_state
 
 
 def batch_of(n, length=64, vocab=11, epoch=0):
@@ -38,13 +38,13 @@ def test_masks_depend_on_seed_epoch_and_sample_and_nothing_else():
         assert not torch.equal(other.predicted, mask)
 
 
-def test_evaluation_masks_are_fixed_and_differ_between_draws_and_from_training():
+def test_evaluation_masks_are_fixed_and_differ_from_each_other_and_from_training():
     masking = Masking()
     early, late = masking.fixed(batch_of(50, epoch=0)), masking.fixed(batch_of(50, epoch=9))
     assert torch.equal(masking.apply(early, 11).predicted, masking.apply(late, 11).predicted)
-    draws = [masking.apply(masking.fixed(batch_of(50), draw), 11).predicted for draw in range(3)]
-    draws.append(masking.apply(batch_of(50), 11).predicted)
-    assert len({tuple(draw.flatten().tolist()) for draw in draws}) == 4
+    masks = [masking.apply(masking.fixed(batch_of(50), index), 11).predicted for index in range(3)]
+    masks.append(masking.apply(batch_of(50), 11).predicted)
+    assert len({tuple(mask.flatten().tolist()) for mask in masks}) == 4
 
 
 def test_at_least_one_position_is_masked():
@@ -66,7 +66,7 @@ def test_berts_treatment():
     assert (hidden.sum() / chosen).item() == pytest.approx(0.8, abs=0.01)
     changed = tokens != batch.tokens
     assert (changed & (~predicted | hidden)).sum() == 0
-    assert (changed.sum() / chosen).item() == pytest.approx(0.1 * 10 / 11, abs=0.01)  # 1 in 11 draws what was there
+    assert (changed.sum() / chosen).item() == pytest.approx(0.1 * 10 / 11, abs=0.01)  # 1 in 11 is the same token
     assert torch.equal(predicted, Masking().apply(batch, 11).predicted)
 
 
@@ -106,6 +106,9 @@ def test_classes_are_the_modal_vote_over_masks(model):
     assert torch.equal(predict_classes(model, head, Masked(), batch, votes=5), votes.mode(dim=0).values)
 
 
-@pytest.mark.parametrize("task", [Autoregressive(), Masked(Masking(0.3, 0.7, True, 5))])
+TASKS = [Autoregressive(), Masked(0.3, 0.7, True, 5), Classification("mlm", 0.5), Classification(Masked(0.2), votes=3)]
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_a_task_is_what_its_state_says(task):
-    assert task_from_state(task.state()) == task
+    assert task_from_state(task_state(task)) == task

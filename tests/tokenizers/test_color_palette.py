@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igpt.errors import IgptError
-from igpt.tokenizers import Palette, from_state
+from igpt.tokenizers import Palette, tokenizer_from_state, tokenizer_state
 from igpt.tokenizers.nearest import nearest_table
 
 
@@ -92,10 +92,10 @@ def test_a_palette_cannot_be_changed():
 def test_saved_and_loaded_and_carried_in_a_checkpoint(tmp_path):
     palette = Palette(np.random.default_rng(0).uniform(0, 255, (7, 3)), {"source": "here", "psnr_db": 30.5})
     palette.save(tmp_path / "palette.npz")
-    torch.save(palette.state_dict(), tmp_path / "state.pt")
+    torch.save(tokenizer_state(palette), tmp_path / "state.pt")
     for other in (
         Palette.load(tmp_path / "palette.npz"),
-        from_state(torch.load(tmp_path / "state.pt", weights_only=True)),
+        tokenizer_from_state(torch.load(tmp_path / "state.pt", weights_only=True)),
     ):
         assert other.fingerprint == palette.fingerprint
         assert other.info == palette.info

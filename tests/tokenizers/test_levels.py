@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from igpt.errors import IgptError
-from igpt.tokenizers import RGB, Gray, from_state
+from igpt.tokenizers import RGB, Gray, tokenizer_from_state, tokenizer_state
 
 
 def test_rgb_tokens_are_the_channels_pixel_by_pixel():
@@ -32,13 +32,13 @@ def test_gray_loses_color_and_nothing_of_gray():
 @pytest.mark.parametrize("tokenizer", [RGB(), Gray()])
 def test_resolution_is_the_inverse_of_the_number_of_tokens(tokenizer):
     assert [tokenizer.resolution(tokenizer.n_tokens(side)) for side in (1, 3, 32)] == [1, 3, 32]
-    assert from_state(tokenizer.state_dict()).fingerprint == tokenizer.fingerprint
+    assert tokenizer_from_state(tokenizer_state(tokenizer)).fingerprint == tokenizer.fingerprint
 
 
 def test_tokens_that_make_no_square_are_refused():
-    with pytest.raises(IgptError, match=r"16 tokens at 3 a pixel .* choose 12 tokens \(2x2 pixels\) or 27"):
+    with pytest.raises(IgptError, match="16 tokens of the tokenizer rgb do not make a square .* choose 12 or 27"):
         RGB().resolution(16)
-    with pytest.raises(IgptError, match="12 tokens at 1 a pixel do not make a square"):
+    with pytest.raises(IgptError, match="12 tokens of the tokenizer gray do not make a square"):
         Gray().decode(torch.zeros(1, 12, dtype=torch.long))
 
 

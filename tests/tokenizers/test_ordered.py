@@ -18,7 +18,7 @@ from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Autoregressive, Masked
 from igpt.pretrained import Pretrained, check_palette
 from igpt.run_directory import RunDirectory
-from igpt.tokenizers import RGB, Gray, Ordered, Palette, from_state, palette_of, with_order
+from igpt.tokenizers import RGB, Gray, Ordered, Palette, palette_of, tokenizer_from_state, tokenizer_state, with_order
 from igpt.tokenizers.orders import ORDERS, order
 
 NAMES = [*ORDERS, "random"]
@@ -69,8 +69,8 @@ def test_tokens_stand_in_the_order_with_those_of_a_pixel_together(name):
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpoints_carry_the_order(kind, tmp_path):
     tokenizer = Ordered(plain(kind), "random", 5)
-    torch.save(tokenizer.state_dict(), tmp_path / "state.pt")
-    other = from_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    torch.save(tokenizer_state(tokenizer), tmp_path / "state.pt")
+    other = tokenizer_from_state(torch.load(tmp_path / "state.pt", weights_only=True))
     images = torch.from_numpy(random_images(1, 6))
     assert torch.equal(other.encode(images), tokenizer.encode(images))
     assert other.fingerprint == tokenizer.fingerprint
@@ -108,7 +108,7 @@ def test_an_untrained_rgb_model_has_eight_bits_per_dimension():
     images = random_images(3, 4)
     zeros = torch.zeros(3, dtype=torch.long)
     nats = pretrained.nats(TokenBatch(pretrained.tokenize(images), zeros, zeros, zeros))
-    bits = nats / np.log(2) * RGB.tokens_per_pixel / 3
+    bits = nats / np.log(2) * RGB.tokens_per_cell / 3
     np.testing.assert_allclose(bits, 8, rtol=1e-6)
     np.testing.assert_allclose(pretrained.log_likelihood(images), -8 * 4 * 4 * 3 * np.log(2), rtol=1e-6)
 

@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a training: data, objective, trainer."""
+"""From a configuration to the parts of a training run: data, objective, trainer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import get_class, get_object, instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
 from igpt.cluster.ranks import is_main_process
@@ -18,75 +18,53 @@ from igpt.run_directory import RunDirectory
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from igpt.checkpoint import Checkpoint, Description
     from igpt.data.datamodule import ImageDataModule
     from igpt.model.config import TransformerConfig
     from igpt.objectives.objective import Objective
     from igpt.objectives.tasks import Task
     from igpt.pretrained import Pretrained
-    from igpt.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 
 
-def starting_point(config: DictConfig, run: RunDirectory) -> Pretrained | None:
-    """The trained model that `init_from` names; a run that is gone on with has it in its own checkpoint."""
+def starting_point(config: DictConfig) -> Pretrained | None:
+    """The trained model that `init_from` names."""
+    from igpt.commands.tokenizer_of_run import check_tokenizer
     from igpt.pretrained import load
 
     if config.init_from is None:
         return None
     if config.tokenizer.get("path") is not None:
         raise IgptError("init_from and tokenizer.path both name a palette; leave tokenizer.path=null.")
-    start = load(run.last if run.last.exists() else config.init_from, device="cpu")
+    start = load(config.init_from, device="cpu")
     check_tokenizer(config, start.tokenizer)
     return start
 
 
-def check_tokenizer(config: DictConfig, tokenizer: Tokenizer) -> None:
-    """Refuse a configuration that asks for another tokenizer than a model to start from brings: that would be recorded,
-    and not used.
+def build_data(
+    config: DictConfig, run: RunDirectory, resumed: Checkpoint | None, start: Pretrained | None
+) -> ImageDataModule:
+    """The data, packed, with the run's tokenizer.
+
+    A new run keeps a record of its data; a resumed one refuses data that have changed.
     """
-    from igpt.tokenizers import Ordered, palette_of
-    from igpt.tokenizers.kmeans import PaletteRecipe
-    from igpt.tokenizers.orders import RASTER
-
-    inner, order = (
-        (tokenizer.tokenizer, tokenizer.order_name) if isinstance(tokenizer, Ordered) else (tokenizer, RASTER)
-    )
-    asked, palette = instantiate(config.tokenizer), palette_of(tokenizer)
-    if isinstance(asked, PaletteRecipe):
-        same = palette is not None and palette.vocab_size == asked.size
-    else:
-        same = asked.fingerprint == inner.fingerprint
-    if not same or config.order != order:
-        name = f"palette tokenizer.size={palette.vocab_size}" if palette else inner.fingerprint
-        raise IgptError(
-            f"The model in init_from={config.init_from} brings its own tokenizer, which differs from this "
-            f"configuration's; set tokenizer={name} order={order}."
-        )
-
-
-def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) -> ImageDataModule:
-    """The data, packed, and its tokenizer: the one of the model to start from, or the run's own if it has one.
-
-    A new run keeps a record of its data; one that is resumed refuses data that have changed.
-    """
+    from igpt.commands.tokenizer_of_run import tokenizer_of_run
     from igpt.configuration.class_names import number_classes, require_images_of
     from igpt.data.provenance import DataRecord, check_unchanged
-    from igpt.tokenizers import Palette, palette_of, with_order
+    from igpt.pretrained import check_palette
+    from igpt.tokenizers import palette_of
 
-    data: ImageDataModule = instantiate(
-        config.data, tokenizer=config.tokenizer, order=config.order, seed=config.seed, _convert_="all"
-    )
+    data: ImageDataModule = instantiate(config.data, seed=config.seed, _convert_="all")
     if run.trained:
         check_unchanged(data.source, run.data)
     number_classes(config, data)
     data.accumulation(n_processes(config))  # raises IgptError, before data are packed
-    if start is not None:
-        data.use_tokenizer(start.tokenizer)
-    elif run.trained and run.palette.exists() and "path" in config.tokenizer and config.tokenizer.path is None:
-        data.use_tokenizer(with_order(Palette.load(run.palette), config.order))
     data.prepare_data()
     data.setup()
+    data.tokenizer = tokenizer_of_run(config, data, resumed, start)
+    if resumed is not None:
+        check_palette(run, data.tokenizer)
     data.check_batch_size()
     require_images_of(data, config.showcase_class, "showcase_class")
     if is_main_process() and not run.trained:
@@ -98,53 +76,62 @@ def build_data(config: DictConfig, run: RunDirectory, start: Pretrained | None) 
     return data
 
 
-def build_objective(config: DictConfig, data: ImageDataModule, start: Pretrained | None) -> Objective:
-    """The objective with a model that fits the tokenizer: fresh, or with the weights to start from.
+def build_task(config: DictConfig, resumed: Checkpoint | None, start: Pretrained | None) -> Task:
+    """What the model is trained for: what it was trained for in a resumed run, or else the configuration's task."""
+    from igpt.objectives.tasks import Task, task_from_state
 
-    What a checkpoint needs to be loaded again is in its hyperparameters: the whole configuration, the model's shape,
-    the task and the classes.
-    """
+    if resumed is not None:
+        return task_from_state(resumed.description.task)
+    task = instantiate(config.objective, _convert_="all")
+    if not isinstance(task, Task):
+        raise IgptError(
+            f"objective._target_ is {config.objective['_target_']}, which makes no igpt.objectives.tasks.Task; derive "
+            "your task from that class."
+        )
+    return task if start is None else task.starting_from(start.task)
+
+
+def build_objective(
+    config: DictConfig, data: ImageDataModule, resumed: Checkpoint | None, start: Pretrained | None
+) -> Objective:
+    """The objective, with a model that fits the tokenizer: untrained, or with the weights to start from."""
     from igpt.model.transformer import Transformer
-    from igpt.objectives.classify import ClassificationObjective
+    from igpt.objectives.objective import Objective
 
-    settings = plain(config.objective)
-    objective_class: Any = get_class(settings.pop("_target_"))
-    given: dict[str, Any] = {}
-    if issubclass(objective_class, ClassificationObjective):
-        given = {"task": task_to_tune(settings.pop("task"), start), "n_classes": number_of_classes(data)}
-    causal = given["task"].causal if given else objective_class.causal
-    model = Transformer(model_config_for(plain(config.model), data, causal))
+    task = build_task(config, resumed, start)
+    n_classes = number_of_classes(data) if task.needs_classes else 0
+    model = Transformer(model_config_for(plain(config.model), data, task.causal))
     model.checkpointing = config.activation_checkpointing
     if config.compile:
         model.compile()
     if start is not None:
         start_from(model, start, str(config.init_from))
     configure = instantiate(config.optim, _convert_="all").configure
-    objective: Objective = objective_class(model=model, configure=configure, **given, **settings)
-    objective.save_hyperparameters(
-        {
-            **all_printable(plain(config)),  # trackers get it, too
-            "model": asdict(model.config),
-            "task": objective.task.state(),
-            "classes": list(data.source.classes),
-        }
-    )
+    objective = Objective(model, task, configure, n_classes)
+    objective.save_hyperparameters({**all_printable(plain(config)), "model": asdict(model.config)})  # for trackers
     return objective
 
 
-def task_to_tune(name: str | None, start: Pretrained | None) -> Task:
-    """The pre-training task that goes on beside classification: the one the model was trained with, or the one that
-    objective.task (`name`) says for a model from scratch.
-    """
-    from igpt.objectives.tasks import task_from_state
+def describe(config: DictConfig, data: ImageDataModule, objective: Objective) -> Description:
+    """What the checkpoints of a run say about its model."""
+    from igpt.checkpoint import Description
+    from igpt.objectives.tasks import task_state
+    from igpt.tokenizers import tokenizer_state
 
-    if start is not None:
-        return start.task
-    return task_from_state({"name": name})
+    return Description(
+        model=asdict(objective.model.config),
+        task=task_state(objective.task),
+        tokenizer=tokenizer_state(data.tokenizer),
+        classes=list(data.source.classes),
+        data=data.source.key(),
+        configuration=all_printable(plain(config)),
+    )
 
 
 def number_of_classes(data: ImageDataModule) -> int:
-    """How many classes there are to learn; IgptError unless every training and some validation image has one."""
+    """How many classes there are to learn; :class:`IgptError` unless every training image and some validation image has
+    one.
+    """
     from igpt.evaluation.labels import check_labeled
 
     train = data.splits["train"].labels
@@ -184,22 +171,23 @@ def start_from(model: Any, start: Pretrained, name: str) -> None:
     model.load_state_dict(start.model.state_dict())
 
 
-def build_trainer(config: DictConfig, run: RunDirectory, data: ImageDataModule) -> pl.Trainer:
+def build_trainer(
+    config: DictConfig, run: RunDirectory, data: ImageDataModule, objective: Objective, resumed: Checkpoint | None
+) -> pl.Trainer:
     """Lightning's trainer, with the callbacks that every run has and those of the configuration."""
     import torch
 
-    from igpt.pretrained import first_step
     from igpt.training.checkpoint_io import AtomicCheckpointIO
     from igpt.training.loggers.metrics_csv import MetricsCSV
 
-    begin = first_step(run)
+    begin = resumed.step if resumed else 0
     accumulate = data.accumulation(n_processes(config))
     validate_every = min(config.trainer.val_check_interval, config.trainer.max_steps)
     trainer: pl.Trainer = instantiate(
         config.trainer,
         callbacks=build_callbacks(config, run, data),
         logger=[MetricsCSV(run.metrics, begin), *build_loggers(config, run, begin)],
-        plugins=[AtomicCheckpointIO(), *slurm_plugins()],
+        plugins=[AtomicCheckpointIO(describe(config, data, objective), resumed), *slurm_plugins()],
         default_root_dir=str(run.path),
         accumulate_grad_batches=accumulate,
         val_check_interval=validate_every * accumulate,  # Lightning counts micro-batches

@@ -51,10 +51,10 @@ def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -
     """
     from igpt.data.provenance import check_unchanged
 
-    data: ImageDataModule = instantiate(config.data, tokenizer=config.tokenizer, seed=config.seed, _convert_="all")
+    data: ImageDataModule = instantiate(config.data, seed=config.seed, _convert_="all")
+    data.tokenizer = pretrained.tokenizer
     if record is not None:
         check_unchanged(data.source, record)
-    data.use_tokenizer(pretrained.tokenizer)
     if data.n_tokens != pretrained.model.config.n_positions:
         raise IgptError(
             f"The data has images of {data.source.resolution}x{data.source.resolution}, but the model was trained on "

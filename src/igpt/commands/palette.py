@@ -25,14 +25,16 @@ def palette(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from igpt import figures
+    from igpt.commands.tokenizer_of_run import tokenizer_of_run
     from igpt.evaluation.final_report import palette_figures
     from igpt.log_file import open_log_files
     from igpt.tokenizers import palette_of
 
     open_log_files()
-    data: ImageDataModule = instantiate(config.data, tokenizer=config.tokenizer, _convert_="all")
+    data: ImageDataModule = instantiate(config.data, _convert_="all")
     data.prepare_data()
     data.setup()
+    data.tokenizer = tokenizer_of_run(config, data)
     built = palette_of(data.tokenizer)
     if built is None:
         raise IgptError(f"The tokenizer '{data.tokenizer.fingerprint}' has no palette; choose tokenizer=palette.")

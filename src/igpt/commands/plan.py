@@ -12,6 +12,7 @@ from igpt.files import expand_user
 
 if TYPE_CHECKING:
     from igpt.model.config import TransformerConfig
+    from igpt.objectives.tasks import Task
     from igpt.planning.recipe import Recipe
 
 
@@ -87,8 +88,11 @@ def tokens_and_vocabulary(tokenizer: DictConfig, resolution: int) -> tuple[int, 
 
 
 def is_causal(objective: DictConfig) -> bool:
-    """Whether the objective trains a causal model. Its class knows, but importing it takes Lightning's seconds."""
-    return not objective["_target_"].endswith(".MaskedObjective") and objective.get("task") != "mlm"
+    """Whether the objective trains a causal model."""
+    from hydra.utils import instantiate
+
+    task: Task = instantiate(objective, _convert_="all")
+    return task.causal
 
 
 if __name__ == "__main__":

@@ -77,18 +77,15 @@ def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
     """The data to probe on: those of the configuration, or those that the run was trained on."""
     from igpt.commands.open_run import data_of_run, open_data
     from igpt.configuration.class_names import require_classes, require_labels
-    from igpt.pretrained import read_checkpoint
-    from igpt.run_directory import find_checkpoint
 
     if "data" in config:
         data = open_data(config, pretrained)
     else:
         data = data_of_run(config.run, pretrained)
-        trained_on = read_checkpoint(find_checkpoint(config.run, config.checkpoint))["ImageDataModule"]["source"]
-        if data.source.key() != trained_on:
+        if data.source.key() != pretrained.trained_on:
             raise IgptError(
                 f"The run's configuration names the data {data.source.key()}, but its checkpoint was trained on "
-                f"{trained_on}; restore the configuration, or choose the data to probe on with data=NAME."
+                f"{pretrained.trained_on}; restore the configuration, or choose the data to probe on with data=NAME."
             )
     require_classes(data, "a probe")
     require_labels(data, config.labels_per_class)

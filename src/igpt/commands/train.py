@@ -85,13 +85,13 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     import pytorch_lightning as pl
     from hydra.core.hydra_config import HydraConfig
 
+    from igpt.checkpoint import read_last
     from igpt.commands.build import build_data, build_objective, build_trainer, starting_point
     from igpt.configuration.app import plain
     from igpt.configuration.resume import stored_arguments
     from igpt.configuration.stored import store_changes
     from igpt.generation.sampling_config import SamplingConfig
     from igpt.log_file import open_log_files
-    from igpt.pretrained import first_step
     from igpt.training.loggers.wandb_tracker import finishing_wandb
 
     log = logging.getLogger(__name__)
@@ -99,8 +99,8 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning")  # about its own insides and the speed of loaders
     warnings.filterwarnings("ignore", "The `srun` command is available")  # nor does a login node need it
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    run.recover_last()
-    step = first_step(run)
+    resumed = read_last(run)
+    step = resumed.step if resumed else 0
     if "trainer.max_steps" in changes and config.trainer.max_steps < step:
         raise IgptError(
             f"trainer.max_steps={config.trainer.max_steps} is less than the {step} steps that are done; give more."
@@ -108,11 +108,11 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     asked_for = copy.deepcopy(config)  # what follows writes class numbers into the configuration
 
     log.info("Preparing the data and the tokenizer")
-    start = starting_point(config, run)
-    data = build_data(config, run, start)
-    objective = build_objective(config, data, start)
+    start = None if resumed else starting_point(config)
+    data = build_data(config, run, resumed, start)
+    objective = build_objective(config, data, resumed, start)
     SamplingConfig(**plain(config.sampling)).check_applicable(objective.model.config.causal)
-    trainer = build_trainer(config, run, data)
+    trainer = build_trainer(config, run, data, objective, resumed)
     parameters = sum(p.numel() for p in objective.parameters())
     log.info("%s parameters", f"{parameters:,}")
     if changes and is_main_process():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from igpt.configuration.suggestions import resembling
@@ -38,7 +39,7 @@ def number_classes(config: DictConfig, data: ImageDataModule) -> None:
     Raises :class:`IgptError` if the data have no classes and a part of the configuration needs them.
     """
     classes = data.source.classes
-    if config.objective["_target_"].endswith(".ClassificationObjective"):
+    if getattr(get_class(config.objective["_target_"]), "needs_classes", False):
         require_classes(data, "objective=classify")
     callbacks = {name: part for name, part in (config.callbacks or {}).items() if part is not None}
     if any(part["_target_"].endswith(".OnlineProbe") for part in callbacks.values()):

@@ -1,40 +1,45 @@
-"""The LightningDataModule: packs images, builds the palette, and hands out batches of tokens."""
+"""The LightningDataModule: packs images, and gives batches of tokens."""
 
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from filelock import FileLock
 
 from igpt.batch import ImageBatch, TokenBatch
 from igpt.data.augment import Augmentation, Identity
 from igpt.data.loader import BatchLoader
-from igpt.data.packed import PackedImages, cache_key, open_packed, pack, packed_folder
+from igpt.data.packed import PackedImages, open_packed, pack, packed_folder
 from igpt.data.packed.layout import read_manifest
 from igpt.data.sources import ImageSource, at_resolution
 from igpt.data.stream import EvaluationBatches, Share, TrainingStream, epoch_order
 from igpt.errors import IgptError
 from igpt.files import expand_user
 from igpt.progress import track
-from igpt.tokenizers import Palette, Tokenizer, with_order
-from igpt.tokenizers.kmeans import PaletteRecipe
+from igpt.tokenizers import Tokenizer
 
-log = logging.getLogger(__name__)
 
-PIXELS_PER_CHUNK = 2**22
+@contextmanager
+def cache_errors(cache_dir: Path) -> Iterator[None]:
+    """An :class:`IgptError` instead of one of the system, where the cache cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise IgptError(
+            f"The cache at {cache_dir} cannot be written ({error}); set IGPT_CACHE or data.cache_dir."
+        ) from None
 
 
 class ImageDataModule(pl.LightningDataModule):
     """Batches of tokens from a source of images.
 
-    `tokenizer` is one, or the recipe for a palette; its tokens come in the given `order` of positions. `batch_size` is
-    the global one: images an optimizer step, over all processes and accumulated micro-batches, of which a device takes
-    at most `device_batch_size` at once. Images travel to the device as uint8, and are augmented (in training) and
+    The `tokenizer` may be set later, since a palette may have to be built from these images. `batch_size` is the global
+    one: images per optimizer step, over all processes and accumulated micro-batches, of which a device takes at most
+    `device_batch_size` at once. Images travel to the device as uint8, and are augmented (in training) and
     become tokens there. With `stored_resolution`, training images are packed at that size as well, for augmentation to
     cut the model's resolution out of them. With `drop_duplicates`, training images that equal a held-out one at the
     model's resolution are left out, and so are validation images that equal a test image.
@@ -43,23 +48,21 @@ class ImageDataModule(pl.LightningDataModule):
     def __init__(
         self,
         source: ImageSource,
-        tokenizer: PaletteRecipe | Tokenizer,
         batch_size: int,
         cache_dir: str,
         eval_batch_size: int = 128,
         device_batch_size: int | None = None,
         augment: Augmentation | None = None,
         stored_resolution: int | None = None,
-        order: str = "raster",
         num_workers: int = 0,
         processes: int | None = None,
         max_unreadable: float = 0.01,
         drop_duplicates: bool = False,
         seed: int = 0,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         super().__init__()
         self.source = source
-        self.recipe = tokenizer
         self.cache_dir = expand_user(cache_dir)
         self.batch_size = batch_size
         self.device_batch_size = device_batch_size
@@ -67,14 +70,13 @@ class ImageDataModule(pl.LightningDataModule):
         self.augment = augment or Identity()
         self.stored_resolution = stored_resolution or source.resolution
         self._check_resolutions()
-        self.order = order
         self.num_workers = num_workers
         self.processes = processes
         self.max_unreadable = max_unreadable
         self.drop_duplicates_at = source.resolution if drop_duplicates else None
         self.seed = seed
         self.splits: dict[str, PackedImages] = {}
-        self._tokenizer: Tokenizer | None = None
+        self._tokenizer = tokenizer
 
     def _check_resolutions(self) -> None:
         """Augmentation must make the model's resolution from the stored one."""
@@ -98,10 +100,14 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, known after :meth:`setup`."""
+        """What makes tokens of the images."""
         if self._tokenizer is None:
-            raise RuntimeError("call prepare_data() and setup() first")
+            raise RuntimeError("this data module was given no tokenizer yet")
         return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
 
     def describe(self) -> str:
         """Images of each split, classes, resolution, tokens and origin, in one line for people."""
@@ -121,61 +127,23 @@ class ImageDataModule(pl.LightningDataModule):
         """Tokens of one image."""
         return self.tokenizer.n_tokens(self.source.resolution)
 
-    def use_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Take this tokenizer, a trained model's for example, instead of building or reading one."""
-        self._tokenizer = tokenizer
-
     # Making: once a machine, whichever process comes first
 
     def prepare_data(self) -> None:
-        """Pack the images and build the palette, unless both are in the cache already."""
-        try:
+        """Pack the images, unless they are in the cache already."""
+        with cache_errors(self.cache_dir):
             self._pack(self.source)
             self._pack(self.stored)
-            if self._tokenizer is None and isinstance(self.recipe, PaletteRecipe) and self.recipe.path is None:
-                self._build_palette(self.recipe)
-        except OSError as error:
-            raise IgptError(
-                f"The cache at {self.cache_dir} cannot be written ({error}); set IGPT_CACHE or data.cache_dir."
-            ) from None
 
     def _pack(self, source: ImageSource) -> None:
         pack(source, self.cache_dir, self.processes, self.max_unreadable, self.drop_duplicates_at)
 
-    def _build_palette(self, recipe: PaletteRecipe) -> None:
-        path = self._palette_path(recipe)
-        if path.exists():  # it may be in somebody else's cache, where no lock can be taken
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                train = self._open(self.source)["train"].images
-                step = max(1, PIXELS_PER_CHUNK // train[0, ..., 0].size)
-                palette = recipe.build(
-                    lambda: (train[i : i + step] for i in track(range(0, len(train), step), "Counting colors")),
-                    source=f"{self.source.name} at {self.source.resolution}x{self.source.resolution}",
-                )
-                palette.save(path)
-                log.info("Built a palette of %d colors, PSNR %.2f dB", palette.vocab_size, palette.info["psnr_db"])
-
-    def _palette_path(self, recipe: PaletteRecipe) -> Path:
-        key = cache_key(self.key(), recipe.key())
-        return self.cache_dir / "palettes" / f"{self.source.name}-{recipe.size}-{key}.npz"
-
     # Opening: in every process
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the packed splits and the palette."""
+        """Open the packed splits."""
         if not self.splits:
             self.splits = self._open(self.source)
-        if self._tokenizer is None:
-            self._tokenizer = with_order(self._plain_tokenizer(), self.order)
-
-    def _plain_tokenizer(self) -> Tokenizer:
-        """The tokenizer that the configuration names, in raster order."""
-        if not isinstance(self.recipe, PaletteRecipe):
-            return self.recipe
-        return Palette.load(expand_user(self.recipe.path or self._palette_path(self.recipe)))
 
     def _open(self, source: ImageSource) -> dict[str, PackedImages]:
         return open_packed(self._folder(source))
@@ -252,20 +220,3 @@ class ImageDataModule(pl.LightningDataModule):
         if augment:
             images = self.augment(images, self.seed, batch.epochs, batch.indices)
         return TokenBatch(self.tokenizer.encode(images), batch.labels, batch.indices, batch.epochs)
-
-    # In checkpoints
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "tokenizer": self.tokenizer.state_dict(),
-            "fingerprint": self.tokenizer.fingerprint,
-            "source": self.source.key(),
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to go on with another tokenizer than the one the checkpoint was trained with."""
-        if state_dict["fingerprint"] != self.tokenizer.fingerprint:
-            raise IgptError(
-                f"The checkpoint was trained with the tokenizer {state_dict['fingerprint']}, but this configuration "
-                f"gives {self.tokenizer.fingerprint}; go on with the data and tokenizer settings of the first run."
-            )

@@ -38,7 +38,8 @@ class LikelihoodEvaluator(Evaluator):
             "tokenizer": tokenizer.fingerprint,
         }
         if tokenizer.lossless and pretrained.task.causal:
-            values[f"{split}/bits_per_dimension"] = bits_per_token * tokenizer.tokens_per_pixel / 3
+            dimensions = 3 * pretrained.resolution**2
+            values[f"{split}/bits_per_dimension"] = bits_per_token * pretrained.model.config.n_positions / dimensions
         palette = palette_of(tokenizer)
         if palette is not None and "psnr_db" in palette.info:
             values["palette_psnr_db"] = palette.info["psnr_db"]

@@ -1,4 +1,4 @@
-"""The objectives as functions of a model and tokens; pure torch, so that evaluation needs nothing else."""
+"""The losses of the pre-training tasks, as functions of logits and tokens."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ def token_nats(logits: Tensor, tokens: Tensor) -> Tensor:
 def autoregressive_nats(logits: Tensor, tokens: Tensor) -> Tensor:
     """-log p(token t | tokens before t), averaged over all T positions: (B,) nats per token.
 
-    Equation 1 of the paper, with the identity permutation (raster order). The first pixel counts too: the start
-    embedding predicts it.
+    Equation 1 of the paper. The first token counts as well: it is predicted from the start embedding.
     """
     return token_nats(logits, tokens).mean(dim=1)
 
@@ -23,6 +22,6 @@ def autoregressive_nats(logits: Tensor, tokens: Tensor) -> Tensor:
 def masked_nats(logits: Tensor, tokens: Tensor, predicted: Tensor) -> Tensor:
     """-log p(token | tokens that are not masked), averaged over the masked positions of each image: (B,) nats.
 
-    Equation 2 of the paper, "BERT". `predicted` (B, T) is True where a token was masked, at least once an image.
+    Equation 2 of the paper, "BERT". `predicted` (B, T) is True where a token was masked, at least once per image.
     """
     return (token_nats(logits, tokens) * predicted).sum(dim=1) / predicted.sum(dim=1)

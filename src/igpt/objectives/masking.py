@@ -12,7 +12,7 @@ from igpt import counter_rng
 from igpt.batch import TokenBatch
 from igpt.errors import IgptError
 
-# Each kind of random number has a stream of its own.
+# Each kind of random number has its own stream.
 POSITION, RATIO, TREATMENT, TOKEN = 11, 12, 13, 14
 
 
@@ -26,10 +26,10 @@ class Corrupted(NamedTuple):
 
 @dataclass(frozen=True)
 class Masking:
-    """Each position is chosen independently with probability `ratio` (the paper: 0.15), and at least one of an image.
+    """Each position is chosen independently with probability `ratio` (the paper: 0.15), and at least one per image.
 
-    `max_ratio` draws each image's ratio uniformly from [ratio, max_ratio] instead. `bert=True` treats the chosen
-    positions as BERT does (Devlin et al. 2018): 80% hidden, 10% replaced by a random token, 10% left as they are.
+    With `max_ratio`, the ratio of each image is uniformly distributed in [ratio, max_ratio]. `bert=True` treats the
+    chosen positions as BERT does (Devlin et al. 2018): 80% are hidden, 10% replaced by a random token, 10% kept.
     """
 
     ratio: float = 0.15
@@ -45,15 +45,15 @@ class Masking:
             )
 
     def apply(self, batch: TokenBatch, vocab_size: int) -> Corrupted:
-        """Choose positions by the batch's epochs and indices, and corrupt what stands there."""
+        """Choose positions by the batch's epochs and indices, and corrupt the tokens there."""
         epochs, indices = batch.epochs[:, None], batch.indices[:, None]
         positions = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)[None]
 
         def uniform(stream: int, *more: Tensor) -> Tensor:
             return counter_rng.uniform(self.seed, torch.full_like(indices, stream), epochs, indices, *more)
 
-        chance = uniform(POSITION, positions)
-        ratio = self.ratio + uniform(RATIO) * ((self.max_ratio or self.ratio) - self.ratio)
+        chance = uniform(POSITION, positions)  # (B, T)
+        ratio = self.ratio + uniform(RATIO) * ((self.max_ratio or self.ratio) - self.ratio)  # (B, 1)
         predicted = (chance < ratio) | (chance == chance.amin(dim=1, keepdim=True))
         if not self.bert:
             return Corrupted(batch.tokens, predicted, predicted)
@@ -62,9 +62,9 @@ class Masking:
         replaced = predicted & (treatment >= 0.8) & (treatment < 0.9)
         return Corrupted(torch.where(replaced, random_tokens, batch.tokens), predicted & (treatment < 0.8), predicted)
 
-    def fixed(self, batch: TokenBatch, draw: int = 0) -> TokenBatch:
-        """The batch as evaluation sees it: the `draw`-th of the fixed masks that every sample has.
+    def fixed(self, batch: TokenBatch, mask_index: int = 0) -> TokenBatch:
+        """The batch for evaluation: :meth:`apply` gives each sample the fixed mask number `mask_index`.
 
-        They stand where no epoch of training does, at the negative numbers.
+        A fixed mask is that of a negative epoch, which training never reaches.
         """
-        return batch._replace(epochs=torch.full_like(batch.epochs, -1 - draw))
+        return batch._replace(epochs=torch.full_like(batch.epochs, -1 - mask_index))

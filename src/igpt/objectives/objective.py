@@ -1,9 +1,9 @@
-"""What the objectives share: a model, a pre-training task, logging, and asking for an optimizer."""
+"""The LightningModule that trains a model on a task: steps, validation, logging, and the optimizer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,48 +22,47 @@ ConfigureOptimizers = Callable[[torch.nn.Module], dict[str, Any]]
 
 
 class Objective(pl.LightningModule):
-    """Pre-training: the loss is the task's, in nats per token.
+    """Trains `model`, and the head that the task may have, on any `task`.
 
-    What is logged are means over the images of the global batch, or of the whole validation split, however they are cut
-    into processes and micro-batches. (Lightning's own mean over processes is off where their shares differ by one.)
+    All logged values are means over the images of the global batch, or of the whole validation split, however these are
+    cut into processes and micro-batches. (Lightning's own mean over processes is wrong where their shares differ.)
 
-    `configure` makes the optimizer and the schedule from a module, in the form Lightning's `configure_optimizers`
+    `configure` makes the optimizer and the schedule from a module, in the form that Lightning's `configure_optimizers`
     returns.
     """
 
-    validation_means: dict[str, MeanMetric]  # an nn.ModuleDict
+    validation_means: Mapping[str, MeanMetric]  # an nn.ModuleDict
 
-    def __init__(self, model: Transformer, configure: ConfigureOptimizers, task: Task) -> None:
+    def __init__(self, model: Transformer, task: Task, configure: ConfigureOptimizers, n_classes: int = 0) -> None:
         super().__init__()
         self.model = model
         self.task = task
+        self.head = task.make_head(model.config.n_embd, n_classes)
         self._configure = configure
-        self.validation_means = torch.nn.ModuleDict({"nats": MeanMetric()})  # type: ignore[assignment]
-        self._collected: list[dict[str, Tensor]] = []
+        means = {name: MeanMetric() for name in task.measures}
+        self.validation_means = torch.nn.ModuleDict(means)  # type: ignore[assignment]
+        self._collected: list[dict[str, Tensor]] = []  # of the micro-batches since the optimizer's last step
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
-        nats = self.task.run(self.model, batch).nats.mean()
-        self.collect(loss=nats, nats=nats)
-        return nats
+        loss, logged = self.task.losses(self.model, self.head, batch)
+        self._collected.append({name: value.detach() for name, value in {"loss": loss, **logged}.items()})
+        return loss
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
-        self.validation_means["nats"].update(self.task.run(self.model, batch, draw=0).nats)
+        for name, values in self.task.measure(self.model, self.head, batch).items():
+            self.validation_means[name].update(values)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(as_logged("val", **{name: mean.compute() for name, mean in self.validation_means.items()}))
+        self.log_dict(as_logged("val", {name: mean.compute() for name, mean in self.validation_means.items()}))
         for mean in self.validation_means.values():
             mean.reset()
-
-    def collect(self, **values: Tensor) -> None:
-        """Keep a micro-batch's values until the optimizer's step, when the global batch's means are logged."""
-        self._collected.append({name: value.detach() for name, value in values.items()})
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % every == 0:  # the steps whose values are written
             names = self._collected[0]
             means = {name: torch.stack([part[name] for part in self._collected]).mean() for name in names}
-            self.log_dict(as_logged("train", **means), sync_dist=True)
+            self.log_dict(as_logged("train", means), sync_dist=True)
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             self.log("train/grad_norm", gathered(norm))
@@ -82,7 +81,7 @@ class Objective(pl.LightningModule):
         return self._configure(self)
 
 
-def as_logged(stage: str, nats: Tensor, **others: Tensor) -> dict[str, Tensor]:
-    """Values under the names they are logged with: nats per token in bits, too."""
-    values = {"nats_per_token": nats, "bits_per_token": nats / math.log(2), **others}
-    return {f"{stage}/{name}": value for name, value in values.items()}
+def as_logged(stage: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values under the names they are logged with; nats per token in bits as well."""
+    bits = {"bits_per_token": values["nats_per_token"] / math.log(2)} if "nats_per_token" in values else {}
+    return {f"{stage}/{name}": value for name, value in {**values, **bits}.items()}

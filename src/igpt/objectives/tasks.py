@@ -1,18 +1,27 @@
-"""The two pre-training tasks: what the model gets to see of a batch, and what it is asked about it. Pure torch."""
+"""What a model is trained for: what it gets to see of a batch, its loss, and what validation measures. Pure torch.
+
+A task holds plain values alone. The module that a task trains beside the model, if it needs one, belongs to the
+:class:`~igpt.objectives.objective.Objective`, which hands it to the task.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+import dataclasses
+import functools
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from igpt.batch import TokenBatch
 from igpt.errors import IgptError
 from igpt.model.transformer import Transformer
 from igpt.objectives.losses import autoregressive_nats, masked_nats
 from igpt.objectives.masking import Masking
+from igpt.stored_names import class_of, name_of
 
 
 class Outcome(NamedTuple):
@@ -22,76 +31,201 @@ class Outcome(NamedTuple):
     hidden: Tensor  # (B, T, C) the final norm's output
 
 
-class Task(Protocol):
-    """A way to ask a model about tokens."""
+class Losses(NamedTuple):
+    """Of one micro-batch in training."""
 
-    causal: ClassVar[bool]
-
-    def run(self, model: Transformer, batch: TokenBatch, draw: int | None = None) -> Outcome:
-        """One pass: in training with `draw` None, in evaluation with the number of one of the fixed draws."""
-
-    def features(self, model: Transformer, batch: TokenBatch, draw: int | None) -> Tensor:
-        """Pooled features of every layer (B, L + 1, C); a masked model hides nothing if `draw` is None."""
-
-    def state(self) -> dict[str, Any]:
-        """Plain values from which :func:`task_from_state` makes an equal task."""
+    loss: Tensor  # () what is minimized
+    logged: dict[str, Tensor]  # each (), means over the micro-batch
 
 
 @dataclass(frozen=True)
-class Autoregressive:
-    """Every token from the tokens before it."""
+class Task(ABC):
+    """A pre-training or classification task.
 
-    causal: ClassVar[bool] = True
+    A subclass is a frozen dataclass of plain values, and has `causal` and :meth:`run`. Everything else follows from
+    these, and may be overridden.
+    """
 
-    def run(self, model: Transformer, batch: TokenBatch, draw: int | None = None) -> Outcome:
+    needs_classes: ClassVar[bool] = False
+    measures: ClassVar[tuple[str, ...]] = ("nats_per_token",)  # the names of what `measure` gives
+
+    @property
+    @abstractmethod
+    def causal(self) -> bool:
+        """Whether the model is causal; a class attribute will do."""
+
+    @abstractmethod
+    def run(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Outcome:
+        """One pass: in training with `mask_index` None, in evaluation with the number of one of the fixed masks."""
+
+    def features(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Tensor:
+        """Pooled features of every layer (B, L + 1, C); the model sees the whole image if `mask_index` is None."""
+        return model.features(batch.tokens)
+
+    def losses(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
+        """The loss of a training step, and what to log; nats per token are logged in bits as well."""
+        nats = self.run(model, batch).nats.mean()
+        return Losses(nats, {"nats_per_token": nats})
+
+    def measure(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> dict[str, Tensor]:
+        """What validation measures of each image, (n,) for each name in `measures`, with n at most B."""
+        return {"nats_per_token": self.run(model, batch, mask_index=0).nats}
+
+    def make_head(self, width: int, n_classes: int) -> nn.Module | None:
+        """What is trained beside the model, whose hidden states have `width` channels."""
+        return None
+
+    def starting_from(self, other: Task) -> Task:
+        """The same task, for a model that was trained with the task `other`."""
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """Plain values from which :meth:`from_state` makes an equal task."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Task:
+        return cls(**state)
+
+
+@dataclass(frozen=True)
+class Autoregressive(Task):
+    """Predict every token from the tokens before it."""
+
+    causal = True
+
+    def run(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Outcome:
         hidden = model.hidden(batch.tokens)
         return Outcome(autoregressive_nats(model.head(hidden), batch.tokens), hidden)
 
-    def features(self, model: Transformer, batch: TokenBatch, draw: int | None) -> Tensor:
-        return model.features(batch.tokens)
-
-    def state(self) -> dict[str, Any]:
-        return {"name": "ar"}
-
 
 @dataclass(frozen=True)
-class Masked:
-    """The masked tokens from all the others."""
+class Masked(Task):
+    """Predict the masked tokens from all the others, "BERT" in the paper.
 
-    masking: Masking = field(default_factory=Masking)
-    causal: ClassVar[bool] = False
+    The options are those of :class:`~igpt.objectives.masking.Masking`.
+    """
 
-    def run(self, model: Transformer, batch: TokenBatch, draw: int | None = None) -> Outcome:
-        seen = self.masking.apply(batch if draw is None else self.masking.fixed(batch, draw), model.config.vocab_size)
+    causal = False
+
+    ratio: float = 0.15
+    max_ratio: float | None = None
+    bert: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _ = self.masking  # which refuses impossible ratios
+
+    @functools.cached_property
+    def masking(self) -> Masking:
+        return Masking(self.ratio, self.max_ratio, self.bert, self.seed)
+
+    def run(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Outcome:
+        if mask_index is not None:
+            batch = self.masking.fixed(batch, mask_index)
+        seen = self.masking.apply(batch, model.config.vocab_size)
         hidden = model.hidden(seen.tokens, seen.hidden)
         return Outcome(masked_nats(model.head(hidden), batch.tokens, seen.predicted), hidden)
 
-    def features(self, model: Transformer, batch: TokenBatch, draw: int | None) -> Tensor:
-        if draw is None:
+    def features(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Tensor:
+        if mask_index is None:
             return model.features(batch.tokens)
-        seen = self.masking.apply(self.masking.fixed(batch, draw), model.config.vocab_size)
+        seen = self.masking.apply(self.masking.fixed(batch, mask_index), model.config.vocab_size)
         return model.features(seen.tokens, seen.hidden)
 
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """Fine-tuning: a linear classifier on the mean of the final features, trained together with a pre-training task.
+
+    loss = generative_weight * L_pretraining + classification_weight * L_classes (section 3.3; the paper: 1 and 1).
+
+    The pre-training `task` may be given by its short name; without any it is that of the model to start from. The head
+    starts at zero. A masked model is evaluated by the majority vote over `votes` masks.
+    """
+
+    needs_classes = True
+    measures = ("nats_per_token", "accuracy")
+
+    task: Task | str | None = None
+    generative_weight: float = 1.0
+    classification_weight: float = 1.0
+    votes: int = 5
+
+    def __post_init__(self) -> None:
+        if isinstance(self.task, str):
+            object.__setattr__(self, "task", task_from_state({"name": self.task}))
+
+    @property
+    def pretraining(self) -> Task:
+        """The pre-training task."""
+        if not isinstance(self.task, Task):
+            raise IgptError("objective.task is null; without init_from it must be ar or mlm.")
+        return self.task
+
+    @property
+    def causal(self) -> bool:
+        """That of the pre-training task; True as long as that is not known."""
+        return self.task is None or self.pretraining.causal
+
+    def starting_from(self, other: Task) -> Task:
+        return dataclasses.replace(self, task=other)
+
+    def run(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Outcome:
+        return self.pretraining.run(model, batch, mask_index)
+
+    def features(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Tensor:
+        return self.pretraining.features(model, batch, mask_index)
+
+    def make_head(self, width: int, n_classes: int) -> nn.Linear:
+        head = nn.Linear(width, n_classes)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return head
+
+    def losses(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
+        assert head is not None
+        nats, hidden = self.run(model, batch)
+        class_logits = head(hidden.mean(dim=1))  # (B, K)
+        class_loss = F.cross_entropy(class_logits.float(), batch.labels)
+        accuracy = (class_logits.argmax(-1) == batch.labels).float().mean()
+        loss = self.generative_weight * nats.mean() + self.classification_weight * class_loss
+        return Losses(loss, {"nats_per_token": nats.mean(), "class_loss": class_loss, "accuracy": accuracy})
+
+    def measure(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> dict[str, Tensor]:
+        assert head is not None
+        right = predict_classes(model, head, self.pretraining, batch, self.votes) == batch.labels
+        return {**super().measure(model, head, batch), "accuracy": right[batch.labels >= 0].float()}
+
     def state(self) -> dict[str, Any]:
-        return {"name": "mlm", **asdict(self.masking)}
+        weights = {"generative_weight": self.generative_weight, "classification_weight": self.classification_weight}
+        return {"task": task_state(self.pretraining), "votes": self.votes, **weights}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Task:
+        return cls(**{**state, "task": task_from_state(state["task"])})
+
+
+TASKS: dict[str, type[Task]] = {"ar": Autoregressive, "mlm": Masked, "classify": Classification}
+
+
+def task_state(task: Task) -> dict[str, Any]:
+    """What a checkpoint says of a task: its name, and its state."""
+    return {"name": name_of(type(task), TASKS), **task.state()}
 
 
 def task_from_state(state: dict[str, Any]) -> Task:
-    """The task that a checkpoint names."""
+    """The task that a checkpoint describes."""
     values = {name: value for name, value in state.items() if name != "name"}
-    if state["name"] == "ar":
-        return Autoregressive()
-    if state["name"] == "mlm":
-        return Masked(Masking(**values))
-    raise IgptError(f"The checkpoint's task is '{state['name']}', which this version does not know.")
+    return class_of(state["name"], TASKS, Task).from_state(values)  # type: ignore[type-abstract]
 
 
 def predict_classes(model: Transformer, head: nn.Module, task: Task, batch: TokenBatch, votes: int) -> Tensor:
-    """Class of each image, (B,). A masked model looks at each image under `votes` different masks, and the class that
-    comes up most often wins, the lower one of two that come up as often (appendix of the paper: 5 masks).
+    """Class of each image, (B,). A masked model sees each image under `votes` different masks, and the class that most
+    of them give is chosen, the lower one of two with equal votes (appendix of the paper: 5 masks).
     """
-    draws = range(1 if task.causal else votes)
-    logits = [head(task.run(model, batch, draw).hidden.mean(dim=1)) for draw in draws]
-    counts = sum(nn.functional.one_hot(each.argmax(dim=-1), each.shape[-1]) for each in logits)
+    masks = range(1 if task.causal else votes)
+    logits = [head(task.run(model, batch, mask_index).hidden.mean(dim=1)) for mask_index in masks]  # each (B, K)
+    counts = sum(F.one_hot(each.argmax(dim=-1), each.shape[-1]) for each in logits)
     assert isinstance(counts, torch.Tensor)
     return counts.argmax(dim=-1)

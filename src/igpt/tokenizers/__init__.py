@@ -1,27 +1,29 @@
-"""Tokenizers: tables that turn pixels into tokens and back, and the orders of the pixels."""
+"""Tokenizers turn pixels into tokens and back; orders say in which order a sequence visits the pixels."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from igpt.errors import IgptError
+from igpt.stored_names import class_of, name_of
 from igpt.tokenizers.color_palette import Palette
 from igpt.tokenizers.levels import RGB, Gray
 from igpt.tokenizers.ordered import Ordered, palette_of, with_order
 from igpt.tokenizers.tokenizer import Tokenizer
 
-__all__ = ["RGB", "Gray", "Ordered", "Palette", "Tokenizer", "from_state", "palette_of", "with_order"]
+__all__ = [
+    "RGB", "Gray", "Ordered", "Palette", "Tokenizer", "palette_of", "tokenizer_from_state", "tokenizer_state",
+    "with_order",
+]  # fmt: skip
+
+TOKENIZERS: dict[str, type[Tokenizer]] = {"palette": Palette, "rgb": RGB, "gray": Gray, "ordered": Ordered}
 
 
-def from_state(state: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that a checkpoint carries."""
-    match state.get("kind"):
-        case Palette.kind:
-            return Palette.from_state(state)
-        case RGB.kind:
-            return RGB()
-        case Gray.kind:
-            return Gray()
-        case Ordered.kind:
-            return Ordered(from_state(state["inner"]), state["order"], state["seed"])
-    raise IgptError(f"The checkpoint's tokenizer is of kind '{state.get('kind')}', which this version does not know.")
+def tokenizer_state(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a checkpoint says of a tokenizer: its name, and its state."""
+    return {"name": name_of(type(tokenizer), TOKENIZERS), **tokenizer.state()}
+
+
+def tokenizer_from_state(state: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that a checkpoint describes."""
+    values = {name: value for name, value in state.items() if name != "name"}
+    return class_of(state["name"], TOKENIZERS, Tokenizer).from_state(values)  # type: ignore[type-abstract]

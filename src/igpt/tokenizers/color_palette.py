@@ -1,4 +1,4 @@
-"""The palette: k colors, and the table that finds the nearest one for each of the 2^24 colors there are."""
+"""The palette: k colors, and a table with the nearest of them for each of the 2^24 colors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +25,9 @@ MAX_SIZE = 4096
 class Palette(Tokenizer):
     """An immutable set of k colors; a token is the index of the nearest one (Euclidean, in RGB; ties to the lower).
 
-    `centroids` (k, 3) lie in [0, 255] and need not be whole numbers; decoding rounds them. `info` says where they
-    come from and how good they are (source, PSNR in dB, number of distinct colors); it plays no part in equality.
+    `centroids` (k, 3) lie in [0, 255] and need not be whole numbers; decoding rounds them. `info` says where they come
+    from and how good they are (source, PSNR in dB, number of distinct colors); it is not part of the fingerprint.
     """
-
-    kind: ClassVar[str] = "palette"
-    tokens_per_pixel = 1
-    lossless = False
 
     def __init__(self, centroids: NDArray[np.floating], info: dict[str, Any] | None = None) -> None:
         centroids = np.array(centroids, dtype=np.float32)  # a copy, so that nobody can change it from outside
@@ -59,18 +55,18 @@ class Palette(Tokenizer):
 
     @functools.cached_property
     def colors(self) -> NDArray[np.uint8]:
-        """The colors as they are drawn, (k, 3)."""
+        """The colors that decoding gives, (k, 3)."""
         return np.rint(self.centroids).astype(np.uint8)
 
     @functools.cached_property
     def table(self) -> NDArray[np.int16]:
-        """The token of every color r * 65536 + g * 256 + b; 32 MiB, made once in one or two seconds."""
+        """The token of every color r * 65536 + g * 256 + b; 32 MiB, computed once, in one or two seconds."""
         return nearest_table(self.centroids)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Tokens (N, H * W) int64 of uint8 images (N, H, W, 3): one table look-up a pixel, exact on every device."""
+        """Tokens (N, H * W) int64 of uint8 images (N, H, W, 3): one table look-up per pixel, exact on every device."""
         require_uint8(images)
-        red, green, blue = images.unbind(-1)
+        red, green, blue = images.unbind(-1)  # each (N, H, W)
         color = torch.add(torch.add(blue.int(), green, alpha=2**8), red, alpha=2**16)
         tokens = self._device_copy("table", images.device).index_select(0, color.flatten())  # twice as fast as table[]
         return tokens.view(len(images), -1).long()
@@ -85,26 +81,26 @@ class Palette(Tokenizer):
             self._on_device[name, device] = torch.from_numpy(array.copy()).to(device)
         return self._on_device[name, device]
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "centroids": torch.tensor(self.centroids), "info": self.info}
+    def state(self) -> dict[str, Any]:
+        return {"centroids": torch.tensor(self.centroids), "info": self.info}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Palette:
         return cls(state["centroids"].numpy(), state["info"])
 
     def save(self, path: Path) -> None:
-        """Write an .npz that needs no pickle: `centroids`, and `info` as JSON."""
+        """Write an .npz file without pickled objects: `centroids`, and `info` as JSON."""
         with atomic_path(path) as temporary:
             np.savez(temporary, centroids=self.centroids, info=np.array(json.dumps(self.info)))
 
     @classmethod
     def load(cls, path: Path) -> Palette:
-        """Read an .npz made by :meth:`save`, or OpenAI's center file: .npy, (k, 3) in [-1, 1]."""
+        """Read an .npz file of :meth:`save`, or OpenAI's file of centroids: .npy, (k, 3) in [-1, 1]."""
         try:
             content = np.load(path, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 if np.abs(content).max() > 1:
-                    raise IgptError(f"{path} is no center file in OpenAI's format: its values leave [-1, 1].")
+                    raise IgptError(f"{path} is no file of centroids in OpenAI's format: its values leave [-1, 1].")
                 return cls(127.5 * (content + 1), {"source": f"{path.name} (OpenAI's format)"})
             with content:
                 return cls(content["centroids"], json.loads(str(content["info"])))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ STARTING_POINTS, MOST_STARTING_POINTS, STARTING_ITERATIONS = 256, 2**17, 10
 
 @dataclass(frozen=True)
 class PaletteRecipe:
-    """How to get a palette: build one with `size` colors (the paper: 512), or read the file at `path`.
+    """How to get a palette: build one with `size` colors (the paper: 512), or read the file at `path` instead.
 
     Clustering pixels weighted by how often a color occurs gives the same objective as clustering every pixel, at
     the cost of the distinct colors alone.
@@ -49,8 +48,6 @@ class PaletteRecipe:
 
         Raises :class:`IgptError` when there are fewer distinct colors than `size`.
         """
-        if self.path is not None:
-            return Palette.load(Path(self.path))
         colors, counts = count_colors(chunks())
         if self.size > len(colors):
             raise IgptError(

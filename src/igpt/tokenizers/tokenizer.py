@@ -1,9 +1,10 @@
-"""What every tokenizer can do."""
+"""What a tokenizer is: images to tokens and back."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,58 +12,80 @@ from torch import Tensor
 from igpt.errors import IgptError
 
 
-class Tokenizer(Protocol):
-    """Images to tokens and back; immutable, so that its fingerprint stands for it.
+class Tokenizer(ABC):
+    """Square images to tokens and back; immutable, so that its fingerprint stands for it.
 
-    A pixel is described by `tokens_per_pixel` tokens, which stand together. Tokenizers inherit from this class; their
-    pixels come in raster order, unless they override :meth:`arrange`.
+    An image is a grid of cells of `cell` x `cell` pixels, in raster order. Each cell has `tokens_per_cell` tokens,
+    which are next to each other. A tokenizer whose tokens describe other parts of an image overrides
+    :meth:`n_tokens`, :meth:`resolution`, :meth:`arrange` and :meth:`n_given`.
+
+    Abstract properties may be class attributes.
     """
 
+    cell: int = 1  # pixels per side
+    tokens_per_cell: int = 1
+    lossless: bool = False  # whether decode(encode(images)) equals all images
+
     @property
+    @abstractmethod
     def vocab_size(self) -> int:
         """Number of different tokens."""
 
     @property
-    def tokens_per_pixel(self) -> int:
-        """Tokens that describe one pixel."""
-
-    @property
-    def lossless(self) -> bool:
-        """Whether decode(encode(images)) equals all images, so that a likelihood in bits per dimension has a sense."""
-
-    @property
+    @abstractmethod
     def fingerprint(self) -> str:
         """A short name or hash; equal for tokenizers that give equal tokens."""
 
+    @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Tokens (N, T) int64 of uint8 images (N, H, W, 3), on the device of the images."""
 
+    @abstractmethod
     def decode(self, tokens: Tensor) -> Tensor:
-        """uint8 images (N, H, W, 3), square, of tokens (N, T), on the device of the tokens."""
+        """uint8 images (N, H, W, 3) of tokens (N, T), on the device of the tokens."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values from which :func:`igpt.tokenizers.from_state` makes an equal tokenizer."""
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values from which :meth:`from_state` makes an equal tokenizer."""
 
-    # What follows from these
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Tokenizer:
+        return cls(**state)
+
+    # Where the tokens of an image are
 
     def n_tokens(self, resolution: int) -> int:
-        """Tokens of one square image with `resolution` pixels a side."""
-        return self.tokens_per_pixel * resolution**2
+        """Tokens of one square image with `resolution` pixels per side."""
+        side, rest = divmod(resolution, self.cell)
+        if rest:
+            raise IgptError(
+                f"The tokenizer {self.fingerprint} makes tokens of {self.cell}x{self.cell} pixels, which images of "
+                f"{resolution}x{resolution} cannot be divided into; set data.source.resolution to a multiple of "
+                f"{self.cell}."
+            )
+        return self.tokens_per_cell * side**2
 
     def resolution(self, n_tokens: int) -> int:
-        """Pixels a side of the square image that has `n_tokens` tokens."""
-        side = math.isqrt(n_tokens // self.tokens_per_pixel)
-        if self.n_tokens(side) != n_tokens:
+        """Pixels per side of the square image that has `n_tokens` tokens."""
+        side = math.isqrt(n_tokens // self.tokens_per_cell)
+        if self.tokens_per_cell * side**2 != n_tokens:
+            smaller, larger = (self.tokens_per_cell * n**2 for n in (side, side + 1))
             raise IgptError(
-                f"{n_tokens} tokens at {self.tokens_per_pixel} a pixel do not make a square picture; choose "
-                f"{self.n_tokens(side)} tokens ({side}x{side} pixels) or {self.n_tokens(side + 1)}."
+                f"{n_tokens} tokens of the tokenizer {self.fingerprint} do not make a square image; choose {smaller} "
+                f"or {larger} tokens."
             )
-        return side
+        return self.cell * side
 
     def arrange(self, values: Tensor) -> Tensor:
-        """One value a token (N, T), laid out at the pixels they describe: (N, side, side, tokens_per_pixel)."""
-        side = self.resolution(values.shape[-1])
-        return values.unflatten(-1, (side, side, self.tokens_per_pixel))
+        """One value per token (N, T), at the pixels that the token describes: (N, side, side, tokens_per_cell)."""
+        side = self.resolution(values.shape[-1]) // self.cell
+        grid = values.unflatten(-1, (side, side, self.tokens_per_cell))
+        return grid.repeat_interleave(self.cell, dim=1).repeat_interleave(self.cell, dim=2)
+
+    def n_given(self, share: float, n_tokens: int) -> int:
+        """Tokens in the first `share` of an image, rounded to whole rows of cells."""
+        side = self.resolution(n_tokens) // self.cell
+        return round(share * side) * side * self.tokens_per_cell
 
     def given_mask(self, n_given: int, n_tokens: int) -> Tensor:
         """Pixels (side, side), bool, that the first `n_given` of an image's `n_tokens` tokens describe completely."""

@@ -7,7 +7,8 @@ import torch
 
 from conftest import random_weights
 from igpt.model.config import TransformerConfig
-from igpt.objectives.autoregressive import AutoregressiveObjective
+from igpt.objectives.objective import Objective
+from igpt.objectives.tasks import Autoregressive
 from igpt.training.callbacks.speed_hints import WINDOW, Speed, StepTimes, hints
 from igpt.training.callbacks.throughput import Throughput, arithmetic_of, find_card, measured_flops, peak_flops
 
@@ -85,10 +86,10 @@ def test_training_on_a_busy_cpu_says_so(monkeypatch, caplog):
     assert "(median 1 s)" in line
 
 
-class Recorded(AutoregressiveObjective):
+class Recorded(Objective):
     def __init__(self):
         config = TransformerConfig(n_layer=2, n_head=2, n_embd=16, vocab_size=11, n_positions=16)
-        super().__init__(random_weights(config), configure=None)
+        super().__init__(random_weights(config), Autoregressive(), configure=None)
         self.rows = []
 
     def log_dict(self, values, **_):

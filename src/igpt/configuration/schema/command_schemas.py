@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from igpt.configuration.schema.components import UNSET, Component, Node, OneOf
 from igpt.configuration.schema.data_schemas import RGB, Data, Gray, Order, PaletteRecipe, Tokenizer
 from igpt.configuration.schema.training_schemas import (
-    AutoregressiveObjective,
+    Autoregressive,
     Callbacks,
-    ClassificationObjective,
+    Classification,
     EarlyStop,
     Evaluators,
     Loggers,
-    MaskedObjective,
+    Masked,
     Model,
     Objective,
     OnlineProbe,
@@ -99,11 +99,8 @@ class Train(Node):
 
     @model_validator(mode="after")
     def _classifiers_have_a_task(self) -> Train:
-        if (
-            isinstance(self.objective, ClassificationObjective)
-            and self.objective.task is None
-            and self.init_from is None
-        ):
+        objective = self.objective
+        if isinstance(objective, Classification) and objective.task is None and self.init_from is None:
             raise problem("without init_from it must name the pre-training task, ar or mlm", "objective.task")
         return self
 
@@ -154,10 +151,10 @@ class Train(Node):
 
     def _causal(self) -> bool | None:
         """Whether the model is autoregressive; None if that does not follow from the configuration alone."""
-        if isinstance(self.objective, ClassificationObjective):
+        if isinstance(self.objective, Classification):
             return None if self.objective.task is None else self.objective.task == "ar"
-        if isinstance(self.objective, AutoregressiveObjective | MaskedObjective):
-            return isinstance(self.objective, AutoregressiveObjective)
+        if isinstance(self.objective, Autoregressive | Masked):
+            return isinstance(self.objective, Autoregressive)
         return None
 
     @model_validator(mode="after")
@@ -173,7 +170,7 @@ class Train(Node):
         if isinstance(self.objective, dict) or any(isinstance(callback, dict) for callback in callbacks):
             return None
         measured = ["val/nats_per_token", "val/bits_per_token"]
-        if isinstance(self.objective, ClassificationObjective):
+        if isinstance(self.objective, Classification):
             measured.append("val/accuracy")
         for callback in callbacks:
             if isinstance(callback, OnlineProbe):

@@ -148,7 +148,7 @@ SOURCES = (
 
 class ImageDataModule(Component):
     target = "igpt.data.datamodule.ImageDataModule"
-    given = ("tokenizer", "order", "seed")
+    given = ("tokenizer", "seed")
 
     source: Annotated[Any, OneOf("data", SOURCES)]
     batch_size: Count

@@ -81,14 +81,12 @@ class Model(Node):
         return self
 
 
-class AutoregressiveObjective(Component):
-    target = "igpt.objectives.autoregressive.AutoregressiveObjective"
-    given = ("model", "configure")
+class Autoregressive(Component):
+    target = "igpt.objectives.tasks.Autoregressive"
 
 
-class MaskedObjective(Component):
-    target = "igpt.objectives.masked.MaskedObjective"
-    given = ("model", "configure")
+class Masked(Component):
+    target = "igpt.objectives.tasks.Masked"
 
     ratio: ShareOrAll = UNSET
     max_ratio: MaybeShareOrAll = UNSET
@@ -96,15 +94,14 @@ class MaskedObjective(Component):
     seed: Seed = UNSET
 
     @model_validator(mode="after")
-    def _rises(self) -> MaskedObjective:
+    def _rises(self) -> Masked:
         if self.max_ratio is not None and self.max_ratio < (self.ratio or 0.15):
             raise problem(f"it must not be below objective.ratio={self.ratio}", "max_ratio")
         return self
 
 
-class ClassificationObjective(Component):
-    target = "igpt.objectives.classify.ClassificationObjective"
-    given = ("model", "configure", "n_classes")
+class Classification(Component):
+    target = "igpt.objectives.tasks.Classification"
 
     task: Annotated[str | None, one_of("ar", "mlm", None)]
     generative_weight: NotNegative = UNSET
@@ -112,10 +109,7 @@ class ClassificationObjective(Component):
     votes: Count = UNSET
 
 
-Objective = Annotated[
-    Any,
-    OneOf("objective", (AutoregressiveObjective, MaskedObjective, ClassificationObjective), ("model", "configure")),
-]
+Objective = Annotated[Any, OneOf("objective", (Autoregressive, Masked, Classification))]
 
 
 class OptimConfig(Component):

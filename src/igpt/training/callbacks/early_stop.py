@@ -20,6 +20,11 @@ class EarlyStop(EarlyStopping):
     finished. It trains on only with more `patience`, or more steps, than it had when it stopped.
     """
 
+    @property
+    def state_key(self) -> str:
+        """The key in checkpoints; Lightning's has the name of the class in it."""
+        return f"early_stop({self.monitor}, {self.mode})"
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._max_steps = trainer.max_steps

@@ -11,8 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from igpt.pretrained import step_of
-from igpt.run_directory import is_whole
+from igpt.checkpoint import is_whole, step_of
 from igpt.training.callbacks.monitored import monitored_value
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ class KeepBest(Checkpoint):
     @property
     def state_key(self) -> str:
         """With the name of the metric, since the best value of another one must not be restored."""
-        return f"KeepBest({self.monitor}, {self.mode})"
+        return f"best({self.monitor}, {self.mode})"
 
     def state_dict(self) -> dict[str, Any]:
         return {"value": self.value, "step": self.step}

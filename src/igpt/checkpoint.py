@@ -1,0 +1,152 @@
+"""Checkpoint files: what they say about the model beside its weights, and reading them, whole and once."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from igpt.errors import IgptError
+from igpt.files import printable
+from igpt.run_directory import RunDirectory
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raised whenever older versions of igpt could not read what is written
+KEY = "igpt"  # where a checkpoint has what is ours; everything else in it is Lightning's
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `igpt.load` needs beside the weights, as plain values and tensors; no class of ours is named in it."""
+
+    model: dict[str, Any]  # a TransformerConfig
+    task: dict[str, Any]  # of igpt.objectives.tasks.task_state
+    tokenizer: dict[str, Any]  # of igpt.tokenizers.tokenizer_state
+    classes: list[str]
+    data: dict[str, Any]  # the key of the source of images that the model was trained on
+    configuration: dict[str, Any]  # the composed configuration, for people
+
+
+def with_description(checkpoint: Mapping[str, Any], description: Description) -> dict[str, Any]:
+    """The content of a checkpoint file: Lightning's state, with a description in the place of its hyperparameters."""
+    ours = {"format": FORMAT, "version": version("igpt"), **asdict(description)}
+    lightnings = {name: value for name, value in checkpoint.items() if name not in ("hyper_parameters", "hparams_name")}
+    return {KEY: ours, **lightnings}
+
+
+class Checkpoint:
+    """A checkpoint file that was read: its description, its step, and its content until somebody takes that."""
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        """Raises :class:`IgptError` if the content is not in our format, or in another version of it."""
+        ours = content.get(KEY)
+        if not isinstance(ours, dict):
+            raise IgptError(f"{path} is no checkpoint of igpt; give a run directory of igpt-train, or a file in one.")
+        if ours["format"] != FORMAT:
+            raise IgptError(
+                f"{path} has checkpoint format {ours['format']}, which igpt {ours['version']} wrote, but igpt "
+                f"{version('igpt')} reads format {FORMAT}; use the version that wrote it."
+            )
+        self.path = path
+        self.description = Description(**{name: ours[name] for name in Description.__dataclass_fields__})
+        self.step = int(content["global_step"])
+        self._content: dict[str, Any] | None = content
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The state dict of the :class:`~igpt.objectives.objective.Objective`."""
+        assert self._content is not None
+        weights: dict[str, torch.Tensor] = self._content["state_dict"]
+        return weights
+
+    def take(self) -> dict[str, Any]:
+        """The whole content, which is not kept here any longer, so that its memory is freed when the taker is done."""
+        assert self._content is not None
+        content, self._content = self._content, None
+        return content
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint file that matches its checksums; read without running any code from it.
+
+    Raises :class:`IgptError` if it is damaged, or not in our format.
+    """
+    checkpoint = _read_if_whole(path)
+    if checkpoint is None:
+        raise _unreadable(path, "its content does not match its checksums")
+    return checkpoint
+
+
+def read_last(run: RunDirectory) -> Checkpoint | None:
+    """The checkpoint from which to resume a run; None if it has none.
+
+    If the last one is damaged or missing, the previous one takes its place. Any number of processes may do this at
+    once.
+    """
+    if not (run.last.exists() or run.previous.exists()):
+        return None
+    checkpoint = _read_if_whole(run.last)
+    if checkpoint is not None:
+        return checkpoint
+    with FileLock(run.last.with_name(".recover.lock")):
+        checkpoint = _read_if_whole(run.last)
+        if checkpoint is not None:
+            return checkpoint  # another process was quicker
+        checkpoint = _read_if_whole(run.previous)
+        if checkpoint is None:
+            raise IgptError(
+                f"{run.last} is damaged, and there is no whole {run.previous.name} beside it; delete both to train "
+                "this run from its beginning."
+            )
+        damaged = run.last.with_name("damaged.ckpt")
+        if run.last.exists():
+            run.last.replace(damaged)
+        run.previous.replace(run.last)
+        checkpoint.path = run.last
+    log.warning("%s was damaged (it is now %s); resuming from the checkpoint before it.", run.last, damaged.name)
+    return checkpoint
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint file is there from its first byte to its last, by the checksums inside it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error):
+        return False
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint file, of which no tensor is read."""
+    return int(_load(path)["global_step"])
+
+
+def _read_if_whole(path: Path) -> Checkpoint | None:
+    return Checkpoint(path, _load(path)) if is_whole(path) else None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The content of a file, whose tensors are mapped, so that checking the file and using it reads it once."""
+    can_map = printable(path) == str(path)  # torch maps only files with names in UTF-8
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", mmap=can_map, weights_only=True)
+    except Exception as error:  # torch.load raises whatever its readers stumble over
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise _unreadable(path, reason) from None
+    return content
+
+
+def _unreadable(path: Path, reason: str) -> IgptError:
+    return IgptError(
+        f"{path} is not a checkpoint of igpt that can be read ({reason}); if it is damaged, use the run's other "
+        "checkpoint."
+    )

@@ -1,0 +1,73 @@
+"""Which tokenizer a run uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from igpt.errors import IgptError
+from igpt.files import expand_user
+
+if TYPE_CHECKING:
+    from igpt.checkpoint import Checkpoint
+    from igpt.data.datamodule import ImageDataModule
+    from igpt.pretrained import Pretrained
+    from igpt.tokenizers import Tokenizer
+
+
+def tokenizer_of_run(
+    config: DictConfig, data: ImageDataModule, resumed: Checkpoint | None = None, start: Pretrained | None = None
+) -> Tokenizer:
+    """The tokenizer of a run, by the first of these rules that applies:
+
+    1. A resumed run keeps the tokenizer that its checkpoint holds.
+    2. A run that starts from a trained model uses that model's; :func:`check_tokenizer` refuses any other one.
+    3. The configuration names the tokenizer; the palette that it may need is read from `tokenizer.path`, or built from
+       the training images of `data`, which must be open. Its tokens are in the configuration's `order`.
+    """
+    from igpt.data.cached_palette import cached_palette
+    from igpt.tokenizers import Palette, Tokenizer, tokenizer_from_state, with_order
+    from igpt.tokenizers.kmeans import PaletteRecipe
+
+    if resumed is not None:
+        return tokenizer_from_state(resumed.description.tokenizer)
+    if start is not None:
+        return start.tokenizer
+    tokenizer = instantiate(config.tokenizer, _convert_="all")
+    if isinstance(tokenizer, PaletteRecipe) and tokenizer.path is not None:
+        tokenizer = Palette.load(expand_user(tokenizer.path))
+    elif isinstance(tokenizer, PaletteRecipe):
+        tokenizer = cached_palette(tokenizer, data)
+    if not isinstance(tokenizer, Tokenizer):
+        raise IgptError(
+            f"tokenizer._target_ is {config.tokenizer['_target_']}, which makes no igpt.tokenizers.Tokenizer; derive "
+            "your tokenizer from that class."
+        )
+    return with_order(tokenizer, config.get("order", "raster"))
+
+
+def check_tokenizer(config: DictConfig, tokenizer: Tokenizer) -> None:
+    """Refuse a configuration whose tokenizer is not that of the model to start from, since it would not be used."""
+    from igpt.stored_names import name_of
+    from igpt.tokenizers import TOKENIZERS, Ordered, palette_of
+    from igpt.tokenizers.kmeans import PaletteRecipe
+    from igpt.tokenizers.orders import RASTER
+
+    inner, order = (
+        (tokenizer.tokenizer, tokenizer.order_name) if isinstance(tokenizer, Ordered) else (tokenizer, RASTER)
+    )
+    asked, palette = instantiate(config.tokenizer, _convert_="all"), palette_of(tokenizer)
+    if isinstance(asked, PaletteRecipe):
+        same = palette is not None and palette.vocab_size == asked.size
+    else:
+        same = asked.fingerprint == inner.fingerprint
+    if not same or config.order != order:
+        name = name_of(type(inner), TOKENIZERS)
+        size = f" tokenizer.size={palette.vocab_size}" if palette else ""
+        choice = f"tokenizer={name}{size}" if name in TOKENIZERS else f"tokenizer._target_={name}"
+        raise IgptError(
+            f"The model in init_from={config.init_from} brings its own tokenizer, which differs from this "
+            f"configuration's; set {choice} order={order}."
+        )
