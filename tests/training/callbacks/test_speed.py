@@ -9,7 +9,6 @@ import torch
 from conftest import random_weights
 from igpt.batch import TokenBatch
 from igpt.model.config import TransformerConfig
-from igpt.objectives.masking import Masking
 from igpt.objectives.tasks import Autoregressive, Masked
 from igpt.training.callbacks.stop_on_nan import StopOnNaN
 from igpt.training.optimizers import OptimConfig
@@ -51,7 +50,7 @@ def saved_bytes(model):
     return sum(sizes.values())
 
 
-@pytest.mark.parametrize("task", [Autoregressive(), Masked(Masking(0.5))])
+@pytest.mark.parametrize("task", [Autoregressive(), Masked(0.5)])
 def test_checkpointing_saves_memory_and_changes_no_gradient(task):
     plain, checkpointed = make(task.causal), make(task.causal)
     checkpointed.checkpointing = True
