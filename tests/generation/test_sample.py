@@ -12,7 +12,6 @@ from igpt.generation.noise import Noise
 from igpt.generation.sample import bytes_per_sequence, split
 from igpt.generation.sampling_config import SamplingConfig
 from igpt.model.config import TransformerConfig
-from igpt.objectives.masking import Masking
 from igpt.objectives.tasks import Autoregressive, Masked
 from igpt.pretrained import Pretrained
 from igpt.tokenizers import Palette
@@ -36,7 +35,7 @@ def kind(request, monkeypatch):
 
 @pytest.fixture
 def pretrained(kind):
-    task = Masked(Masking(0.1, max_ratio=1.0)) if kind == "masked" else Autoregressive()
+    task = Masked(0.1, max_ratio=1.0) if kind == "masked" else Autoregressive()
     model = random_weights(TransformerConfig(**SHAPE, causal=task.causal))
     return Pretrained(model, Palette(np.random.default_rng(0).random((11, 3)) * 255), task)
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from conftest import SMALL, run_command
+from igpt.checkpoint import is_whole, read_last
 from igpt.errors import IgptError
-from igpt.run_directory import RunDirectory, find_checkpoint, is_whole
+from igpt.run_directory import RunDirectory, find_checkpoint
 
 STEPS = (*SMALL, "trainer.val_check_interval=50", "callbacks=none", "sample_every=999", "optim.total_steps=40")
 
@@ -54,7 +55,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(command, stopped, tmp
     damage(run.last)
     command("train", "run=run", "trainer.max_steps=30")
     log = (run.path / "train.log").read_text()
-    assert "last.ckpt was damaged (it is now damaged.ckpt); going on from the one before" in log
+    assert "last.ckpt was damaged (it is now damaged.ckpt); resuming from the checkpoint before it" in log
     assert losses(run.path) == losses(stopped / "whole")
 
 
@@ -63,7 +64,7 @@ def test_a_kill_between_two_renames_costs_nothing(stopped, tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.last.unlink()
     assert find_checkpoint(run.path, "last") == run.previous
-    run.recover_last()
+    read_last(run)
     assert torch.load(run.last, weights_only=True)["global_step"] == 16
 
 
@@ -73,7 +74,7 @@ def test_two_damaged_checkpoints_are_one_sentence(stopped, tmp_path):
     flip_a_bit(run.last)
     cut_off(run.previous)
     with pytest.raises(IgptError, match="last.ckpt is damaged, and there is no whole previous.ckpt"):
-        run.recover_last()
+        read_last(run)
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
-"""Parts that a user may write in a module on the path: a tokenizer with a coarser grid, and a pre-training task."""
-
-from dataclasses import dataclass
+"""A tokenizer with a grid coarser than the pixels, which a user may write in a module on the path."""
 
 import torch
 
-from igpt.objectives.tasks import Autoregressive, Losses
 from igpt.tokenizers import Tokenizer
 
 
@@ -34,16 +31,3 @@ class Coarse(Tokenizer):
 
     def state(self):
         return {"levels": self.levels}
-
-
-@dataclass(frozen=True)
-class Smoothed(Autoregressive):
-    """Autoregressive, with a loss that keeps all probabilities away from 0."""
-
-    smoothing: float = 0.1
-
-    def losses(self, model, head, batch):
-        log_p = model(batch.tokens).log_softmax(dim=-1)  # (B, T, V)
-        nats = -log_p.gather(-1, batch.tokens[..., None]).mean()
-        loss = (1 - self.smoothing) * nats - self.smoothing * log_p.mean()
-        return Losses(loss, {"nats_per_token": nats})
