@@ -73,7 +73,7 @@ def test_a_pil_image_becomes_what_training_makes_of_its_file(model, tmp_path, ki
     ([np.zeros((8, 8, 3), np.uint8)], "these are uint8 of shape (8, 8, 3)"),
     ("cat.png", "not str; igpt.read_images reads files"),
     (["cat.png"], "not str; igpt.read_images reads files"),
-    ([Image.new("F", (4, 4))], "An image of mode F cannot be used: it holds floating-point numbers"),
+    ([Image.new("F", (4, 4))], "An image of mode F cannot be used: it contains floating-point numbers"),
     (None, "not NoneType"),
 ])  # fmt: skip
 @pytest.mark.parametrize("ask", ["complete", "features", "log_likelihood", "classify"])

@@ -1,4 +1,4 @@
-"""Pictures for people: grids, completions, palettes, curves. Arrays in, Pillow images out."""
+"""Figures: grids of images, completions, palettes, curves. Arrays in, PIL images out."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from igpt.files import atomic_path
 
 Images = NDArray[np.uint8]  # (N, H, W, 3)
 
-GAP = 2  # pixels between pictures, after enlarging
-SHORTEST_SIDE = 64  # small pictures are enlarged, without smoothing, at least to this
-HIDDEN = 200  # the gray of what a completion was not shown
-MOST_COUNTED, MOST_NAMED = 25, 120  # classes of a confusion matrix that shows counts, names
+GAP = 2  # pixels between images, after enlarging
+SHORTEST_SIDE = 64  # smaller images are enlarged, without smoothing, at least to this
+HIDDEN = 200  # the gray level of pixels that the model was not given
+MOST_COUNTED, MOST_NAMED = 25, 120  # a confusion matrix of more classes shows no counts, no names
 
 
 def grid(images: Images, columns: int | None = None) -> Image.Image:
-    """Images in rows, enlarged so that a person sees the pixels; about square unless `columns` says otherwise."""
+    """Images in rows, enlarged so that single pixels can be seen; about square if `columns` is None."""
     n, height, width, _ = images.shape
     columns = columns or max(1, int(np.ceil(n**0.5)))
     rows = -(-n // columns)
@@ -37,41 +37,41 @@ def grid(images: Images, columns: int | None = None) -> Image.Image:
 
 
 def completion_figure(originals: Images, completions: NDArray[np.uint8], given: NDArray[np.bool_]) -> Image.Image:
-    """One line an image, in the style of the paper's first page: what was given (the pixels where `given` (H, W) is
-    True), completions (N, n, H, W, 3), the original.
+    """One row per image, as on the first page of the paper: what was given (the pixels where `given` (H, W) is True),
+    the completions (N, n, H, W, 3), the original.
     """
     shown = np.where(given[..., None], originals, np.uint8(HIDDEN))
-    lines = np.concatenate([shown[:, None], completions, originals[:, None]], axis=1)
-    return grid(lines.reshape(-1, *originals.shape[1:]), columns=lines.shape[1])
+    rows = np.concatenate([shown[:, None], completions, originals[:, None]], axis=1)  # (N, n + 2, H, W, 3)
+    return grid(rows.reshape(-1, *originals.shape[1:]), columns=rows.shape[1])
 
 
 def fill_figure(originals: Images, masks: NDArray[np.bool_], filled: Images) -> Image.Image:
-    """One line an image: what a masked model saw (N, H, W masks in gray), what it put there, the original."""
+    """One row per image: what a masked model saw (masks (N, H, W) in gray), what it predicted, the original."""
     seen = np.where(masks[..., None], np.uint8(HIDDEN), originals)
-    lines = np.stack([seen, filled, originals], axis=1)
-    return grid(lines.reshape(-1, *originals.shape[1:]), columns=3)
+    rows = np.stack([seen, filled, originals], axis=1)  # (N, 3, H, W, 3)
+    return grid(rows.reshape(-1, *originals.shape[1:]), columns=3)
 
 
 def swatches(colors: NDArray[np.uint8], rows: int = 16) -> Image.Image:
-    """The colors (k, 3) so that the gamut can be seen: grays on the left, then hues, light to dark in each column."""
+    """The colors (k, 3), ordered: grays on the left, then by hue, and from light to dark in each column."""
     hls = np.array([colorsys.rgb_to_hls(*(c / 255.0)) for c in colors])
     chroma = (colors.max(axis=1).astype(int) - colors.min(axis=1)) / 255
     hue = np.where(chroma < 0.08, -1.0, hls[:, 0])
     by_hue = np.lexsort((hls[:, 1], hue))
     columns = [column[np.argsort(-hls[column, 1])] for column in np.split(by_hue, range(rows, len(by_hue), rows))]
-    picture = np.full((rows, len(columns), 3), 255, np.uint8)
+    canvas = np.full((rows, len(columns), 3), 255, np.uint8)
     for x, column in enumerate(columns):
-        picture[: len(column), x] = colors[column]
-    return Image.fromarray(picture.repeat(16, axis=0).repeat(16, axis=1))
+        canvas[: len(column), x] = colors[column]
+    return Image.fromarray(canvas.repeat(16, axis=0).repeat(16, axis=1))
 
 
 def quantized_strip(originals: Images, quantized: Images) -> Image.Image:
-    """Originals above their quantized selves."""
+    """Originals in the upper row, quantized in the lower one."""
     return grid(np.concatenate([originals, quantized]), columns=len(originals))
 
 
 def loss_curve(metrics: Path) -> Image.Image:
-    """Training and validation nats per token by step, from a run's metrics.csv."""
+    """Training and validation nats per token at each step, from a run's metrics.csv."""
     with open(metrics, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     figure, axes = new_plot(6, 4)
@@ -86,9 +86,9 @@ def loss_curve(metrics: Path) -> Image.Image:
 
 
 def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
-    """A confusion matrix (K, K): rows are what images are, columns what they were taken for.
+    """A confusion matrix (K, K): rows are true classes, columns predicted ones.
 
-    Colors are shares of a row. Of many classes there are no counts, of very many no names either.
+    Colors show shares of a row. With many classes, counts are left out; with very many, names too.
     """
     side = min(0.6 * len(classes), 12)  # inches
     figure, axes = new_plot(1.5 + side, 1.2 + side)
@@ -103,20 +103,22 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
         slant = {"rotation": 45, "ha": "right"} if len(classes) <= MOST_COUNTED else {"rotation": 90}
         axes.set_xticks(ticks, classes, fontsize=points, **slant)
         axes.set_yticks(ticks, classes, fontsize=points)
-    axes.set(xlabel="taken for", ylabel="is")
+    axes.set(xlabel="predicted class", ylabel="true class")
     return render(figure)
 
 
 def readable_on(background: Sequence[float]) -> str:
-    """Black or white, whichever has the higher contrast to a color (red, green, blue, ... in [0, 1])."""
+    """Black or white, whichever has the higher contrast with a color (red, green, blue, ... in [0, 1])."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"  # WCAG's contrast ratios
 
 
 def probe_curve(rows: Sequence[dict[str, Any]], majority: float) -> Image.Image:
-    """Test accuracy of the linear probe by layer, in the style of the paper's figure 2; features without layers, and
-    always answering with the most frequent class, are level lines. Bands are as wide as two standard errors.
+    """Test accuracy of the linear probe at each layer, as in figure 2 of the paper.
+
+    Features without layers are horizontal lines, and so is the share of the most frequent class. Bands reach one
+    standard error up and down.
     """
     figure, axes = new_plot(6.4, 4.2)
     for kind in dict.fromkeys(row["features"] for row in rows):
@@ -138,7 +140,7 @@ def probe_curve(rows: Sequence[dict[str, Any]], majority: float) -> Image.Image:
 
 
 def new_plot(width: float, height: float) -> tuple[Any, Any]:
-    """A matplotlib figure and its axes, in inches, without touching matplotlib's global state."""
+    """A matplotlib figure of this size in inches, and its axes; matplotlib's global state is not used."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
@@ -153,8 +155,8 @@ def render(figure: Any) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-def save(picture: Image.Image, path: Path) -> Path:
-    """Write a PNG, whole or not at all; return its path."""
+def save(figure: Image.Image, path: Path) -> Path:
+    """Write a PNG atomically; return its path."""
     with atomic_path(path) as temporary:
-        picture.save(temporary)
+        figure.save(temporary)
     return path

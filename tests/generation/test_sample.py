@@ -53,18 +53,18 @@ def batch_sizes(monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("batch_size", "threads"), [(1, 1), (1, 2), (3, 1), (64, 2)])
 def test_fewer_images_are_the_first_of_more(pretrained, kind, batch_size, threads):
-    expected = pretrained.sample(8, seed=0, sampling=SAMPLING[kind])
-    completed = pretrained.complete(images(3), n=5, seed=0, sampling=SAMPLING[kind])
+    with torch_threads(1):
+        expected = pretrained.sample(8, seed=0, sampling=SAMPLING[kind])
+        completed = pretrained.complete(images(3), n=5, seed=0, sampling=SAMPLING[kind])
     assert len(np.unique(expected, axis=0)) == 8
     assert len(np.unique(completed.reshape(15, -1), axis=0)) == 15
     pretrained.batch_size = batch_size
     with torch_threads(threads):
         for n in (3, 8):
             np.testing.assert_array_equal(pretrained.sample(n, seed=0, sampling=SAMPLING[kind]), expected[:n])
-        for rows, n in ((1, 2), (3, 2), (2, 5)):
+        for rows, n in ((3, 2), (1, 5)):
             few = pretrained.complete(images(3)[:rows], n=n, seed=0, sampling=SAMPLING[kind])
             np.testing.assert_array_equal(few, completed[:rows, :n])
     assert not np.array_equal(pretrained.sample(8, seed=1, sampling=SAMPLING[kind]), expected)

@@ -1,4 +1,4 @@
-"""Images that a person hands over in Python, in whatever form, as one uint8 array."""
+"""Images passed to the Python API, in any of several forms, as one uint8 array."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from igpt.errors import IgptError
 
 
 def read_images(paths: str | PathLike[str] | Sequence[str | PathLike[str]], resolution: int) -> NDArray[np.uint8]:
-    """Image files, or folders of them, as training reads them: uint8 (N, R, R, 3), the center square of each image,
-    averaged down to `resolution` pixels a side.
+    """Read image files, or folders of them, as training does: uint8 (N, R, R, 3), the center square of each image,
+    averaged down to R = `resolution` pixels a side.
     """
     if resolution < 1:
         raise IgptError(f"The resolution is {resolution}; give 1 or more pixels a side.")
@@ -27,10 +27,12 @@ def read_images(paths: str | PathLike[str] | Sequence[str | PathLike[str]], reso
 
 
 def as_images(images: Any, resolution: int) -> NDArray[np.uint8]:
-    """uint8 (N, R, R, 3): an array or tensor of that shape; one image; or a list of images, each an array (R, R, 3), a
-    tensor, or a PIL image of any size, which is made square as training does it.
+    """Images as uint8 (N, R, R, 3).
 
-    Raises :class:`IgptError` for anything else, an empty batch and other numbers than bytes among it.
+    `images` is an array or tensor of that shape; one image; or a list of images. An image is an array or a tensor
+    (R, R, 3), or a PIL image of any size, which is cropped and resized as in training.
+
+    Raises :class:`IgptError` for anything else, for an empty batch, and for another dtype than uint8.
     """
     if isinstance(images, (list, tuple)):
         found = np.stack([one_image(image, resolution) for image in images]) if images else empty(resolution)
@@ -48,7 +50,7 @@ def one_image(image: Any, resolution: int) -> NDArray[np.uint8]:
     if not isinstance(image, Image.Image):
         return checked(image, (3,), resolution)
     copy = ImageOps.exif_transpose(image)
-    copy.format = image.format  # which says how to read 32 bits, and is lost in copies
+    copy.format = image.format  # lost in copies, but decides how 32-bit pixels are read
     try:
         return square(copy, resolution)
     except ValueError as error:
@@ -56,7 +58,7 @@ def one_image(image: Any, resolution: int) -> NDArray[np.uint8]:
 
 
 def checked(images: Any, dimensions: tuple[int, ...], resolution: int) -> NDArray[np.uint8]:
-    """An array or tensor as a uint8 array, if it has the right shape."""
+    """An array or tensor as a uint8 array; raises :class:`IgptError` unless shape and dtype are right."""
     wanted = f"uint8 images of shape (N, {resolution}, {resolution}, 3)"
     if not is_array(images):
         hint = "; igpt.read_images reads files" if isinstance(images, (str, PathLike)) else ""
