@@ -1,0 +1,106 @@
+"""README, docs and notes name only files, packages, commands and configuration keys that exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from igpt.configuration.path_arguments import quote_paths
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "igpt"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES += [page for folder in ("docs", "experiments") for page in (ROOT / folder).glob("*.md")]
+TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+PLACEHOLDERS = {"NAME": "emoji", "K": "8", "FILE": "palette.npz", "VALUE": "1"}
+EXAMPLES = ("my_", "mine")  # names in docs/extending.md, whose own test runs the examples
+
+
+def heading_anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_to_files_and_headings(page):
+    for target in re.findall(r"\]\(\s*([^)\s]+)\)", TEXTS[page]):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), target
+        assert not anchor or anchor in heading_anchors(path.read_text(encoding="utf-8")), target
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_named_files_exist(page):
+    whole = re.findall(r"(?<![\w/.-])((?:src|conf|docs|experiments|benchmarks|examples)/[\w./-]*\w/?)", TEXTS[page])
+    whole = [name for name in whole if "NAME" not in name]
+    code = [name for name in re.findall(r"`([\w./]+\.(?:py|c))`", TEXTS[page]) if not name.startswith(EXAMPLES)]
+    assert [name for name in whole if not (ROOT / name).exists()] == []
+    assert [name for name in code if not ((ROOT / name).exists() or any(PACKAGE.rglob(name)))] == []
+
+
+def test_the_architecture_lists_every_package_and_module():
+    cells = [line.split("|")[1] for line in TEXTS["docs/architecture.md"].splitlines() if line.startswith("| `")]
+    listed = {name for cell in cells for name in re.findall(r"`(\w+(?:/|\.py))`", cell)}
+    packages = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    modules = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
+    assert listed == packages | modules
+
+
+def commands() -> list[str]:
+    """What follows `igpt-` in all lines of code and in backticks, without comments."""
+    text = "\n".join(TEXTS.values())
+    code = re.findall(r"^    (\S.*)$", text, re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
+    calls = [re.fullmatch(r"(?:\.venv/bin/)?igpt-([a-z]+(?: .*)?)", line.split("  #")[0].strip()) for line in code]
+    return sorted({call[1] for call in calls if call})
+
+
+def one_value(text: str) -> str | None:
+    """An override with one of the values that it sweeps over and with placeholders filled in; None to leave it out."""
+    key, _, value = text.partition("=")
+    value = PLACEHOLDERS.get(value, value)
+    if key in ("experiment", "hydra.launcher.NAME", "KEY") and value in ("emoji", "1"):
+        return None
+    override = OverridesParser.create().parse_override(f"{key}={value}")
+    if override.is_choice_sweep():
+        return f"{key}={next(iter(override.sweep_string_iterator()))}"
+    return f"{key}=1" if override.is_sweep_override() else f"{key}={value}"
+
+
+def test_commands_compose():
+    with initialize_config_module("igpt.conf", version_base="1.3"):
+        for line in commands():
+            command, *words = shlex.split(line)
+            overrides = [one_value(word) for word in quote_paths(words) if "=" in word]
+            assert compose(command, overrides=list(filter(None, overrides)), return_hydra_config=True), line
+
+
+def leaves(values: object, prefix: str) -> set[str]:
+    """The dotted keys in nested dictionaries, those of inner ones included."""
+    if not isinstance(values, dict):
+        return set()
+    return {f"{prefix}{k}" for k in values} | {key for k, v in values.items() for key in leaves(v, f"{prefix}{k}.")}
+
+
+def known_keys() -> set[str]:
+    found = set()
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        folder = "" if "@package _global_" in text else ".".join(path.relative_to(ROOT / "conf").parts[:-1])
+        group = "data" if path.name == "data_base.yaml" else folder
+        found |= leaves(yaml.safe_load(text), f"{group}." if group else "")
+    return found
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_named_keys_exist(page):
+    keys, groups = known_keys(), "data|optim|trainer|sampling|objective|callbacks|logger|tokenizer|model|probe"
+    named = re.findall(rf"[`\s~]((?:{groups})\.[a-z_.]*[a-z_])(?:=|`)", TEXTS[page])
+    assert [name for name in named if name not in keys and not name.endswith(".gz")] == []
