@@ -90,12 +90,12 @@ def leaves(values: object, prefix: str) -> set[str]:
 
 
 def known_keys() -> set[str]:
+    """The dotted keys in the files of conf/; data_base.yaml has those of the group data."""
     found = set()
     for path in (ROOT / "conf").rglob("*.yaml"):
-        text = path.read_text(encoding="utf-8")
-        folder = "" if "@package _global_" in text else ".".join(path.relative_to(ROOT / "conf").parts[:-1])
-        group = "data" if path.name == "data_base.yaml" else folder
-        found |= leaves(yaml.safe_load(text), f"{group}." if group else "")
+        text, folder = path.read_text(encoding="utf-8"), path.relative_to(ROOT / "conf").parts[:-1]
+        group = [path.stem.removesuffix("_base")] if path.stem.endswith("_base") else folder
+        found |= leaves(yaml.safe_load(text), "" if "@package _global_" in text else "".join(f"{g}." for g in group))
     return found
 
 
