@@ -195,16 +195,16 @@ def test_plan_of_a_recipe_needs_nothing_but_the_recipe(command, tmp_path):
 
 def test_plan_of_rgb_tokens_has_three_a_pixel(command):
     lines = lines_of(command("plan", "experiment=emoji_ar", "tokenizer=rgb", "data.source.resolution=8"))
-    assert lines["images"] == "8x8 pixels, 192 tokens, 256 different ones"
+    assert lines["images"] == "8x8 pixels, 192 tokens, vocabulary of 256"
 
 
 def test_plan_fits_the_micro_batch(command):
     lines = lines_of(command("plan", "model=xl", "trainer=gpu", "fit=true"))
-    assert "with a single image the peak is" in lines["all kept"]
+    assert "with a single image the peak is" in lines["checkpointing off"]
     advice = lines_of(command("plan", "model=s", "trainer=gpu", "fit=true", "data.batch_size=512"))
-    assert advice["within 72.0"].split()[0] == "no"
-    taken = lines_of(command("plan", "model=s", "trainer=gpu", "data.batch_size=512", advice["all kept"]))
-    assert taken["within 72.0"].split()[0] == "yes"
+    assert advice["fits 72.0 GB"].split()[0] == "no"
+    taken = lines_of(command("plan", "model=s", "trainer=gpu", "data.batch_size=512", advice["checkpointing off"]))
+    assert taken["fits 72.0 GB"].split()[0] == "yes"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def plan(config: DictConfig) -> None:
         "Memory of one device, GB": plan_text.memory_rows(recipe),
         "Largest micro-batch of one device": plan_text.fit_rows(recipe) if config.fit else [],
         "Time and price": plan_text.cost_rows(recipe, watts, price_per_hour),
-        "Sampling": plan_text.drawing_rows(recipe, config.samples),
+        "Sampling": plan_text.sampling_rows(recipe, config.samples),
     }
     for title, rows in blocks.items():
         if rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from igpt.errors import IgptError
 
@@ -47,6 +47,12 @@ class TransformerConfig:
             )
         for kind in PARTS:
             class_path(kind, getattr(self, kind))
+
+    @property
+    def other_parts(self) -> dict[str, str]:
+        """The parts that are not those of the paper."""
+        default = {field.name: field.default for field in fields(self)}
+        return {kind: getattr(self, kind) for kind in PARTS if getattr(self, kind) != default[kind]}
 
     @property
     def head_size(self) -> int:

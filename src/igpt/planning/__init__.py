@@ -1,1 +1,1 @@
-"""What a training will take, from closed forms and a model without data: parameters, FLOPs, memory, time, money."""
+"""The cost of a training run in advance, from closed forms and a model on the meta device."""

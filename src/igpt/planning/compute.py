@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of a model, and the time, energy and money that a training with it takes."""
+"""Parameters and FLOPs of a model; time, energy and price of a computation."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from igpt.model.transformer import Transformer
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters, those of them in the blocks' matrices, and FLOPs of one image forward and backward.
+    """Numbers of parameters, and FLOPs of one image, forward and backward.
 
-    A multiplication with its addition is two. Attention counts in full, as is the convention for utilization, though
-    a causal kernel leaves out nearly half of it; nothing that is calculated again counts.
+    A multiply-add is two FLOPs. Attention counts in full, which is the convention for model FLOPs utilization (MFU),
+    although a causal kernel skips nearly half of it. Recomputation does not count.
     """
 
     parameters: int
-    block_matrices: int
-    linear_flops: int
-    attention_flops: int
+    block_matrices: int  # parameters that are in matrices of the blocks
+    linear_flops: int  # of products with weights
+    attention_flops: int  # of products of activations
 
     @property
     def flops(self) -> int:
         return self.linear_flops + self.attention_flops
 
     def optimizer_values(self, name: str) -> int:
-        """Numbers the optimizer remembers: two a parameter for Adam; one for those that Muon moves."""
+        """Numbers in the optimizer state: two per parameter for Adam, one per parameter that Muon updates."""
         return 2 * self.parameters - (self.block_matrices if name == "muon" else 0)
 
 
 def measure(config: TransformerConfig) -> Size:
-    """Count on the model itself, on the meta device: it has shapes and no values, and takes no memory."""
+    """Count on the model itself, whatever its parts, on the meta device: tensors there have shapes and no values."""
     with torch.device("meta"):
         model = Transformer(config)
     (linear, attention), (linear_2, attention_2) = (count_flops(replace(config, n_layer=n)) for n in (1, 2))
@@ -48,17 +48,19 @@ def measure(config: TransformerConfig) -> Size:
 
 
 def count_flops(config: TransformerConfig) -> tuple[int, int]:
-    """FLOPs of an image, forward and backward: of the products with weights, and of those of attention."""
+    """FLOPs of one image, forward and backward: of products with weights, and of products of activations."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         tokens = torch.zeros(1, config.n_positions, dtype=torch.long)
         Transformer(config)(tokens).sum().backward()
-    linear = counter.get_flop_counts()["Global"][torch.ops.aten.mm]  # weights are matrices; attention is batched
+    counts = counter.get_flop_counts()["Global"]
+    aten = torch.ops.aten
+    linear = sum(counts.get(product, 0) for product in (aten.mm, aten.addmm))  # other products are batched
     return linear, counter.get_total_flops() - linear
 
 
 @dataclass(frozen=True)
 class Duration:
-    """Seconds of calculating and of moving memory; a device does both at once, so the longer one counts."""
+    """Seconds of arithmetic and of memory traffic. A device does both at once, so the longer one counts."""
 
     arithmetic: float
     traffic: float
@@ -73,15 +75,15 @@ class Duration:
 
 
 def duration(flops: float, speed: float, moved: float, bandwidth: float) -> Duration:
-    """Of `flops` at `speed` a second, while `moved` bytes are written once and read once at `bandwidth` a second."""
+    """Of `flops` at `speed` FLOP/s, while `moved` bytes are written once and read once at `bandwidth` bytes/s."""
     return Duration(flops / speed, 2 * moved / bandwidth)
 
 
 def energy(seconds: float, devices: int, watts: float) -> float:
-    """Kilowatt-hours, if every device draws `watts` all the time."""
+    """Kilowatt-hours, if every device takes `watts` all the time."""
     return devices * watts * seconds / 3.6e6
 
 
 def price(seconds: float, devices: int, per_hour: float) -> float:
-    """Of `devices`, in the currency of `per_hour`."""
+    """Price of `devices` for `seconds`, in the currency of `per_hour`, which is that of one device."""
     return devices * per_hour * seconds / 3600

@@ -1,4 +1,4 @@
-"""Devices one may train on, and the number formats they calculate in."""
+"""Devices to train on, and their number formats."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ TERA, GB = 1e12, 1e9
 
 @dataclass(frozen=True)
 class Precision:
-    """A Lightning precision: bytes of a weight, bytes of an activation, and what matrix products are calculated in.
+    """A Lightning precision.
 
-    The residual stream has the weights' format: autocast leaves additions and norms in it.
+    The residual stream has the format of the weights, because autocast leaves additions and norms in it.
     """
 
-    weight: int
-    activation: int
-    arithmetic: str
+    weight: int  # bytes
+    activation: int  # bytes
+    arithmetic: str  # format of matrix products
 
     @property
     def casts(self) -> bool:
-        """Whether matrix products take copies of the weights in another format."""
+        """Whether matrix products use copies of the weights in another format."""
         return self.weight != self.activation
 
 
@@ -37,7 +37,7 @@ SHORT_FORMS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 def find_precision(name: str) -> Precision:
-    """The precision that Lightning knows by this name."""
+    """The precision with Lightning's name; IgptError if igpt-plan does not know it."""
     known = SHORT_FORMS.get(name, name)
     if known not in PRECISIONS:
         raise IgptError(f"trainer.precision is '{name}'; igpt-plan knows {', '.join(PRECISIONS)}.")
@@ -46,32 +46,30 @@ def find_precision(name: str) -> Precision:
 
 @dataclass(frozen=True)
 class Device:
-    """What one device can do at most: dense FLOP/s by number format, bytes, bytes a second, watts of the whole board.
-
-    Speeds, memory and watts are `source`'s. `price_per_hour` (US dollars, rented) and `utilization` (share of the
-    speed that training reaches) are assumptions. `fused_norm` says whether torch's RMS norm is one kernel there.
-    """
+    """The limits of one device. Speeds, memory, bandwidth and power are those of the `source`."""
 
     title: str
-    flops: dict[str, float]
-    memory: float
-    bandwidth: float
-    watts: float
-    price_per_hour: float
+    flops: dict[str, float]  # dense peak FLOP/s by number format
+    memory: float  # bytes
+    bandwidth: float  # bytes per second
+    watts: float  # of the whole board
+    price_per_hour: float  # US dollars, rented; an assumption
     source: str
-    utilization: float = 0.4
-    fused_norm: bool = True
+    utilization: float = 0.4  # fraction of the peak that training reaches (MFU); an assumption
+    fused_norm: bool = True  # whether torch's RMS norm is one kernel
 
     def speed(self, arithmetic: str) -> float:
-        """Dense peak FLOP/s in a number format."""
+        """Dense peak FLOP/s in a number format; IgptError if the device does not support it."""
         if arithmetic not in self.flops:
-            have = " or ".join({"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}[f] for f in self.flops)
-            raise IgptError(f"{self.title} does not calculate in {arithmetic}; choose trainer.precision={have}.")
+            supported = " or ".join(
+                {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}[f] for f in self.flops
+            )
+            raise IgptError(f"{self.title} does not support {arithmetic}; choose trainer.precision={supported}.")
         return self.flops[arithmetic]
 
 
-# fp32 is the speed of real float32, which is torch's default; TF32 (H100, H200: 495, A100: 156, RTX 4090: 83 TFLOP/s)
-# would have to be allowed. Sparse numbers of the data sheets are halved.
+# fp32 is the speed of true float32, torch's default. TF32 (H100, H200: 495, A100: 156, RTX 4090: 83 TFLOP/s) has to be
+# enabled. Where a data sheet gives speeds with sparsity, half of them is used.
 DEVICES = {
     "h100": Device(
         "H100 SXM", {"bf16": 989.4 * TERA, "fp16": 989.4 * TERA, "fp32": 67 * TERA}, 80 * GB, 3350 * GB, 700, 3.0,
@@ -95,14 +93,14 @@ DEVICES = {
     ),
     "laptop": Device(
         "laptop CPU", {"fp32": 0.384 * TERA}, 16 * GB, 76.8 * GB, 45, 0.0,
-        "calculated: 4 cores of 3 GHz with two 8-wide FMA units, two channels of DDR5-4800",
+        "computed: 4 cores of 3 GHz with two 8-wide FMA units, two channels of DDR5-4800",
         utilization=0.5, fused_norm=False,
     ),
 }  # fmt: skip
 
 
 def find_device(name: str) -> Device:
-    """The device of this name."""
+    """The device with this name; IgptError if there is none."""
     if name not in DEVICES:
-        raise IgptError(f"device '{name}' is not known; choose one of {', '.join(DEVICES)}.")
+        raise IgptError(f"device is '{name}'; choose one of {', '.join(DEVICES)}.")
     return DEVICES[name]

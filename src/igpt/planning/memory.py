@@ -1,7 +1,7 @@
-"""Peak memory of a training step on one device, by part, in bytes.
+"""Peak memory of a training step on one device, by kind, in bytes.
 
-T positions, C = n_embd channels, h heads, V colors, L blocks. The closed forms count what autograd keeps of
-`igpt.model.transformer` under fused attention, which never holds a T x T matrix.
+T positions, C = n_embd channels, h heads, V colors, L blocks. The closed forms count the tensors that autograd saves in
+`igpt.model.transformer`, with the default parts and fused attention, which never stores a T x T matrix.
 """
 
 from __future__ import annotations
@@ -13,52 +13,50 @@ from dataclasses import dataclass
 from igpt.model.config import TransformerConfig
 from igpt.planning.devices import Precision
 
-State = tuple[float, float, float]
-Passes = tuple[float, float, float]
+State = tuple[float, float, float]  # weights, gradients, optimizer
+Passes = tuple[float, float, float]  # activations, logits, recomputed
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by part. `logits` holds them as log-probabilities, with both gradients. `recomputed` is the one block that
-    checkpointing has whole at a time.
-    """
+    """Bytes by kind."""
 
     weights: float
     gradients: float
     optimizer: float
     activations: float
-    logits: float
-    recomputed: float = 0.0
+    logits: float  # log-probabilities, and the gradients of these and of the logits
+    recomputed: float = 0.0  # activations of the one block that activation checkpointing recomputes at a time
 
     @property
     def state(self) -> float:
-        """What does not depend on the batch."""
+        """Bytes that do not depend on the batch."""
         return self.weights + self.gradients + self.optimizer
 
     @property
     def passes(self) -> float:
-        """The most that forward and backward need at once: a block is recomputed when the logits are gone."""
+        """The most that forward and backward pass need at once: blocks are recomputed after the logits are freed."""
         return self.activations + max(self.logits, self.recomputed)
 
     @property
     def peak(self) -> float:
-        """The optimizer's step, which comes when the activations are gone, takes about one more copy of the weights."""
+        """The peak. The optimizer's step comes after the activations are freed, and takes about a copy of the weights."""
         return self.state + max(self.passes, self.weights)
 
 
 def state_memory(parameters: int, optimizer_values: int, precision: Precision, devices: int) -> State:
-    """Weights, gradients and optimizer state. DDP's buckets are a second copy of the gradients."""
+    """Bytes of weights, gradients and optimizer state. DDP's buckets are a second copy of the gradients."""
     weights = float(parameters * precision.weight)
     return weights, weights * (2 if devices > 1 else 1), float(optimizer_values * precision.weight)
 
 
 def block_memory(config: TransformerConfig, precision: Precision, tokens: int, fused_norm: bool = True) -> float:
-    """What a block keeps for its backward pass on `tokens` = images x T positions.
+    """Bytes that a block saves for its backward pass on `tokens` = images x T positions.
 
-    A token: the inputs of two norms, and their scales; the first norm's output, queries, keys, values and the
-    attention's output (5 C), with one log-sum-exp a head; the second norm's output (C); both sides of the GELU (8 C).
-    A norm that is not fused keeps its scaled input, too. Whatever the batch: the weights as the products took them,
-    which are casts, or the MLP's two, scaled.
+    Per token: the inputs of two norms, and their scales; the first norm's output, queries, keys, values and the
+    attention's output (5 C), with one log-sum-exp per head; the second norm's output (C); input and output of the GELU
+    (8 C). A norm that is not fused also saves its scaled input. Independent of the batch: copies of the weights, either
+    cast, or scaled for the GELU (the MLP's two).
     """
     width, residual, activation = config.n_embd, precision.weight, precision.activation
     norms = 2 * ((1 if fused_norm else 2) * width * residual + 4)
@@ -70,9 +68,9 @@ def block_memory(config: TransformerConfig, precision: Precision, tokens: int, f
 def activation_memory(
     config: TransformerConfig, precision: Precision, images: int, checkpointed: bool, fused_norm: bool = True
 ) -> Passes:
-    """Activations, logits and the recomputed block of a forward and backward pass over `images`.
+    """Bytes of activations, logits and the recomputed block, in a forward and backward pass over `images`.
 
-    Checkpointed, a block keeps its input alone, and is calculated again when its gradients are due.
+    With activation checkpointing, a block saves only its input, and is recomputed for its gradients.
     """
     tokens, width = images * config.n_positions, config.n_embd
     block = block_memory(config, precision, tokens, fused_norm)
@@ -85,5 +83,5 @@ def activation_memory(
 
 
 def largest_batch(peak: Callable[[int], float], limit: float) -> int:
-    """The most images whose `peak`, which must not fall with their number, stays within `limit`; 0 if not even one."""
+    """The largest number of images whose `peak` is within `limit`, or 0. The peak must not fall with their number."""
     return bisect_right(range(1, 2**24), limit, key=peak)

@@ -1,4 +1,4 @@
-"""What a plan depends on, and what follows from it."""
+"""What a plan depends on, and what follows from that."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ from igpt.planning.compute import Duration, Size, duration, measure
 from igpt.planning.devices import Device, Precision, find_precision
 from igpt.planning.memory import Memory, activation_memory, largest_batch, state_memory
 
-# Of a device's memory: CUDA's context, what the allocator cannot use, what communication needs.
-SPARE = 0.1
+SPARE = 0.1  # fraction of a device's memory for CUDA's context, the allocator's fragments and communication
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training: the model and what it is trained on, and with.
-
-    `images` is the global batch of a step; a device takes at most `device_batch` of its share at once (None: all).
-    """
+    """A training run: the model, its data, and the devices."""
 
     model: TransformerConfig
-    resolution: int
-    images: int
-    device_batch: int | None
+    resolution: int  # pixels per side
+    images: int  # per step, over all devices
+    device_batch: int | None  # the most images that a device takes at once; None: all of its share
     steps: int
     optimizer: str
     precision_name: str
@@ -41,7 +37,7 @@ class Recipe:
             )
         if self.images < 1 or self.images % self.devices or (self.device_batch or 1) < 1:
             raise IgptError(
-                f"data.batch_size={self.images} and data.device_batch_size={self.device_batch} cannot be shared by "
+                f"data.batch_size={self.images} and data.device_batch_size={self.device_batch} cannot be divided among "
                 f"{self.devices} devices; choose a multiple of {self.devices}, and at least 1 image at once."
             )
 
@@ -55,23 +51,23 @@ class Recipe:
 
     @property
     def accumulate(self) -> int:
-        """Micro-batches a step: as few as `device_batch` allows, all of the same size, as the data module cuts them."""
+        """Micro-batches per step: as few as `device_batch` allows, all of the same size, as in the data module."""
         each = self.images // self.devices
         most = self.device_batch or each
         return next(n for n in range(1, each + 1) if each % n == 0 and each // n <= most)
 
     @property
     def micro_batch(self) -> int:
-        """Images that go through one device at once."""
+        """Images on one device at once."""
         return self.images // (self.devices * self.accumulate)
 
     @property
     def usable(self) -> float:
-        """Bytes of a device that a training may take."""
+        """Bytes of a device that are available for training."""
         return self.device.memory * (1 - SPARE)
 
     def memory(self, images: int, checkpointed: bool) -> Memory:
-        """Of one device with a micro-batch of `images`."""
+        """Memory of one device with a micro-batch of `images`."""
         values = self.size.optimizer_values(self.optimizer)
         state = state_memory(self.size.parameters, values, self.precision, self.devices)
         return Memory(
@@ -80,11 +76,11 @@ class Recipe:
         )
 
     def largest_micro_batch(self, checkpointed: bool) -> int:
-        """The most images a device can take at once; 0 if not even one fits."""
+        """The most images that fit into a device at once; 0 if not even one does."""
         return largest_batch(lambda images: self.memory(images, checkpointed).peak, self.usable)
 
     def micro_step(self) -> Duration:
-        """One forward and backward pass of a device, nothing calculated again."""
+        """One forward and backward pass on a device, without recomputation."""
         moved = self.memory(self.micro_batch, checkpointed=False).peak
         speed = self.device.speed(self.precision.arithmetic) * self.utilization
         return duration(self.size.flops * self.micro_batch, speed, moved, self.device.bandwidth)
