@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.checkpoint import checkpoint
 
@@ -12,7 +13,7 @@ from igpt.data.datamodule import ImageDataModule
 from igpt.data.sources import EmojiSource
 from igpt.errors import IgptError
 from igpt.model.config import PRESETS, TransformerConfig
-from igpt.model.transformer import Transformer
+from igpt.model.transformer import MLP, Transformer
 from igpt.objectives.losses import autoregressive_nats
 from igpt.planning.compute import energy, measure, price
 from igpt.planning.devices import DEVICES, PRECISIONS
@@ -58,6 +59,22 @@ def test_xl_at_64x64_has_the_papers_parameters():
 
 def test_igpt_s_is_about_6e19_flops_in_its_weights():
     assert measure(TransformerConfig(**PRESETS["s"])).linear_flops * 128 * 1e6 == pytest.approx(6e19, rel=0.02)
+
+
+class Biased(MLP):
+    def __init__(self, config):
+        super().__init__(config)
+        self.fc, self.out = (nn.Linear(layer.in_features, layer.out_features) for layer in (self.fc, self.out))
+
+    def activate(self, x):
+        return x.relu()
+
+
+def test_a_variant_with_biases_is_counted():
+    plain, biased = measure(WIDE), measure(replace(WIDE, mlp=f"{__name__}.Biased"))
+    assert biased.parameters == plain.parameters + WIDE.n_layer * 5 * WIDE.n_embd
+    assert biased.linear_flops == plain.linear_flops
+    assert biased.attention_flops == plain.attention_flops
 
 
 @pytest.mark.parametrize("name", ["adam", "muon"])
@@ -211,7 +228,7 @@ def test_plan_fits_the_micro_batch(command):
     ("arguments", "message"),
     [
         (["device=abacus"], "it must be h100, h200, a100, v100, rtx4090 or laptop"),
-        (["device=v100", "trainer.precision=bf16-mixed"], "V100 SXM2 32GB does not calculate in bf16"),
+        (["device=v100", "trainer.precision=bf16-mixed"], "V100 SXM2 32GB does not support bf16"),
         (["trainer.precision=64-true"], "igpt-plan knows 32-true, bf16-mixed"),
         (["devices=3"], "choose a multiple of 3"),
         (["trainer.max_steps=-1"], "trainer.max_steps is -1; it must be a whole number of at least 1"),

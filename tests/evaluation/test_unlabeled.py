@@ -11,7 +11,7 @@ from igpt.data.datamodule import ImageDataModule
 from igpt.data.packed import PackedImages
 from igpt.data.sources import SPLITS, Chunk
 from igpt.errors import IgptError
-from igpt.evaluation.attentive import attentive_hits
+from igpt.evaluation.attentive import attentive_correct
 from igpt.evaluation.classification import ClassificationEvaluator
 from igpt.evaluation.evaluator import Evaluation
 from igpt.evaluation.probe_scores import ProbeSettings, labeled_features, linear_rows
@@ -128,5 +128,5 @@ def test_a_linear_probe_ignores_images_without_labels():
 
 
 def test_an_attentive_probe_ignores_images_without_labels(perfect, data):
-    hits = attentive_hits(perfect, data(partly=SPLITS), "test", n_classes=2, epochs=1)
+    hits = attentive_correct(perfect, data(partly=SPLITS), "test", n_classes=2, epochs=1)
     assert hits.shape == (2, 8)

@@ -1,4 +1,4 @@
-"""decoder.c against the transformer it decodes; and what becomes of drawing where it cannot be had."""
+"""decoder.c against the transformer, and sampling where decoder.c cannot be used."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def compiler():
 
 @pytest.fixture
 def other_compiler(monkeypatch):
-    """Draw as if in a new process, with another value of CC."""
+    """Sample as in a new process, with another value of CC."""
     c_decoder.library.cache_clear()
     yield lambda command: monkeypatch.setenv("CC", command)
     c_decoder.library.cache_clear()
@@ -43,7 +43,7 @@ def logits_one_by_one(model, tokens, prompt):
 @needs_a_compiler
 @settings(deadline=None)
 @given(
-    pictures=st.integers(1, 4),
+    images=st.integers(1, 4),
     positions=st.integers(2, 40),
     layers=st.integers(1, 3),
     heads=st.integers(1, 5),
@@ -51,9 +51,9 @@ def logits_one_by_one(model, tokens, prompt):
     colors=st.integers(1, 40),
     data=st.data(),
 )
-def test_logits_are_the_transformers(pictures, positions, layers, heads, head_size, colors, data):
+def test_logits_are_the_transformers(images, positions, layers, heads, head_size, colors, data):
     model = random_weights(TransformerConfig(layers, heads, heads * head_size, colors, positions))
-    tokens = torch.randint(colors, (pictures, positions), generator=torch.Generator().manual_seed(1))
+    tokens = torch.randint(colors, (images, positions), generator=torch.Generator().manual_seed(1))
     prompt = data.draw(st.integers(0, positions - 1))
     with torch.no_grad():
         expected = model.double()(tokens)[:, prompt:].float()
@@ -75,7 +75,7 @@ def test_small_and_huge_scores_and_activations_stay_exact(size):
 
 
 @needs_a_compiler
-def test_weights_that_change_between_two_pictures_are_the_ones_used(tiny):
+def test_weights_that_change_between_two_images_are_the_ones_used(tiny):
     prompt = torch.zeros(2, 1, dtype=torch.long)
     before = generate(tiny, prompt, sampling=GREEDY)
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_other_precisions_are_left_to_torch(tiny):
 
 
 @pytest.mark.parametrize("command", ["no-such-compiler", "cc 'unfinished", "false"])
-def test_without_a_compiler_torch_draws_the_same_after_one_hint(tiny, other_compiler, caplog, command):
+def test_without_a_compiler_torch_samples_the_same_after_one_hint(tiny, other_compiler, caplog, command):
     prompt = torch.zeros(3, 2, dtype=torch.long)
     expected = generate(tiny, prompt, sampling=GREEDY)
     c_decoder.library.cache_clear()

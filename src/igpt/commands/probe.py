@@ -29,7 +29,7 @@ def probe(config: DictConfig) -> None:
     from igpt import figures
     from igpt.commands.build import build_loggers
     from igpt.commands.open_run import load_model
-    from igpt.evaluation.attentive import attentive_hits
+    from igpt.evaluation.attentive import attentive_correct
     from igpt.evaluation.final_report import write_json
     from igpt.evaluation.probe_scores import best_row, knn_correct, linear_rows, low_label_rows
     from igpt.run_directory import find_run
@@ -50,8 +50,8 @@ def probe(config: DictConfig) -> None:
             row.update(score)
         rows += found
     if config.attentive_epochs > 0:
-        hits = attentive_hits(pretrained, data, "test", len(data.source.classes), config.attentive_epochs).numpy()
-        scores = kinds[0].accuracy_columns("attentive_accuracy", "test", hits)
+        correct = attentive_correct(pretrained, data, "test", len(data.source.classes), config.attentive_epochs).numpy()
+        scores = kinds[0].accuracy_columns("attentive_accuracy", "test", correct)
         for row, score in zip(rows, scores, strict=False):  # the trained layers come first
             row.update(score)
     few = low_label_rows(kinds, config.labels_per_class, config.subsets, settings, pretrained.device)

@@ -1,4 +1,4 @@
-"""The attentive probe: one learned query looks at a layer's whole sequence instead of its average."""
+"""The attentive probe: one learned query attends to the whole sequence of a layer, instead of its average."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class AttentiveHeads(nn.Module):
 
 
 def sequences_of_layers(pretrained: Pretrained, tokens: Tensor) -> Tensor:
-    """What the attention blocks and the head see of each position, (L + 1, B, T, C)."""
+    """The inputs of the attention blocks and of the head at each position, (L + 1, B, T, C)."""
     return torch.stack(list(pretrained.model.layer_inputs(tokens)))
 
 
-def attentive_hits(
+def attentive_correct(
     pretrained: Pretrained, data: ImageDataModule, split: str, n_classes: int, epochs: int, lr: float = 1e-3
 ) -> Tensor:
-    """Which of the labeled images of `split` the probe of each layer classifies rightly, bool (L + 1, N); the probes
-    are trained together on the labeled training images by Adam.
+    """Whether the probe of each layer classifies each labeled image of `split` correctly, bool (L + 1, N).
 
-    The network stays as it is. Its sequences are computed anew in each epoch, since they seldom fit into memory.
+    Adam trains the probes of all layers together, on the labeled training images. The network does not change. Its
+    sequences are recomputed in each epoch, because they rarely fit into memory.
     """
     config = pretrained.model.config
     with torch.random.fork_rng():
@@ -63,8 +63,8 @@ def attentive_hits(
             loss.backward()  # type: ignore[union-attr]
             optimizer.step()
     with torch.no_grad():
-        right = [
+        correct = [
             heads(sequences_of_layers(pretrained, batch.tokens.to(pretrained.device))).argmax(-1).cpu() == batch.labels
             for batch in data.labeled_batches(split)
         ]
-    return torch.cat(right, dim=1)
+    return torch.cat(correct, dim=1)

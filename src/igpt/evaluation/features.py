@@ -1,4 +1,4 @@
-"""Features of whole splits: every layer of the model, and the baselines it must beat; cached in the run directory."""
+"""Features of whole splits: of every layer of the model, and of simple baselines; cached in the run directory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Features = NDArray[np.float32]  # (layers, N, C)
 
 
 def split_features(pretrained: Pretrained, data: ImageDataModule, split: str, masks: int = 0) -> Features:
-    """Pooled features of every layer and of the final norm for a whole split, (L + 1, N, C), in one pass."""
+    """Pooled features of every layer and of the final norm of a whole split, (L + 1, N, C), from one pass."""
     batches = data.token_batches(split, doing="Features of")
     parts = [pretrained.batch_features(batch, masks).float().cpu() for batch in batches]
     return torch.cat(parts).transpose(0, 1).contiguous().numpy()
 
 
 def untrained(pretrained: Pretrained, seed: int = 0) -> Pretrained:
-    """The same network before any training, with the same tokenizer and task."""
+    """The same network with initial weights, and with the same tokenizer and task."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Transformer(pretrained.model.config)
@@ -36,13 +36,13 @@ def untrained(pretrained: Pretrained, seed: int = 0) -> Pretrained:
 
 
 def raw_pixels(data: ImageDataModule, split: str) -> Features:
-    """The images themselves as features in [0, 1], (1, N, H * W * 3)."""
+    """The pixel values as features in [0, 1], (1, N, H * W * 3)."""
     images = data.splits[split].images
     return images.reshape(1, len(images), -1).astype(np.float32) / np.float32(255)
 
 
 def palette_histogram(data: ImageDataModule, split: str) -> Features:
-    """How much of each image is of which color, (1, N, V)."""
+    """The fraction of each image that has each color, (1, N, V)."""
 
     def count(tokens: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(tokens, data.tokenizer.vocab_size).float().mean(dim=1)
@@ -51,7 +51,7 @@ def palette_histogram(data: ImageDataModule, split: str) -> Features:
 
 
 def cached(folder: Path, key: dict[str, Any], compute: Callable[[], Features]) -> Features:
-    """`compute()`, or what it gave when it was last called with this key."""
+    """The result of `compute()`, or the stored result of an earlier call with the same key."""
     path = folder / f"{cache_key(key)}.npy"
     if path.exists():
         stored: Features = np.load(path, allow_pickle=False)

@@ -1,6 +1,6 @@
-"""The decoder for CPUs: decoder.c, compiled by the machine's own compiler when it is first needed, and called here.
+"""The decoder for CPUs: decoder.c, compiled by the machine's own compiler at first use, and called from here.
 
-In torch, a position of a small model costs more for starting its hundred operations than for doing them.
+In torch, one position of a small model takes longer to start its hundred operations than to compute them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "
 
 
 class Shape(ctypes.Structure):
-    """What decoder.c has to know of a model."""
+    """The struct Shape of decoder.c."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")),
@@ -48,10 +48,9 @@ class Shape(ctypes.Structure):
 
 
 class NativeDecoder:
-    """Continues from a cache that has seen a prompt, like :class:`~igpt.generation.torch_decoder.Decoder`, in one
-    call per position.
+    """Continues from a cache that has seen a prompt, like `Transformer.next_logits`, with one C call per position.
 
-    Python is free to do other things meanwhile, so several of these work at once in as many threads.
+    A call releases Python's global interpreter lock, so several decoders run at once, each in a thread of its own.
     """
 
     def __init__(self, model: Transformer, cache: KVCache) -> None:
@@ -63,7 +62,7 @@ class NativeDecoder:
         self.shape = Shape(
             config.n_layer, config.n_head, config.n_embd, config.n_positions, config.vocab_size, model.norm.eps
         )
-        self.tensors = weights_of(model), cache.storage.unbind()  # kept, since C sees only where they lie
+        self.tensors = weights_of(model), cache.storage.unbind()  # kept alive, since C sees only their addresses
         self.weights, self.keys_values = map(pointers, self.tensors)
         self.work = float32(self.batch_size * 6 * config.n_embd + config.n_positions)
 
@@ -76,13 +75,13 @@ class NativeDecoder:
             self.cache.length, self.work.data_ptr(), logits.data_ptr(),
         )  # fmt: skip
         if not done:
-            raise IndexError(f"a step for {self.batch_size} pictures after {self.cache.length} positions: {token}")
+            raise IndexError(f"a step for {self.batch_size} images after {self.cache.length} positions: {token}")
         self.cache.length += 1
         return logits
 
 
 def float32(*shape: int) -> Tensor:
-    """Room that C writes to, whatever torch's defaults are."""
+    """Memory for C to write to, whatever torch's default dtype and device are."""
     return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
@@ -114,8 +113,8 @@ def is_known(module: nn.Module) -> bool:
 def agrees(model: Transformer) -> bool:
     """Whether a step of decoder.c gives the logits of the model's own modules.
 
-    It does, unless somebody edited a class in transformer.py. The last position is compared, after random keys and
-    values, so that changes of attention show, too.
+    It does, unless somebody edited a class in transformer.py. They are compared at the last position, after random keys
+    and values, so that changes of attention are found, too.
     """
     config = model.config
     generator = torch.Generator().manual_seed(0)
@@ -152,9 +151,9 @@ def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """What the compiler `cc` (or $CC) makes of decoder.c; None, and a hint in the log, if that does not work.
+    """decoder.c, compiled by `cc` (or $CC); None, and a hint in the log, if that fails.
 
-    Each process that draws compiles it anew: it takes half a second, and always fits the processor.
+    Each process that samples compiles it again. That takes half a second, and the code always fits the processor.
     """
     try:
         try:
@@ -163,7 +162,7 @@ def library() -> ctypes.CDLL | None:
             compiled = compile_and_load()
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         reason = getattr(error, "stderr", None) or error
-        log.warning("Drawing on this CPU would be several times as fast if `cc` could compile decoder.c (%s).", reason)
+        log.warning("Sampling on this CPU would be several times as fast if `cc` could compile decoder.c (%s).", reason)
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     compiled.next_logits.argtypes = (ctypes.POINTER(Shape), pointer, pointer, pointer, number, number, pointer, pointer)
@@ -172,13 +171,13 @@ def library() -> ctypes.CDLL | None:
 
 
 def compile_and_load(*flags: str) -> ctypes.CDLL:
-    """The compiled decoder.c; its file is gone afterwards."""
+    """The compiled decoder.c. Its file is deleted afterwards."""
     compiler = shlex.split(os.environ.get("CC") or "cc")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         target = str(Path(folder) / "decoder.so")
         subprocess.run(
             [*compiler, *FLAGS, *flags, "-o", target, str(SOURCE), "-lm"],
             check=True, capture_output=True, text=True, errors="replace", timeout=120,
-            start_new_session=True,  # Ctrl-C is for us
+            start_new_session=True,  # Ctrl-C is for this process alone
         )  # fmt: skip
         return ctypes.CDLL(target)

@@ -1,8 +1,8 @@
-/* One position of the transformer, for a few pictures at once: what decoder.py does in torch, operation by operation,
-   in one call. native.py compiles it.
+/* One position of the transformer for a few images at once, in one call: the default parts of model/transformer.py,
+   operation by operation. c_decoder.py compiles this file.
 
-   Shapes as there: B pictures, T positions, C channels, h heads of size d, V colors, L blocks. Everything is float32
-   and contiguous; matrices lie as nn.Linear has them, a row for each output. */
+   Shapes: B images, T positions, C channels, h heads of size d, V colors, L blocks. Everything is float32 and
+   contiguous. Matrices have the layout of nn.Linear, one row per output. */
 
 #include <math.h>
 #include <stdbool.h>
@@ -14,8 +14,8 @@ typedef struct {
     float eps;
 } Shape;
 
-/* e^x = 2^k e^r with r = x - k ln 2, between -ln 2 / 2 and ln 2 / 2, where the series up to r^6 is good to two bits. No
-   call of expf, which would keep the compiler from making vector code of the loop around it. */
+/* e^x = 2^k e^r, where r = x - k ln 2 is between -ln 2 / 2 and ln 2 / 2. There, the series up to r^6 is accurate to two
+   units in the last place. A call of expf would keep the compiler from vectorizing the loop around it. */
 static inline float exponential(float x) {
     x = x > -87 ? x : -87;
     x = x < 88 ? x : 88;
@@ -42,13 +42,13 @@ static void norm(const float *x, const float *gain, float *restrict y, int64_t B
     }
 }
 
-/* y (B, n) = x (B, m) W^T, added to y if `add`. A row of W (n, m) is read once for all pictures. */
+/* y (B, n) = x (B, m) W^T, added to y if `add`. A row of W (n, m) is read once for all images. */
 static void linear(const float *W, const float *x, float *restrict y, int64_t B, int64_t n, int64_t m, bool add) {
     for (int64_t i = 0; i < n; i++)
         for (int64_t b = 0; b < B; b++) y[b * n + i] = (add ? y[b * n + i] : 0) + dot(W + i * m, x + b * m, m);
 }
 
-/* y (d) = softmax(q K^T / sqrt(d)) V for one query and n keys and values (n, d); p (n) is room to work in. */
+/* y (d) = softmax(q K^T / sqrt(d)) V for one query and n keys and values (n, d); p (n) is a work space. */
 static void attend(const float *q, const float *K, const float *V, float *restrict y, float *restrict p, int64_t n,
                    int64_t d) {
     float scale = 1 / sqrtf(d), largest = -INFINITY, total = 0;
@@ -61,11 +61,11 @@ static void attend(const float *q, const float *K, const float *V, float *restri
     for (int64_t j = 0; j < d; j++) y[j] /= total;
 }
 
-/* logits (B, V) of what comes after tokens (B), whose own place is `position`. False if there is no such place or token.
+/* Logits (B, V) of what comes after tokens (B), which are at `position`. False if there is no such position or token.
 
    weights: embeddings of tokens and positions; gain, qkv, out, gain, fc, out of each block; gain, head.
-   keys_values: 2 L arrays (B, h, T, d), keys and values in turn, filled up to `position`, which is added.
-   work: room for B 6 C + T numbers. */
+   keys_values: 2 L arrays (B, h, T, d), keys and values alternating, filled up to `position`, which is added.
+   work: a work space of 6 B C + T numbers. */
 bool next_logits(const Shape *shape, const float *const *weights, float *const *keys_values, const int64_t *tokens,
                  int64_t B, int64_t position, float *work, float *logits) {
     int64_t C = shape->n_embd, T = shape->n_positions, h = shape->n_head, d = C / h;
@@ -79,7 +79,7 @@ bool next_logits(const Shape *shape, const float *const *weights, float *const *
     for (int64_t l = 0; l < shape->n_layer; l++, weights += 6) {
         norm(x, weights[0], y, B, C, shape->eps);
         linear(weights[1], y, wide, B, 3 * C, C, false);
-        for (int64_t i = 0; i < B * h; i++) { /* head i % h of picture i / h */
+        for (int64_t i = 0; i < B * h; i++) { /* head i % h of image i / h */
             float *q = wide + i / h * 3 * C + i % h * d;
             float *K = keys_values[2 * l] + i * T * d, *V = keys_values[2 * l + 1] + i * T * d;
             memcpy(K + position * d, q + C, d * sizeof(float));

@@ -61,9 +61,8 @@ class Device:
     def speed(self, arithmetic: str) -> float:
         """Dense peak FLOP/s in a number format; IgptError if the device does not support it."""
         if arithmetic not in self.flops:
-            supported = " or ".join(
-                {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}[f] for f in self.flops
-            )
+            precisions = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
+            supported = " or ".join(precisions[name] for name in self.flops)
             raise IgptError(f"{self.title} does not support {arithmetic}; choose trainer.precision={supported}.")
         return self.flops[arithmetic]
 

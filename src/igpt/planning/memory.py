@@ -40,7 +40,7 @@ class Memory:
 
     @property
     def peak(self) -> float:
-        """The peak. The optimizer's step comes after the activations are freed, and takes about a copy of the weights."""
+        """The peak. The optimizer's step, after the activations are freed, takes about one more copy of the weights."""
         return self.state + max(self.passes, self.weights)
 
 

@@ -59,7 +59,8 @@ def fit_rows(recipe: Recipe) -> Rows:
     rows: Rows = []
     for name, checkpointed in (("checkpointing off", False), ("checkpointing on", True)):
         most, one = recipe.largest_micro_batch(checkpointed), recipe.memory(1, checkpointed)
-        none = f"none: with a single image the peak is {one.peak / 1e9:.1f} GB, of which {one.state / 1e9:.1f} GB are state"
+        peak, state = one.peak / 1e9, one.state / 1e9
+        none = f"none: with a single image the peak is {peak:.1f} GB, of which {state:.1f} GB are state"
         rows.append((name, f"data.device_batch_size={most}" if most else none))
     return rows
 
