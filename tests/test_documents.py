@@ -4,10 +4,12 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
 
 from igpt.configuration.path_arguments import quote_paths
 
@@ -104,3 +106,20 @@ def test_named_keys_exist(page):
     keys, groups = known_keys(), "data|optim|trainer|sampling|objective|callbacks|logger|tokenizer|model|probe"
     named = re.findall(rf"[`\s~]((?:{groups})\.[a-z_.]*[a-z_])(?:=|`)", TEXTS[page])
     assert [name for name in named if name not in keys and not name.endswith(".gz")] == []
+
+
+def test_the_python_in_the_readme_gives_the_shapes_in_its_comments(trained, tmp_path):
+    Image.new("RGB", (20, 30)).save(tmp_path / "a.png")
+    code = re.search(r"^```python\n(.*?)^```", TEXTS["README.md"], re.MULTILINE | re.DOTALL)[1]
+    for ours, theirs in {"outputs/emoji_ar/demo": trained, "holiday/": tmp_path, "layer=3": "layer=1"}.items():
+        assert ours in code
+        code = code.replace(ours, str(theirs))
+    names, checked = {"R": 8, "N": 1, "width": 32}, 0
+    for line in filter(None, code.splitlines()):
+        exec(line, names)
+        call, _, comment = line.partition("  # ")
+        if line.startswith("model.") and comment:
+            shape = re.search(r"\(.*?\)", comment)[0]
+            assert np.shape(eval(call, names)) == eval(shape, names), line
+            checked += 1
+    assert checked == 4
