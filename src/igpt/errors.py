@@ -1,4 +1,4 @@
-"""The one exception that a person is meant to read, and how its sentences name many things."""
+"""The exception whose message is meant for users, and how its sentences list names."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 
 class IgptError(Exception):
-    """Bad input or a state of the machine that we foresaw: one sentence that says what is wrong, where, and what to do.
+    """Bad input, or a state of the machine that igpt foresees: one sentence says what is wrong, where, and what to do.
 
     The commands print it without a traceback and exit with status 1.
     """
 
 
 class RunTakenError(IgptError):
-    """The run directory holds a run with other settings, or another process works in it; nothing there was changed."""
+    """The run directory contains a run with other settings, or another process uses it; nothing in it was changed."""
 
 
 def some_of(names: Sequence[str], n: int = 3) -> str:
-    """The first few of many names, for a sentence: "a, b, c, ... (120)"."""
+    """The first n names and the number of all: "a, b, c, ... (120)"."""
     shown = ", ".join(names[:n])
     return shown if len(names) <= n else f"{shown}, ... ({len(names)})"

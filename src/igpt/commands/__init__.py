@@ -1,1 +1,1 @@
-"""One small Hydra app a console script: the only place where OmegaConf objects exist."""
+"""One Hydra app per console script, and what builds the parts of a run from its configuration."""

@@ -1,1 +1,1 @@
-"""What a trained model is worth."""
+"""Evaluators, probes and the final report of a trained model."""
