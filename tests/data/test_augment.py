@@ -18,7 +18,7 @@ KINDS = [Identity(), Flip(), PadCropFlip(), PadCropFlip(padding=2, flip=False), 
 
 
 def splitmix(seed, *counters):
-    """The same chain in Python's unbounded integers."""
+    """The same computation with Python's unbounded integers."""
     mask, state = 2**64 - 1, seed
     for counter in counters:
         state = (state + counter * 0x9E3779B97F4A7C15 + 1) & mask
@@ -130,9 +130,9 @@ def test_resizing_agrees_with_pillow(seed, height, width, resolution):
 
 @pytest.mark.parametrize("axis", [1, 2])
 def test_resizing_along_one_side_equals_pillow(axis):
-    """Then Pillow makes one pass only, and rounds as often."""
+    """Pillow then makes only one pass, and rounds once, as we do."""
     images = noise(5, 40, 40)
-    images = images.narrow(3 - axis, 0, 1).expand_as(images)  # all rows, or all columns, are the same
+    images = images.narrow(3 - axis, 0, 1).expand_as(images)  # all rows, or all columns, are equal
     for resolution in (7, 32, 64):
         for ours, image in zip(resize(images, resolution), images, strict=True):
             np.testing.assert_array_equal(ours, pillow(image, resolution))
@@ -148,10 +148,10 @@ def test_resizing_keeps_constant_images():
 @pytest.mark.parametrize(("stored", "resolution"), [(64, 32), (48, 64), (224, 32)])
 def test_imagenet_views_are_pillows_resize_of_their_boxes(stored, resolution):
     augment = ImageNetCrop(resolution)
-    images, drawn = noise(12, stored, stored), (3, *samples(12, epoch=5))
-    boxes = augment.boxes(stored, *drawn).tolist()
+    images, view = noise(12, stored, stored), (3, *samples(12, epoch=5))
+    boxes = augment.boxes(stored, *view).tolist()
     theirs = [pillow(image, resolution, tuple(box)) for image, box in zip(images, boxes, strict=True)]
-    assert_within_one_level(augment(images, *drawn), theirs)
+    assert_within_one_level(augment(images, *view), theirs)
 
 
 def test_imagenet_boxes_are_crops_at_whole_places_of_every_size_equally_often():
@@ -165,7 +165,7 @@ def test_imagenet_boxes_are_crops_at_whole_places_of_every_size_equally_often():
     np.testing.assert_allclose(in_photo, in_photo.round(), atol=1e-9)
     np.testing.assert_allclose(in_photo[:, 2:] - in_photo[:, :2], 224, atol=1e-9)
     assert chisquare(np.bincount(sides.round().astype(int) - 256, minlength=129)).pvalue > 1e-3
-    for corner in in_photo[:, :2].T:  # uniform in 0 .. side - 224: so is the whole number plus chance, over its range
+    for corner in in_photo[:, :2].T:  # uniform in 0 .. side - 224, if noise below 1 is added
         place = (corner.round() + np.random.default_rng(0).uniform(size=n)) / (sides.round() - 224 + 1)
         assert chisquare(np.histogram(place, bins=50, range=(0, 1))[0]).pvalue > 1e-3
 

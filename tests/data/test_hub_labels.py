@@ -13,7 +13,7 @@ WORD, NUMBER, KIND = datasets.Value("string"), datasets.Value("int64"), datasets
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A source of blank images with these labels by split; None for a split without the column."""
+    """A source of blank images with these labels per split; None for a split without the column."""
     blank = datasets.Image().encode_example(np.zeros((4, 4, 3), np.uint8))
 
     def split(labels, feature):

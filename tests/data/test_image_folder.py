@@ -1,4 +1,4 @@
-"""Folders of images of every awkward kind."""
+"""Folders of images: formats, layouts, links, groups, and their keys."""
 
 import os
 import pickle
@@ -33,7 +33,7 @@ def gray(values):
     return np.asarray(values, np.uint8)[..., None].repeat(3, -1)
 
 
-# Each saves an image into a file without a suffix and says which 2 x 2 pixels and tolerance to expect.
+# Each function saves an image to a file without a suffix, and returns the expected 2 x 2 pixels and a tolerance.
 
 
 def rgb_png(file):
@@ -42,15 +42,15 @@ def rgb_png(file):
 
 
 def wide_image(file):
-    picture = np.zeros((32, 50, 3), np.uint8)
-    picture[:, 9:41] = blocks(QUARTERS)
-    Image.fromarray(picture).save(file, "PNG")
+    pixels = np.zeros((32, 50, 3), np.uint8)
+    pixels[:, 9:41] = blocks(QUARTERS)
+    Image.fromarray(pixels).save(file, "PNG")
     return QUARTERS, 0
 
 
 def turned_jpeg(file):
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored lying on its left side
+    exif[0x0112] = 6  # stored rotated by 90 degrees
     stored = np.rot90(blocks(QUARTERS, 100))
     Image.fromarray(stored).save(file, "JPEG", quality=100, subsampling=0, exif=exif)
     return QUARTERS, 3
@@ -58,14 +58,14 @@ def turned_jpeg(file):
 
 def cmyk_jpeg(file):
     ink = 255 - QUARTERS
-    picture = np.concatenate([ink, np.zeros_like(ink[..., :1])], -1)  # without black
-    Image.fromarray(blocks(picture, 64), "CMYK").save(file, "JPEG", quality=100, subsampling=0)
+    pixels = np.concatenate([ink, np.zeros_like(ink[..., :1])], -1)  # without black
+    Image.fromarray(blocks(pixels, 64), "CMYK").save(file, "JPEG", quality=100, subsampling=0)
     return QUARTERS, 3
 
 
 def cmyk_tiff_with_black(file):
-    picture = np.array([[[0, 0, 0, 0], [0, 0, 0, 255]], [[0, 255, 255, 0], [255, 0, 255, 0]]], np.uint8)
-    Image.fromarray(blocks(picture), "CMYK").save(file, "TIFF")
+    pixels = np.array([[[0, 0, 0, 0], [0, 0, 0, 255]], [[0, 255, 255, 0], [255, 0, 255, 0]]], np.uint8)
+    Image.fromarray(blocks(pixels), "CMYK").save(file, "TIFF")
     return np.array([[[255, 255, 255], [0, 0, 0]], [[255, 0, 0], [0, 255, 0]]]), 0
 
 
@@ -160,7 +160,7 @@ def test_every_kind_of_image_is_decoded(tmp_path, save):
         warnings.simplefilter("error")
         found = decode(tmp_path / "file", 8)
     assert found.shape == (8, 8, 3)
-    found = found[1::5, 1::5]  # a pixel well inside of each square
+    found = found[1::5, 1::5]  # one pixel inside each square
     np.testing.assert_allclose(found.astype(int), expected, atol=tolerance)
 
 
@@ -242,7 +242,7 @@ def test_small_images_are_interpolated(tmp_path):
 
 
 def fill(folder, n, start=0, suffix=".png"):
-    """N images; image i is all gray of level i."""
+    """Write n gray images; image i has level i."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(start, start + n):
         Image.new("L", (3, 3), i).save(folder / f"{i:03}{suffix}")
@@ -317,13 +317,13 @@ def key_of(folder, **settings):
 def test_the_key_follows_what_is_in_the_files(split_folders):
     first, image = key_of(split_folders), split_folders / "train" / "ant" / "deeper" / "003.png"
     for path in split_folders.rglob("*"):
-        path.touch()  # times are none of it
+        path.touch()  # times do not matter
     (split_folders / "train" / "notes.txt").write_text("still no image")
     assert key_of(split_folders) == first
     image.rename(image.with_name("renamed.png"))
     renamed = key_of(split_folders)
     status = image.with_name("renamed.png").stat()
-    Image.new("L", (3, 3), 77).save(image.with_name("renamed.png"))  # as large, and as old
+    Image.new("L", (3, 3), 77).save(image.with_name("renamed.png"))  # another image of the same size and time
     os.utime(image.with_name("renamed.png"), ns=(status.st_atime_ns, status.st_mtime_ns))
     assert image.with_name("renamed.png").stat().st_size == status.st_size
     changed = key_of(split_folders)
@@ -342,7 +342,7 @@ def test_folders_with_equal_names_and_sizes_have_different_keys(tmp_path):
     assert key_of(tmp_path / "one", cache_dir=cache) != key_of(tmp_path / "two", cache_dir=cache)
     before = key_of(tmp_path / "two", cache_dir=cache)
     shutil.rmtree(tmp_path / "one")
-    (tmp_path / "two").rename(tmp_path / "one")  # the folder is exchanged for another that looks the same
+    (tmp_path / "two").rename(tmp_path / "one")  # another folder with equal names, sizes and times takes its place
     assert key_of(tmp_path / "one", cache_dir=cache) == before
     assert key_of(shutil.copytree(tmp_path / "one", tmp_path / "copy")) == before
 
@@ -367,7 +367,7 @@ def test_one_of_several_processes_reads_the_files(split_folders, tmp_path, monke
     files, read = [str(path.relative_to(split_folders)) for path in split_folders.rglob("0*.png")], []
     monkeypatch.setattr(content, "sha256", lambda path: read.append(path) or sha256(path))
     monkeypatch.setattr(content, "_remembered", together(content._remembered, 8))
-    with ThreadPoolExecutor(8) as pool:  # a lock that lies in a file holds for threads as it does for processes
+    with ThreadPoolExecutor(8) as pool:  # file locks hold between threads, too
         hashes = list(pool.map(lambda _: content_hashes(split_folders, files, tmp_path / "cache"), range(8)))
     assert hashes == [[sha256(split_folders / file)[:32] for file in files]] * 8
     assert len(read) == len(files) == 18
@@ -436,7 +436,7 @@ def test_folders_that_may_be_splits_or_classes_are_refused(tmp_path, folders, me
         fill(tmp_path / folder / "deeper", 4, 10 * k)
     with pytest.raises(IgptError, match=message + r".*"):
         ImageFolderSource(str(tmp_path), resolution=2).sizes()
-    source = ImageFolderSource(str(tmp_path), resolution=2, split_folders=False)  # what the message says
+    source = ImageFolderSource(str(tmp_path), resolution=2, split_folders=False)  # as the message advises
     assert sum(source.sizes().values()) == 4 * len(folders)
     assert source.classes == tuple(sorted({folder.split("/")[0] for folder in folders}))
 
@@ -554,7 +554,7 @@ def test_images_of_a_group_stay_in_one_split(patients, tmp_path):
         found.append((train, validation, test))
     assert found[0] == found[1]
     alone = ImageFolderSource(str(patients), resolution=2, test_share=0.2)
-    assert patients_of(alone)[0] & patients_of(alone)[2]  # which is why
+    assert patients_of(alone)[0] & patients_of(alone)[2]  # without groups, they were divided
     table.write_text(table.read_text().replace("patient9\n", "patient8\n"))
     assert key_of(patients, group=str(table)) != ImageFolderSource(str(patients), resolution=2, group=r"(p\d+)_").key()
 

@@ -1,4 +1,4 @@
-"""What workers read ahead is what the main process would read, also when they die."""
+"""Workers read the same batches as the main process, which continues if they die."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def test_training_continues_after_a_worker_died(split, caplog):
     batches = []
     for n, batch in enumerate(loader):
         if n == 3:
-            assert signal.getsignal(signal.SIGCHLD) == handler  # torch's would raise its error anywhere
+            assert signal.getsignal(signal.SIGCHLD) == handler  # torch's handler would raise errors at any place
             kill_a_worker(loader)
         batches.append(batch)
         if n == 20:

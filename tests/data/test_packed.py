@@ -46,7 +46,7 @@ def test_packing_happens_once_per_settings(tmp_path, source):
 
 @dataclass(frozen=True)
 class Numbered:
-    """Images whose every byte says which they are; reading fails as told."""
+    """Images whose bytes all equal their index; some are unreadable."""
 
     n: int = 10
     unreadable: tuple[int, ...] = ()
@@ -73,7 +73,7 @@ def test_packing_in_parallel_keeps_the_order(tmp_path, monkeypatch):
     np.testing.assert_array_equal(train.images[:, 0, 0, 0], np.arange(10))
     np.testing.assert_array_equal(train.labels, np.arange(10) % 2)
     assert train.groups[:4].tolist() == [7] * 4
-    assert len(set(train.groups[4:])) == 6  # each stands alone
+    assert len(set(train.groups[4:])) == 6  # each image without a group has its own
     assert train.groups[4:].max() < 0
 
 
@@ -202,7 +202,7 @@ def flip_a_byte(path, keep_time=False):
 def test_a_flipped_byte_is_found_and_its_file_named(tmp_path, source, name, keep_time):
     folder = pack(source, tmp_path)
     flip_a_byte(folder / name, keep_time)
-    for _ in range(2):  # it is not forgiven the second time
+    for _ in range(2):  # also the second time
         with pytest.raises(IgptError, match=rf"{re.escape(name)} is wrong.*delete the folder"):
             pack(source, tmp_path)
 
@@ -211,7 +211,7 @@ def test_checksums_are_verified_once_per_machine_and_change(tmp_path, source, mo
     folder, read = pack(source, tmp_path), []
     monkeypatch.setattr(checksums, "sha256", lambda path: read.append(path.name) or sha256(path))
     pack(source, tmp_path)
-    assert read == []  # packing has just made them
+    assert read == []  # packing has just computed the checksums
     (folder / "test.images.npy").touch()
     pack(source, tmp_path)
     assert sorted(read) == sorted(path.name for path in folder.glob("*.npy"))
@@ -229,14 +229,14 @@ def test_one_of_several_processes_verifies(tmp_path, source, monkeypatch):
     read = []
     monkeypatch.setattr(checksums, "sha256", lambda path: read.append(path.name) or sha256(path))
     monkeypatch.setattr(checksums, "_is_verified", together(checksums._is_verified, 8))
-    with ThreadPoolExecutor(8) as pool:  # a lock that lies in a file holds for threads as it does for processes
+    with ThreadPoolExecutor(8) as pool:  # file locks hold between threads, too
         list(pool.map(lambda _: pack(source, tmp_path), range(8)))
     assert len(read) == 9
 
 
 def test_a_copied_cache_is_verified(tmp_path, source):
     pack(source, tmp_path / "cache")
-    shutil.copytree(tmp_path / "cache", tmp_path / "copy")  # with all times as they were
+    shutil.copytree(tmp_path / "cache", tmp_path / "copy")  # which keeps the times
     flip_a_byte(packed_folder(source, tmp_path / "copy") / "train.images.npy", keep_time=True)
     with pytest.raises(IgptError, match="train.images.npy is wrong"):
         pack(source, tmp_path / "copy")
@@ -250,7 +250,7 @@ def test_a_complete_cache_that_cannot_be_written_needs_no_lock(tmp_path, source,
 
     mkdir = os.mkdir
 
-    def refused(path, mode=0o777):  # the tests may run as root, whom no permission holds back
+    def refused(path, mode=0o777):  # the tests may run as root, who may write anywhere
         if (tmp_path / "cache") in Path(path).parents:
             raise PermissionError(13, "Permission denied", str(path))
         mkdir(path, mode)
@@ -265,12 +265,12 @@ def test_a_complete_cache_that_cannot_be_written_needs_no_lock(tmp_path, source,
     assert sorted(tmp_path.glob("cache/**/*")) == before
 
 
-# Images in two splits
+# Duplicates
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Gray images by their levels; at a resolution of 2 those that differ by less than 10 are the same."""
+    """Gray images with these levels; at a resolution of 2, levels of the same decade become equal."""
 
     train: tuple[int, ...] = (10, 20, 30, 41, 20, 50)
     validation: tuple[int, ...] = (60, 20, 70)
@@ -329,7 +329,10 @@ def test_validation_images_that_are_trained_on_are_not_duplicates(tmp_path):
 def test_duplicates_are_compared_at_the_resolution_of_the_model(tmp_path):
     small = Levels(resolution=2)
     assert packed_levels(small, tmp_path, drop_duplicates_at=2)[0] == [10, 50]
-    assert packed_levels(Levels(), tmp_path, drop_duplicates_at=2)[0] == [10, 50]  # 41 is 40 to the model
+    assert packed_levels(Levels(), tmp_path, drop_duplicates_at=2)[0] == [
+        10,
+        50,
+    ]  # at the resolution of the model, 41 is 40
 
 
 def test_packing_that_is_killed_while_it_drops_duplicates_drops_the_same(tmp_path, monkeypatch):
@@ -409,9 +412,9 @@ def test_packing_processes_leave_signals_to_the_main_process_and_end_with_it(tmp
         assert process.wait() == -signal.SIGKILL
     else:
         os.killpg(process.pid, number)
-        said = process.communicate()[1]
-        assert process.returncode == 130, said
-        assert "Traceback" not in said
+        errors = process.communicate()[1]
+        assert process.returncode == 130, errors
+        assert "Traceback" not in errors
     packers = [int(path.stem) for path in tmp_path.glob("*.pid")]
     wait_until(lambda: all(map(ended, packers)))
     done = len(list((tmp_path / "packed").glob("*.part/journal/train-*.json")))

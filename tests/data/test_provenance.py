@@ -1,4 +1,4 @@
-"""A run keeps a record of its data, and says what has changed since."""
+"""The record that a run keeps of its data, and the message if they have changed."""
 
 import json
 import re

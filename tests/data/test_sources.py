@@ -39,7 +39,7 @@ def test_no_base_emoji_stands_in_two_splits(rows):
         ("1F9D1-200D-1F680", "1F9D1-1F680"),  # astronaut
         ("1F3C3-1F3FB-200D-2640-FE0F-200D-27A1-FE0F", "1F3C3"),  # woman running, facing right
         ("1F1E8-1F1ED", "1F1E8-1F1ED"),  # a flag
-        ("2640-FE0F", "2640"),  # the female sign is no variant of nothing
+        ("2640-FE0F", "2640"),  # the female sign alone is not a variant
     ],
 )
 def test_variants_have_the_same_base_emoji(variant, base):
@@ -51,7 +51,7 @@ def test_the_sheet_matches_the_table(rows):
     images = EmojiSource(resolution=32).read("train", 0, len(names)).images
     heart, black = images[names.index("heart")], images[names.index("black_large_square")]
     assert heart[16, 16, 0] > 200 > 100 > heart[16, 16, 1]  # red in the middle
-    np.testing.assert_array_equal(heart[0, 0], [255, 255, 255])  # over white
+    np.testing.assert_array_equal(heart[0, 0], [255, 255, 255])  # on white
     assert black.mean() < 120
 
 
@@ -67,11 +67,11 @@ def test_other_resolutions_are_refused():
 
 
 def test_image_files_come_upright_over_white_and_square(tmp_path):
-    picture = Image.new("RGBA", (40, 20), (255, 0, 0, 255))
-    picture.paste((0, 0, 255, 0), (0, 0, 20, 20))  # the left half is transparent
+    image = Image.new("RGBA", (40, 20), (255, 0, 0, 255))
+    image.paste((0, 0, 255, 0), (0, 0, 20, 20))  # the left half is transparent
     exif = Image.Exif()
-    exif[0x0112] = 3  # turned by 180 degrees
-    picture.save(tmp_path / "turned.png", exif=exif)
+    exif[0x0112] = 3  # rotated by 180 degrees
+    image.save(tmp_path / "turned.png", exif=exif)
     image = read_image(tmp_path / "turned.png", 4)
     assert image.shape == (4, 4, 3)
     np.testing.assert_array_equal(image[:, 0], [[255, 0, 0]] * 4)
@@ -93,4 +93,4 @@ def test_prompt_images_are_read_as_in_training(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     assert expand_folders([str(tmp_path)]) == [tmp_path / "a.jpeg", tmp_path / "b.PNG"]
-    assert expand_folders([str(tmp_path / "notes.txt")]) == [tmp_path / "notes.txt"]  # who names a file means it
+    assert expand_folders([str(tmp_path / "notes.txt")]) == [tmp_path / "notes.txt"]  # a file that is named explicitly

@@ -1,4 +1,4 @@
-"""Tiny sets written in the official formats, by other means than the sources read them with."""
+"""Tiny data sets in the official formats, written by other code than the sources' own."""
 
 import io
 import json
@@ -28,7 +28,7 @@ from igpt.data.sources.splits import complete_splits, hold_out
 from igpt.errors import IgptError
 
 
-def pictures(n, side, seed=0):
+def random_images(n, side, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
@@ -36,8 +36,8 @@ def read_all(source):
     return {split: source.read(split, 0, n) for split, n in source.sizes().items()}
 
 
-def assert_divided(source, train, test, n_validation):
-    """The source's splits are the `test` images, and the `train` images less `n_validation`; (images, labels) each."""
+def assert_splits(source, train, test, n_validation):
+    """The splits are the `test` images, and the `train` images without `n_validation`; each is (images, labels)."""
     chunks = read_all(source)
     for split, expected in (("test", test), ("train+validation", train)):
         images = np.concatenate([chunks[name].images for name in split.split("+")])
@@ -45,8 +45,8 @@ def assert_divided(source, train, test, n_validation):
         found = sorted((image.tobytes(), label) for image, label in zip(images, labels, strict=True))
         assert found == sorted((image.tobytes(), label) for image, label in zip(*expected, strict=True))
     assert len(chunks["validation"].labels) == n_validation
-    np.testing.assert_array_equal(chunks["test"].images, test[0])  # in their own order
-    for split, chunk in chunks.items():  # in ranges as in one piece, in another process too
+    np.testing.assert_array_equal(chunks["test"].images, test[0])  # in the original order
+    for split, chunk in chunks.items():  # by ranges, and after pickling
         copy, n = pickle.loads(pickle.dumps(source)), len(chunk.labels)
         for start in range(0, n, 7):
             part = copy.read(split, start, min(start + 7, n))
@@ -72,7 +72,7 @@ def unpack(path):
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2 wrote its strings."""
+    """Writes bytes in the format of strings of Python 2."""
 
     def save_string(self, value):
         self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
@@ -83,7 +83,9 @@ class Python2Pickler(pickle._Pickler):
 def python2_pickle(value):
     file = io.BytesIO()
     Python2Pickler(file, protocol=2).dump(value)
-    return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")  # as numpy was called then
+    return file.getvalue().replace(
+        b"numpy._core.multiarray", b"numpy.core.multiarray"
+    )  # the module's name before numpy 2
 
 
 def cifar_part(images, labels, key):
@@ -93,11 +95,11 @@ def cifar_part(images, labels, key):
 
 @pytest.fixture
 def cifar10(tmp_path):
-    images, labels = pictures(60, 32), np.arange(60) * 7 % 10
+    images, labels = random_images(60, 32), np.arange(60) * 7 % 10
     starts = {f"data_batch_{i + 1}": 10 * i for i in range(5)} | {"test_batch": 50}
     parts = {
         name: cifar_part(images[start : start + 10], labels[start : start + 10], b"labels")
-        for name, start in sorted(starts.items(), reverse=True)  # archives have an order of their own
+        for name, start in sorted(starts.items(), reverse=True)  # the order in an archive is arbitrary
     }
     tar(tmp_path / "cifar-10-python.tar.gz", "cifar-10-batches-py", parts)
     return tmp_path, images, labels
@@ -109,7 +111,7 @@ def test_cifar10(cifar10, unpacked):
     if unpacked:
         unpack(root / "cifar-10-python.tar.gz")
     source = CIFAR10Source(root=str(root))
-    assert_divided(source, (images[:50], labels[:50]), (images[50:], labels[50:]), n_validation=5)
+    assert_splits(source, (images[:50], labels[:50]), (images[50:], labels[50:]), n_validation=5)
     assert source.classes[labels[50]] == "airplane"
 
 
@@ -122,7 +124,7 @@ def test_cifar10_at_a_lower_resolution(cifar10):
 
 
 def test_cifar100_has_its_fine_labels(tmp_path):
-    images, labels = pictures(30, 32), np.arange(30) * 3
+    images, labels = random_images(30, 32), np.arange(30) * 3
     tar(
         tmp_path / "cifar-100-python.tar.gz",
         "cifar-100-python",
@@ -132,7 +134,7 @@ def test_cifar100_has_its_fine_labels(tmp_path):
         },
     )
     source = CIFAR100Source(root=str(tmp_path))
-    assert_divided(source, (images[:20], labels[:20]), (images[20:], labels[20:]), n_validation=2)
+    assert_splits(source, (images[:20], labels[:20]), (images[20:], labels[20:]), n_validation=2)
     assert len(source.classes) == 100
     assert source.classes == tuple(sorted(source.classes))
 
@@ -156,7 +158,7 @@ def test_pickles_that_would_run_code_are_refused(tmp_path, capsys):
     with pytest.raises(IgptError, match=r"cifar-100-python.tar.gz is damaged .*builtins.print"):
         CIFAR100Source(root=str(tmp_path)).sizes()
     assert capsys.readouterr().out == ""
-    with pytest.raises(pickle.UnpicklingError, match=r"numpy\.load"):  # nor anything else of numpy's
+    with pytest.raises(pickle.UnpicklingError, match=r"numpy\.load"):  # nor other functions of numpy
         load_arrays(io.BytesIO(b"cnumpy\nload\n."))
 
 
@@ -173,7 +175,7 @@ def test_a_damaged_archive_is_named(cifar10):
 
 @pytest.fixture
 def stl10(tmp_path):
-    images, labels = pictures(45, 96), np.arange(45) % 10
+    images, labels = random_images(45, 96), np.arange(45) % 10
     columns = [image[:, column, c].tobytes() for image in images for c in range(3) for column in range(96)]
     size = 3 * 96  # columns of an image
     folds = [" ".join(str(3 * i + k % 3) for i in range(10)) + " \n" for k in range(10)]
@@ -199,14 +201,14 @@ def test_stl10(stl10, unpacked):
     if unpacked:
         unpack(root / "stl10_binary.tar.gz")
     source = STL10Source(root=str(root), resolution=96)
-    assert_divided(source, (images[:30], labels[:30]), (images[30:], labels[30:]), n_validation=3)
+    assert_splits(source, (images[:30], labels[:30]), (images[30:], labels[30:]), n_validation=3)
 
 
 def test_stl10_shrinks_and_has_folds(stl10):
     root, images, labels = stl10
     images = np.rint(images.reshape(45, 32, 3, 32, 3, 3).mean(axis=(2, 4))).astype(np.uint8)
     source = STL10Source(root=str(root), fold=4)  # rows 1, 4, 7, ...
-    assert_divided(source, (images[1:30:3], labels[1:30:3]), (images[30:], labels[30:]), n_validation=1)
+    assert_splits(source, (images[1:30:3], labels[1:30:3]), (images[30:], labels[30:]), n_validation=1)
     assert source.key() != STL10Source(root=str(root)).key()
     with pytest.raises(IgptError, match="fold is 10"):
         STL10Source(fold=10)
@@ -216,7 +218,7 @@ def test_stl10_shrinks_and_has_folds(stl10):
 
 
 def write_small_imagenet(folder, images, labels, save):
-    """Ten files to train on, the last one the shortest, and one to test on, with ten images each."""
+    """Ten training files of ten images, of which the last is shorter, and a test file."""
     folder.mkdir(parents=True)
     rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
     for i in range(10):
@@ -228,16 +230,16 @@ def write_small_imagenet(folder, images, labels, save):
 @pytest.mark.parametrize(("kind", "side"), [(ImageNet32Source, 32), (ImageNet64Source, 64)])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_small_imagenet(tmp_path, kind, side, save):
-    images, labels = pictures(107, side), np.random.default_rng(0).integers(1, 1001, 107)
+    images, labels = random_images(107, side), np.random.default_rng(0).integers(1, 1001, 107)
     write_small_imagenet(tmp_path / f"imagenet{side}" / "unpacked", images, labels, save)
     source = kind(root=str(tmp_path))
     assert source.resolution == side
-    assert_divided(source, (images[:97], labels[:97] - 1), (images[97:], labels[97:] - 1), n_validation=4)
+    assert_splits(source, (images[:97], labels[:97] - 1), (images[97:], labels[97:] - 1), n_validation=4)
     assert [source.classes[label] for label in source.read("test", 0, 3).labels] == [str(n) for n in labels[97:100]]
 
 
 def test_a_missing_file_of_small_imagenet_is_named(tmp_path):
-    images = pictures(107, 32)
+    images = random_images(107, 32)
     write_small_imagenet(tmp_path / "mine", images, np.ones(107, int), np.savez)
     np.testing.assert_array_equal(
         ImageNet32Source(root=str(tmp_path / "mine")).read("test", 0, 9).images, images[97:106]
@@ -300,7 +302,7 @@ def png(image):
 
 @pytest.fixture
 def parquet(tmp_path, datasets):
-    images, labels = pictures(25, 8), np.arange(25) % 3
+    images, labels = random_images(25, 8), np.arange(25) % 3
     encoded = [png(image) for image in images]
     encoded[24]["bytes"] = b"no image"
     features = datasets.Features(
@@ -308,13 +310,13 @@ def parquet(tmp_path, datasets):
             "id": datasets.Value("int64"),
             "kind": datasets.ClassLabel(names=["cat", "dog", "ant"]),
             "word": datasets.Value("string"),
-            "picture": datasets.Image(),
+            "image": datasets.Image(),
         }
     )
     words = [("z", "y", "x")[label] for label in labels]
     files = {}
     for split, rows in {"train": slice(0, 20), "valid": slice(20, 25)}.items():
-        columns = {"id": list(range(25)), "kind": labels.tolist(), "word": words, "picture": encoded}
+        columns = {"id": list(range(25)), "kind": labels.tolist(), "word": words, "image": encoded}
         data = datasets.Dataset.from_dict({name: values[rows] for name, values in columns.items()}, features)
         files[split] = str(tmp_path / f"{split}.parquet")
         data.to_parquet(files[split])
@@ -410,7 +412,7 @@ def test_training_from_stl10_binaries(stl10, command, tmp_path):
 
 
 def test_training_from_small_imagenet(tmp_path, command):
-    write_small_imagenet(tmp_path / "imagenet32", pictures(107, 32), np.arange(1, 108), np.savez_compressed)
+    write_small_imagenet(tmp_path / "imagenet32", random_images(107, 32), np.arange(1, 108), np.savez_compressed)
     summary = train_two_steps(command, tmp_path, "imagenet32", f"data.source.root={tmp_path}", "order=hilbert")
     assert summary["test/images"] == 10
 

@@ -11,7 +11,7 @@ from igpt.evaluation.knn import knn_predict
 
 @pytest.fixture(scope="module")
 def data():
-    """Features (300, 8) and (100, 8) of five classes that overlap, with lengths that a cosine must ignore."""
+    """Features (300, 8) and (100, 8) of five overlapping classes, with norms that the cosine must ignore."""
     rng = np.random.default_rng(0)
     labels = rng.integers(5, size=400)
     features = rng.normal(size=(5, 8))[labels] + rng.normal(size=(400, 8))

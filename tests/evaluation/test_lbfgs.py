@@ -11,7 +11,7 @@ from igpt.evaluation.lbfgs import _History, _sufficient_decrease, minimize
 
 
 class Counted:
-    """An objective that counts its evaluations."""
+    """A function that counts its evaluations."""
 
     def __init__(self, function):
         self.function, self.evaluations = function, 0
@@ -22,7 +22,7 @@ class Counted:
 
 
 def quadratics(n_problems, size, condition, seed=0, dtype=torch.float64):
-    """Hessians (B, D, D), minimizers (B, D) and the objective 1/2 (x - m)' H (x - m)."""
+    """Hessians (B, D, D), minimizers (B, D) and the function 1/2 (x - m)' H (x - m)."""
     generator = torch.Generator().manual_seed(seed)
     rotation, _ = torch.linalg.qr(torch.randn(n_problems, size, size, generator=generator, dtype=torch.float64))
     eigenvalues = torch.logspace(0, -np.log10(condition), size, dtype=torch.float64)
@@ -60,7 +60,7 @@ def test_rosenbrock_ends_where_scipy_ends():
 
 
 def test_no_more_evaluations_than_scipy_by_half():
-    """A wrong direction or step length still descends, but slowly."""
+    """With a wrong direction or step length, the value would still decrease, but slowly."""
     start = starts(1, 10)
     objective = Counted(rosenbrock)
     found = minimize(objective, start, tolerance=1e-6)
@@ -79,7 +79,7 @@ def test_a_problem_does_not_depend_on_the_others():
 
 def test_a_converged_problem_stays_put():
     start = starts(3, 4)
-    start[1] = 1 + 1e-9  # the gradient here is not 0, yet below the tolerance
+    start[1] = 1 + 1e-9  # the gradient is not 0, but below the tolerance
     found = minimize(rosenbrock, start, tolerance=1e-5)
     assert torch.equal(found[1], start[1])
     assert not torch.equal(found[0], start[0])
@@ -108,14 +108,14 @@ def test_negative_curvature_is_survived():
 
 
 def test_steps_out_of_the_domain_are_shortened():
-    """x - log x is not a number below 0, where a curvature estimated near 0 or far from it leads."""
+    """x - log x is nan below 0, where a step by an estimate of the curvature at another point may lead."""
     start = torch.tensor([[1e-3], [0.5], [30.0]], dtype=torch.float64)
     found = minimize(lambda x: (x - x.log()).sum(dim=1), start, tolerance=1e-9)
     torch.testing.assert_close(found, torch.ones_like(found))
 
 
 def test_float32_converges_where_values_no_longer_differ():
-    """Beside 1000, all of the last three digits of the minimizer are lost in the value."""
+    """An offset of 1000 hides the last three digits of the minimizer in the value."""
     _, minimizer, quadratic = quadratics(4, 10, 10, dtype=torch.float32)
     found = minimize(lambda x: 1000 + quadratic(x), torch.zeros_like(minimizer), tolerance=1e-5)
     torch.testing.assert_close(found, minimizer, atol=3e-4, rtol=0)
@@ -124,7 +124,7 @@ def test_float32_converges_where_values_no_longer_differ():
 def test_the_inverse_hessian_as_preconditioner_is_newtons_method():
     hessian, minimizer, objective = quadratics(3, 20, 1e4)
     plain, newton = Counted(objective), Counted(objective)
-    start = minimizer + 0.01  # near enough for the cautious first step to be a full one
+    start = minimizer + 0.01  # so near that the first step is not shortened
     inverse = torch.linalg.inv(hessian)
     found = minimize(newton, start, tolerance=1e-9, precondition=lambda x: torch.einsum("bij,bj->bi", inverse, x))
     torch.testing.assert_close(found, minimizer, atol=1e-6, rtol=0)
@@ -144,7 +144,7 @@ def dense_inverse_hessian(pairs, first):
 
 
 def test_the_two_loop_recursion_equals_the_matrix_update():
-    """For a problem with more pairs than places, and one that skipped some; each starts from its gamma times A."""
+    """One problem has more pairs than slots, another skipped some; each starts from its gamma times A."""
     rng = np.random.default_rng(0)
     hessian, _, _ = quadratics(1, 6, 50)
     first = np.diag(rng.uniform(0.5, 2, 6))
@@ -173,9 +173,9 @@ def test_sufficient_decrease():
         (1.0, 0.5, -1.0, 0.0, True),
         (1.0, 0.5, -1.0, 9.0, True),
         (1.0, 1.5, -1.0, 0.0, False),
-        (1.0, 1 - 1e-5, -1.0, 1.5, False),  # less than 1e-4 of what the slope promised
+        (1.0, 1 - 1e-5, -1.0, 1.5, False),  # less than 1e-4 of the decrease that the slope predicts
         (1.0, 1 + 1e-16, -1e-9, 0.9e-9, True),
-        (1.0, 1 + 1e-16, -1e-9, 1.1e-9, False),  # beyond the minimum by more than it was before it
+        (1.0, 1 + 1e-16, -1e-9, 1.1e-9, False),  # further from the minimum than before
         (1.0, float("nan"), -1.0, float("nan"), False),
         strict=True,
     )
@@ -185,7 +185,7 @@ def test_sufficient_decrease():
 
 
 def test_a_line_search_that_cannot_succeed_ends():
-    """The value is -x, the gradient that autograd sees is 1: the steps lead uphill."""
+    """The value is -x, but the gradient by autograd is 1, so all steps increase the value."""
     objective = Counted(lambda x: (x - 2 * x.detach()).sum(dim=1))
     start = starts(2, 1)
     assert torch.equal(minimize(objective, start, max_iterations=500), start)

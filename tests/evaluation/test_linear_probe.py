@@ -27,7 +27,7 @@ PENALTIES = [0.003, 0.03, 0.3]
 
 
 def make_data(n=N, n_classes=K, seed=0):
-    """Features (L, n, C), correlated, each channel with its own scale and mean; the classes overlap, less by layer."""
+    """Correlated features (L, n, C) with a scale and a mean per channel; the classes overlap less in later layers."""
     rng = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(n_classes), rng.integers(n_classes, size=n - n_classes)])
     centers = np.random.default_rng(99).normal(size=(n_classes, C))
@@ -48,7 +48,7 @@ def standardized(data):
 
 
 def objective(features, labels, weight, bias, penalty):
-    """Of one layer: arrays (N, C), (N,), (C, K), (K,)."""
+    """The loss of one layer, for arrays (N, C), (N,), (C, K), (K,)."""
     logits = features.astype(np.float64) @ weight + bias
     nats = logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
     return nats.mean() + penalty / 2 * (weight.astype(np.float64) ** 2).sum()
@@ -57,7 +57,7 @@ def objective(features, labels, weight, bias, penalty):
 def scikit_learn(features, labels, penalty):
     model = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-9, max_iter=10_000)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it cannot reach 1e-9 everywhere
+        warnings.simplefilter("ignore")  # scikit-learn cannot always reach 1e-9
         return model.fit(features, labels)
 
 
@@ -100,7 +100,7 @@ def test_layers_and_penalties_together_equal_each_alone(standardized):
 @settings(deadline=None, max_examples=10)
 @given(shift=st.lists(st.floats(-5, 5), min_size=C, max_size=C), classes=st.permutations(range(K)))
 def test_weights_do_not_depend_on_an_offset_or_the_order_of_the_classes(shift, classes):
-    """The bias takes up an offset, at no cost because it is not penalized."""
+    """The bias, which is not penalized, compensates an offset."""
     features, labels = make_data(n=60)
     (features,) = standardize(features)
     offset, renamed = torch.tensor(shift, dtype=torch.float64), torch.tensor(classes)
@@ -114,7 +114,7 @@ def test_weights_do_not_depend_on_an_offset_or_the_order_of_the_classes(shift, c
 def test_a_constant_channel_does_not_matter(standardized):
     features, labels = standardized[0].clone(), standardized[1]
     features[:, :, 3] = 0
-    features[:, :, 5] = features[:, :, 4]  # singular second moments, even without a penalty to help
+    features[:, :, 5] = features[:, :, 4]  # singular second moments, also without a penalty
     kept = features[:, :, [c for c in range(C) if c not in (3, 5)]]
     (probe,) = fit_lbfgs(features, labels, K, [0.0], tolerance=1e-7)
     (without,) = fit_lbfgs(kept, labels, K, [0.0], tolerance=1e-7)
@@ -124,7 +124,7 @@ def test_a_constant_channel_does_not_matter(standardized):
 @pytest.mark.parametrize("fit", [fit_lbfgs, partial(fit_sgd, steps=5)])
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
 def test_probes_can_be_fitted_without_gradient_mode(fit, mode, standardized):
-    """A validation loop is such a place, and features are made there."""
+    """Features are computed in validation loops, where gradients are disabled."""
     (expected,) = fit(*standardized, K, torch.tensor([0.1]))
     with mode():
         features, labels, penalties = standardized[0] * 1, standardized[1] * 1, torch.tensor([0.1])
@@ -148,7 +148,7 @@ def test_constant_features_give_the_class_frequencies(standardized):
 
 
 def test_sgd_approaches_the_optimum(standardized):
-    """Within 1 % for a good learning rate; one that is much too small stays 10 % away. (Layer 2 is separable.)"""
+    """Within 1% for a good learning rate, but not within 10% for one that is too small. Layer 2 is separable."""
     features, labels = standardized[0][:2], standardized[1]
     (best,) = fit_lbfgs(features, labels, K, [0.0], tolerance=1e-7)
     good, small = fit_sgd(features, labels, K, [0.3, 1e-4], steps=600, batch_size=50)
@@ -173,7 +173,7 @@ def test_sgd_on_full_batches_equals_torch(standardized):
                 F.cross_entropy(linear(x), labels).backward()
                 optimizer.step()
                 schedule.step()
-            # A momentum of 0.9 multiplies the rounding of every step by ten.
+            # A momentum of 0.9 amplifies the rounding of every step by ten.
             torch.testing.assert_close(probe.weight[layer], linear.weight.detach().T, atol=1e-9, rtol=1e-9)
             torch.testing.assert_close(probe.bias[layer], linear.bias.detach(), atol=1e-9, rtol=1e-9)
 
@@ -209,7 +209,7 @@ def test_standardized_features_equal_scikit_learns(data):
 
 def test_a_constant_channel_is_only_centered(data):
     train, valid = data[0].float(), data[0].float()
-    train[1, :, 4] = 0.1  # float32's mean of it is not exactly 0.1
+    train[1, :, 4] = 0.1  # its mean in float32 is not exactly 0.1
     ours, others = standardize(train, valid)
     assert ours[1, :, 4].abs().max() < 1e-6
     torch.testing.assert_close(others[1, :, 4], valid[1, :, 4] - 0.1)
@@ -246,10 +246,10 @@ def test_every_layer_gets_its_best_candidate_and_the_last_of_equals():
 
 
 @given(st.data())
-def test_low_label_subsets_have_the_requested_number_per_class(draw):
-    counts = draw.draw(st.lists(st.integers(1, 9), min_size=1, max_size=6))
-    labels = torch.tensor(draw.draw(st.permutations([k for k, n in enumerate(counts) for _ in range(n)])))
-    per_class, seed = draw.draw(st.integers(1, min(counts))), draw.draw(st.integers(0, 99))
+def test_low_label_subsets_have_the_requested_number_per_class(data):
+    counts = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=6))
+    labels = torch.tensor(data.draw(st.permutations([k for k, n in enumerate(counts) for _ in range(n)])))
+    per_class, seed = data.draw(st.integers(1, min(counts))), data.draw(st.integers(0, 99))
     names = [f"class {k}" for k in range(len(counts))]
     index = low_label_subset(labels, per_class, seed, names)
     assert labels[index].bincount().tolist() == [per_class] * len(counts)
@@ -259,11 +259,11 @@ def test_low_label_subsets_have_the_requested_number_per_class(draw):
 
 def test_low_label_subsets_are_random():
     labels = torch.arange(200) % 2
-    drawn = torch.stack([low_label_subset(labels, 10, seed, ["cat", "dog"]) for seed in range(200)])
-    often = drawn.flatten().bincount(minlength=200)
-    assert len(drawn.unique(dim=0)) == 200
-    assert often.min() >= 4  # expected: 20 each
-    assert often.max() <= 45
+    subsets = torch.stack([low_label_subset(labels, 10, seed, ["cat", "dog"]) for seed in range(200)])
+    counts = subsets.flatten().bincount(minlength=200)
+    assert len(subsets.unique(dim=0)) == 200
+    assert counts.min() >= 4  # expected: 20 each
+    assert counts.max() <= 45
 
 
 def test_a_class_with_too_few_samples_is_an_error():

@@ -1,4 +1,4 @@
-"""Standard errors in the tables of probes."""
+"""Accuracies of probes and their standard errors."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ from igpt.evaluation.probe_scores import (
 
 
 @pytest.fixture(scope="module")
-def hits():
-    """Whether each of 900 images of 150 groups and three classes of different size is recognized, by two layers."""
+def correct():
+    """Predictions of two layers, correct or not, for 900 images in 150 groups and three classes of different size."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(150), 6)
     labels = rng.choice(3, 150, p=[0.6, 0.3, 0.1])[groups]
@@ -28,36 +28,36 @@ def hits():
     return rng.uniform(size=(2, 900)) < chance, labels, groups
 
 
-def bootstrap(hits, labels, groups, score):
-    """The deviation of a score when whole groups are drawn with replacement."""
+def bootstrap(correct, labels, groups, score):
+    """The standard deviation of a score when whole groups are sampled with replacement."""
     rng = np.random.default_rng(1)
     members = groups.argsort(kind="stable").reshape(-1, 6)
-    drawn = (members[rng.integers(150, size=150)].ravel() for _ in range(4000))
-    return np.std([score(hits[index], labels[index]) for index in drawn])
+    samples = (members[rng.integers(150, size=150)].ravel() for _ in range(4000))
+    return np.std([score(correct[index], labels[index]) for index in samples])
 
 
-def test_standard_errors_agree_with_a_bootstrap_over_groups(hits):
-    hits, labels, groups = hits
+def test_standard_errors_agree_with_a_bootstrap_over_groups(correct):
+    correct, labels, groups = correct
     data = LabeledFeatures("random", {}, {"test": labels}, "abc", {"test": groups})
-    _, residuals = balanced_accuracy(hits, labels)
-    for layer, row in enumerate(data.accuracy_columns("test_accuracy", "test", hits)):
-        assert row["test_accuracy"] == hits[layer].mean()
-        expected = bootstrap(hits[layer], labels, groups, lambda h, _: h.mean())
+    _, residuals = balanced_accuracy(correct, labels)
+    for layer, row in enumerate(data.accuracy_columns("test_accuracy", "test", correct)):
+        assert row["test_accuracy"] == correct[layer].mean()
+        expected = bootstrap(correct[layer], labels, groups, lambda h, _: h.mean())
         assert row["test_accuracy_error"] == pytest.approx(expected, rel=0.05)
-        expected = bootstrap(hits[layer], labels, groups, lambda h, y: np.mean([h[y == c].mean() for c in range(3)]))
+        expected = bootstrap(correct[layer], labels, groups, lambda h, y: np.mean([h[y == c].mean() for c in range(3)]))
         assert data.standard_error("test", residuals)[layer] == pytest.approx(expected, rel=0.05)
 
 
-def test_balanced_accuracy_equals_scikit_learns(hits):
-    hits, labels, _ = hits
-    shares, _ = balanced_accuracy(hits, labels)
-    expected = [balanced_accuracy_score(labels, np.where(each, labels, (labels + 1) % 3)) for each in hits]
+def test_balanced_accuracy_equals_scikit_learns(correct):
+    correct, labels, _ = correct
+    shares, _ = balanced_accuracy(correct, labels)
+    expected = [balanced_accuracy_score(labels, np.where(each, labels, (labels + 1) % 3)) for each in correct]
     np.testing.assert_allclose(shares, expected)
 
 
 @pytest.fixture
 def data():
-    """Two layers of features that tell two classes apart, the second one better."""
+    """Features of two layers and two classes, which the second layer separates better."""
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 2
     features = {

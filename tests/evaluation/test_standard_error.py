@@ -6,7 +6,7 @@ from igpt.evaluation.standard_error import standard_error
 
 
 def test_it_agrees_with_a_bootstrap_over_groups():
-    """A bootstrap draws whole groups with replacement and looks how the mean over their images varies."""
+    """The bootstrap samples whole groups with replacement, and takes the standard deviation of the mean."""
     rng = np.random.default_rng(0)
     groups = rng.permutation(np.repeat(np.arange(200), rng.integers(1, 12, 200)))
     values = rng.normal(size=200)[groups] + 0.5 * rng.normal(size=len(groups))
@@ -14,7 +14,7 @@ def test_it_agrees_with_a_bootstrap_over_groups():
     drawn = rng.integers(200, size=(20_000, 200))
     bootstrap = (sums[drawn].sum(1) / sizes[drawn].sum(1)).std()
     assert standard_error(values, groups) == pytest.approx(bootstrap, rel=0.03)
-    assert sem(values) < 0.6 * bootstrap  # what it would be, were the images independent
+    assert sem(values) < 0.6 * bootstrap  # the standard error of independent images
 
 
 def test_groups_of_one_give_the_usual_standard_error():

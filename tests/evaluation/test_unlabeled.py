@@ -1,4 +1,4 @@
-"""Images without a label (-1) count in no accuracy."""
+"""Images without a label (-1) do not count in accuracies and probes."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ HIDDEN = np.arange(12) % 3 == 0  # a third of the images
 
 @dataclass(frozen=True)
 class Levels:
-    """Dark and bright images by turns; a third of those in `partly` have no label, all of those in `without`."""
+    """Alternately dark and bright images; a third of those in `partly`, and all in `without`, have no label."""
 
     partly: tuple[str, ...] = ("test",)
     without: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class Levels:
 
 
 class Perfect(Pretrained):
-    """A classifier that is never wrong."""
+    """A classifier without errors."""
 
     def predict(self, batch):
         return (batch.tokens[:, 0] > 100).long()
@@ -105,10 +105,11 @@ def test_images_without_labels_do_not_train_a_classifier(data):
 
 def test_validation_accuracy_while_training_is_over_labeled_images(data):
     objective = Objective(model(), Classification(Autoregressive()), configure=lambda module: {}, n_classes=2)
-    torch.nn.init.constant_(objective.head.bias[1:], 1.0)  # it always says "bright"
+    torch.nn.init.constant_(objective.head.bias[1:], 1.0)  # it always predicts "bright"
     for number, batch in enumerate(data(partly=("validation",)).token_batches("validation")):
         objective.validation_step(batch, number)
-    assert objective.validation_means["accuracy"].compute() == 0.5  # a third of the images counts as wrong otherwise
+    # If images without a label counted, a third of the images would be errors.
+    assert objective.validation_means["accuracy"].compute() == 0.5
 
 
 def test_a_linear_probe_ignores_images_without_labels():
