@@ -106,7 +106,7 @@ def test_batch_that_cannot_be_shared_out(command):
     message = message_of(
         command, "train", *SMALL, "data.batch_size=9", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"
     )
-    assert "cannot be shared evenly by 2 processes; choose a multiple of 2" in message
+    assert "cannot be divided evenly among 2 processes; choose a multiple of 2" in message
 
 
 def test_loss_that_is_no_number(command, tmp_path, monkeypatch):

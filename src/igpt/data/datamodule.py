@@ -1,4 +1,4 @@
-"""The LightningDataModule: packs images, and gives batches of tokens."""
+"""The LightningDataModule: it packs images, and loads batches of tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from igpt.tokenizers import Tokenizer
 
 @contextmanager
 def cache_errors(cache_dir: Path) -> Iterator[None]:
-    """An :class:`IgptError` instead of one of the system, where the cache cannot be written."""
+    """Turn an OSError into an :class:`IgptError` that names the cache."""
     try:
         yield
     except OSError as error:
@@ -37,12 +37,14 @@ def cache_errors(cache_dir: Path) -> Iterator[None]:
 class ImageDataModule(pl.LightningDataModule):
     """Batches of tokens from a source of images.
 
-    The `tokenizer` may be set later, since a palette may have to be built from these images. `batch_size` is the global
-    one: images per optimizer step, over all processes and accumulated micro-batches, of which a device takes at most
-    `device_batch_size` at once. Images travel to the device as uint8, and are augmented (in training) and
-    become tokens there. With `stored_resolution`, training images are packed at that size as well, for augmentation to
-    cut the model's resolution out of them. With `drop_duplicates`, training images that equal a held-out one at the
-    model's resolution are left out, and so are validation images that equal a test image.
+    The `tokenizer` may be set later, since a palette may have to be built from these images. `batch_size` is the number
+    of images per optimizer step, over all processes and accumulated micro-batches; a device processes at most
+    `device_batch_size` of them at once. Images are copied to the device as uint8; there they are augmented (in
+    training) and converted to tokens.
+
+    With `stored_resolution`, training images are also packed at that resolution, from which `augment` makes images at
+    the resolution of the model. With `drop_duplicates`, training images that equal a validation or test image at the
+    resolution of the model are left out, and validation images that equal a test image, too.
     """
 
     def __init__(
@@ -79,20 +81,21 @@ class ImageDataModule(pl.LightningDataModule):
         self._tokenizer = tokenizer
 
     def _check_resolutions(self) -> None:
-        """Augmentation must make the model's resolution from the stored one."""
+        """Raise an error unless `augment` makes images at the resolution of the model."""
         stored = self.stored_resolution
-        found, wanted = self.augment.output_resolution(stored), self.source.resolution
-        if found != wanted:
+        result, expected = self.augment.output_resolution(stored), self.source.resolution
+        if result != expected:
             raise IgptError(
-                f"data.augment makes images of {found}x{found} from stored ones of {stored}x{stored}, but "
-                f"data.source.resolution is {wanted}; set data.stored_resolution or data.augment so that they agree."
+                f"data.augment makes images of {result}x{result} from stored ones of {stored}x{stored}, but "
+                f"data.source.resolution is {expected}; set data.stored_resolution or data.augment so that they agree."
             )
 
     @functools.cached_property
-    def stored(self) -> ImageSource:
-        """The source as training images are packed."""
-        same = self.stored_resolution == self.source.resolution
-        return self.source if same else at_resolution(self.source, self.stored_resolution)
+    def training_source(self) -> ImageSource:
+        """The source at the resolution of the packed training images."""
+        if self.stored_resolution == self.source.resolution:
+            return self.source
+        return at_resolution(self.source, self.stored_resolution)
 
     def key(self) -> dict[str, Any]:
         """Everything that the images of the splits depend on."""
@@ -100,9 +103,9 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What makes tokens of the images."""
+        """The conversion of images to tokens."""
         if self._tokenizer is None:
-            raise RuntimeError("this data module was given no tokenizer yet")
+            raise RuntimeError("the data module has no tokenizer yet")
         return self._tokenizer
 
     @tokenizer.setter
@@ -110,7 +113,7 @@ class ImageDataModule(pl.LightningDataModule):
         self._tokenizer = tokenizer
 
     def describe(self) -> str:
-        """Images of each split, classes, resolution, tokens and origin, in one line for people."""
+        """One line for the log: images of each split, classes, resolution, tokens and origin."""
         sizes = ", ".join(f"{len(images):,} {split}" for split, images in self.splits.items())
         classes = f"{len(self.source.classes)} classes" if self.source.classes else "no classes"
         side, duplicates = self.source.resolution, read_manifest(self._folder(self.source))["duplicates"]["train"]
@@ -124,21 +127,21 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of one image."""
+        """Number of tokens per image."""
         return self.tokenizer.n_tokens(self.source.resolution)
 
-    # Making: once a machine, whichever process comes first
+    # Once per machine
 
     def prepare_data(self) -> None:
-        """Pack the images, unless they are in the cache already."""
+        """Pack the images, unless the cache has them."""
         with cache_errors(self.cache_dir):
             self._pack(self.source)
-            self._pack(self.stored)
+            self._pack(self.training_source)
 
     def _pack(self, source: ImageSource) -> None:
         pack(source, self.cache_dir, self.processes, self.max_unreadable, self.drop_duplicates_at)
 
-    # Opening: in every process
+    # In every process
 
     def setup(self, stage: str | None = None) -> None:
         """Open the packed splits."""
@@ -152,7 +155,7 @@ class ImageDataModule(pl.LightningDataModule):
         return packed_folder(source, self.cache_dir, self.drop_duplicates_at)
 
     def check_batch_size(self) -> None:
-        """Refuse a batch of more images than there are to train on."""
+        """Raise an error if a batch has more images than the training split."""
         n = len(self.splits["train"])
         if self.batch_size > n:
             raise IgptError(
@@ -161,8 +164,8 @@ class ImageDataModule(pl.LightningDataModule):
             )
 
     def train_dataloader(self) -> BatchLoader:
-        """Batches without end, starting where the trainer's step counter stands."""
-        train = self._open(self.stored)["train"]
+        """Infinite batches, beginning with the current step of the trainer."""
+        train = self._open(self.training_source)["train"]
         rank, world_size, step = 0, 1, 0
         if self.trainer:
             rank, world_size, step = self.trainer.global_rank, self.trainer.world_size, self.trainer.global_step
@@ -170,38 +173,40 @@ class ImageDataModule(pl.LightningDataModule):
         return self._loader(TrainingStream(train, share, self.seed, step * share.accumulate))
 
     def accumulation(self, world_size: int) -> int:
-        """Micro-batches an optimizer step: as few as `device_batch_size` allows, all of the same size."""
-        each, rest = divmod(self.batch_size, world_size)
-        if rest:
+        """Micro-batches per optimizer step: the fewest of equal size that `device_batch_size` allows."""
+        share, remainder = divmod(self.batch_size, world_size)
+        if remainder:
             raise IgptError(
-                f"data.batch_size={self.batch_size} cannot be shared evenly by {world_size} processes; choose a "
+                f"data.batch_size={self.batch_size} cannot be divided evenly among {world_size} processes; choose a "
                 f"multiple of {world_size}, or other trainer.devices."
             )
-        return next(n for n in range(1, each + 1) if each % n == 0 and each // n <= (self.device_batch_size or each))
+        largest = self.device_batch_size or share
+        return next(n for n in range(1, share + 1) if share % n == 0 and share // n <= largest)
 
     def val_dataloader(self) -> BatchLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return self._loader(EvaluationBatches(self.splits["validation"], self.eval_batch_size, rank, world_size))
 
-    def token_batches(self, split: str, epoch: int | None = None, doing: str = "Reading") -> Iterator[TokenBatch]:
-        """One pass over a whole split as tokens, on the CPU: in its own order, or in that of an `epoch`; `doing` says
-        what for, where progress is shown.
+    def token_batches(self, split: str, epoch: int | None = None, activity: str = "Reading") -> Iterator[TokenBatch]:
+        """One pass over a split as tokens on the CPU, in its own order or in that of a training `epoch`.
+
+        `activity` is shown with the progress, as in "Evaluating the test split".
         """
         images = self.splits[split]
         order = None if epoch is None else epoch_order(len(images), self.seed, epoch)
         loader = self._loader(EvaluationBatches(images, self.eval_batch_size, order=order))
-        return map(self.tokenize, track(loader, f"{doing} the {split} split"))
+        return map(self.tokenize, track(loader, f"{activity} the {split} split"))
 
-    def labeled_batches(self, split: str, epoch: int | None = None, doing: str = "Reading") -> Iterator[TokenBatch]:
-        """The same, without the images that have no label (-1)."""
-        for batch in self.token_batches(split, epoch, doing):
+    def labeled_batches(self, split: str, epoch: int | None = None, activity: str = "Reading") -> Iterator[TokenBatch]:
+        """The same as :meth:`token_batches`, without the images that have no label (-1)."""
+        for batch in self.token_batches(split, epoch, activity):
             labeled = batch.labels >= 0
             if labeled.any():
-                yield TokenBatch(*(part[labeled] for part in batch))
+                yield TokenBatch(*(values[labeled] for values in batch))
 
     @property
     def trains_on_validation(self) -> bool:
-        """Whether the validation images are among those to train on, so that they must not choose anything."""
+        """Whether validation images are training images, too, so that nothing may be selected by them."""
         return bool(getattr(self.source, "full_train", False))
 
     def _loader(self, dataset: TrainingStream | EvaluationBatches) -> BatchLoader:
@@ -211,11 +216,12 @@ class ImageDataModule(pl.LightningDataModule):
     # On the device
 
     def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> TokenBatch:
-        """Images to tokens, on the device; training images are augmented first."""
+        """Convert images to tokens on the device; training images are augmented first."""
         training = self.trainer is not None and self.trainer.training
         return self.tokenize(batch, augment=training)
 
     def tokenize(self, batch: ImageBatch, augment: bool = False) -> TokenBatch:
+        """Convert a batch of images to tokens, on whichever device it is."""
         images = batch.images
         if augment:
             images = self.augment(images, self.seed, batch.epochs, batch.indices)

@@ -34,7 +34,7 @@ class ClassificationEvaluator(Evaluator):
             log.warning(left_out(split, len(images) - n_labeled, len(images), "the accuracy"))
         if n_labeled == 0:
             return Evaluation()
-        batches = data.labeled_batches(split, doing="Classifying")
+        batches = data.labeled_batches(split, activity="Classifying")
         predicted = torch.cat([pretrained.predict(batch).cpu() for batch in batches]).numpy()
         labels = images.labels[is_labeled]
         correct = predicted == labels

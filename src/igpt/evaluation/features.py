@@ -22,7 +22,7 @@ Features = NDArray[np.float32]  # (layers, N, C)
 
 def split_features(pretrained: Pretrained, data: ImageDataModule, split: str, masks: int = 0) -> Features:
     """Pooled features of every layer and of the final norm of a whole split, (L + 1, N, C), from one pass."""
-    batches = data.token_batches(split, doing="Features of")
+    batches = data.token_batches(split, activity="Features of")
     parts = [pretrained.batch_features(batch, masks).float().cpu() for batch in batches]
     return torch.cat(parts).transpose(0, 1).contiguous().numpy()
 

@@ -25,7 +25,7 @@ class LikelihoodEvaluator(Evaluator):
     """
 
     def evaluate(self, pretrained: Pretrained, data: ImageDataModule, split: str) -> Evaluation:
-        batches = data.token_batches(split, doing="Evaluating")
+        batches = data.token_batches(split, activity="Evaluating")
         nats = torch.cat([pretrained.nats(batch).double().cpu() for batch in batches])  # (N,)
         bits_per_token = nats.mean().item() / math.log(2)
         tokenizer = pretrained.tokenizer

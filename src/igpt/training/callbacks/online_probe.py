@@ -63,7 +63,7 @@ class OnlineProbe(pl.Callback):
     ) -> tuple[Tensor, Tensor]:
         """Features (L + 1, n, C) and labels (n,) of the first n labeled images in a fixed random order."""
         features, labels, seen = [], [], 0
-        for batch in data.labeled_batches(split, epoch=0, doing="Probing"):
+        for batch in data.labeled_batches(split, epoch=0, activity="Probing"):
             here = TokenBatch(*(part.to(objective.device) for part in batch))
             features.append(objective.task.features(model, here, None).float())
             labels.append(here.labels)
