@@ -57,7 +57,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_run_goes_on_exactly(command, tmp_path
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     assert "Traceback" not in output
-    assert f"go on with: igpt-train run={run}" in output
+    assert f"Resume with: igpt-train run={run}" in output
     stopped_at = step_of(run)
     assert 5 <= stopped_at < 400
 

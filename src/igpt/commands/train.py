@@ -142,7 +142,7 @@ def fit_and_report(
             report(config, run, data, trainer)
     except Interrupted:
         if run.last.exists() and trainer.is_global_zero:
-            log.info("Stopped and saved at step %d; resume with: %s", trainer.global_step, resume_command(run))
+            log.info("Stopped and saved at step %d. Resume with: %s", trainer.global_step, resume_command(run))
         raise
 
 
