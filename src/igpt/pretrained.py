@@ -1,4 +1,4 @@
-"""A trained image GPT as one object: model, tokenizer, task, from a run or a checkpoint."""
+"""A trained image GPT as one object: model, tokenizer and task, loaded from a run or a checkpoint."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ AnyImages = Any  # what :func:`~igpt.data.image_input.as_images` takes
 
 
 def load(run: str | Path, device: str | torch.device | None = None, checkpoint: str = "best") -> Pretrained:
-    """Load a run directory (its `best` or `last` checkpoint) or a checkpoint file; on a GPU if there is one."""
+    """Load a run directory (its `best` or `last` checkpoint) or a checkpoint file.
+
+    `device` None is a GPU if there is one. Raises :class:`IgptError` if the run, the checkpoint or the device cannot be
+    used.
+    """
     device = usable_device(device)
     found = read_checkpoint(find_checkpoint(run, checkpoint))
     description = found.description
@@ -52,35 +56,35 @@ def load(run: str | Path, device: str | torch.device | None = None, checkpoint: 
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """The device of this name, if this machine has it; None is a GPU if there is one."""
+    """The device of this name; None is a GPU if there is one. Raises :class:`IgptError` if this machine lacks it."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # how torch says that a device is not there
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any of them
         reason = str(error).splitlines()[0].rstrip(".")[:120]
         raise IgptError(f"device is '{device}', which cannot be used here ({reason}); choose cpu.") from None
 
 
 def weights_below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a state dict that belongs to one module."""
+    """The part of a state dict that belongs to one module, without the prefix."""
     return {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}
 
 
 def check_palette(run: RunDirectory, tokenizer: Tokenizer) -> None:
-    """Refuse a run directory whose palette.npz is not the one in its checkpoint."""
+    """Raise :class:`IgptError` if the palette.npz of a run directory is not the one in its checkpoint."""
     palette = palette_of(tokenizer)
     if palette is None or not run.palette.exists():
         return
     if (found := Palette.load(run.palette).fingerprint) != palette.fingerprint:
         raise IgptError(
             f"{run.palette} is the palette {found}, but the run's checkpoint was trained with {palette.fingerprint}; "
-            "put the right file back, or delete it: the checkpoint carries its own."
+            "put the right file back, or delete it: the checkpoint contains the palette."
         )
 
 
 def in_parts_that_fit(work: Callable[[TokenBatch], Tensor], batch: TokenBatch) -> Tensor:
-    """`work` of a batch, one row an image; done in halves wherever the whole is too much for a GPU's memory."""
+    """`work(batch)`, which has one row per image; computed in halves where the whole does not fit a GPU's memory."""
     images = len(batch.tokens)
     try:
         return work(batch)
@@ -92,10 +96,11 @@ def in_parts_that_fit(work: Callable[[TokenBatch], Tensor], batch: TokenBatch) -
 
 
 class Pretrained:
-    """A model with the tokenizer and the task it was trained with, and its classifier if it was fine-tuned.
+    """A model with the tokenizer and the task it was trained with, and with its classifier if it was fine-tuned.
 
-    Images come out as uint8 arrays (N, H, W, 3). What goes in may be such an array or tensor, one image, or a list of
-    images, PIL images of any size among them: see :func:`~igpt.data.image_input.as_images`.
+    Methods return images as uint8 arrays (N, H, W, 3). They take such an array or tensor, one image, or a list of
+    images, also PIL images of any size: see :func:`~igpt.data.image_input.as_images`. At most `batch_size` images are
+    in the model at once; no result depends on that, except for rounding.
     """
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, task: Task, batch_size: int = 64) -> None:
@@ -110,7 +115,7 @@ class Pretrained:
         self.trained_on: dict[str, Any] | None = None  # the key of the source of images
 
     def __repr__(self) -> str:
-        """What it is: objective, size, tokenizer, resolution, classes, device, file."""
+        """Objective, size, resolution, tokenizer, classes, device and file."""
         shape, side = self.model.config, self.resolution
         objective = "autoregressive" if self.task.causal else "masked"
         classes = f", {len(self.classes)} classes ({some_of(self.classes)})" if self.classes else ""
@@ -132,7 +137,7 @@ class Pretrained:
 
     @property
     def resolution(self) -> int:
-        """Pixels a side."""
+        """Pixels per side."""
         return self.tokenizer.resolution(self.model.config.n_positions)
 
     # Images
@@ -156,10 +161,10 @@ class Pretrained:
         seed: int = 0,
         sampling: SamplingConfig | None = None,
     ) -> Images:
-        """Generate n completions (N, n, H, W, 3) of each image, of which the model is given the share `given` that
-        comes first in its order: in raster order the upper rows.
+        """Generate n completions of each image, (N, n, H, W, 3).
 
-        Completion c of image i is a function of the seed, i, c and what is given, as in :meth:`sample`.
+        The model is given the first part of each image in its order of pixels, `given` of all pixels: in raster order
+        the upper rows. Completion c of image i is a function of the seed, i, c and what is given, as in :meth:`sample`.
         """
         prompts = self.tokenize(images)[:, : self._n_given(given)]
         completions = self._continue(prompts, n, seed, sampling)
@@ -173,23 +178,24 @@ class Pretrained:
         return self.tokenizer.decode(tokens.cpu()).numpy()
 
     def given_mask(self, given: float) -> NDArray[np.bool_]:
-        """Which pixels (H, W) the model is given, if it is given this share of an image."""
+        """Which pixels (H, W) are the share `given` of an image that :meth:`complete` gives to the model."""
         return self.tokenizer.given_mask(self._n_given(given), self.model.config.n_positions).numpy()
 
     def _n_given(self, given: float) -> int:
         """Tokens in this share of an image, as the tokenizer rounds it."""
         if not 0 <= given <= 1:
-            raise IgptError(f"given is {given}; it is the share of an image that the model is given, from 0 to 1.")
+            raise IgptError(f"given is {given}; it is the share of an image to give to the model, from 0 to 1.")
         return self.tokenizer.n_given(given, self.model.config.n_positions)
 
     @torch.inference_mode()
     def fill(self, images: AnyImages) -> tuple[NDArray[np.bool_], Images]:
-        """Where a masked model's fixed masks are, (N, H, W), and the images with the likeliest tokens put there.
+        """Predict the masked tokens of each image under the first of its fixed masks, for a masked model.
 
-        A pixel counts as masked if one of its tokens is.
+        Returns the masked pixels (N, H, W) and the images with the most likely tokens in their places. A pixel counts
+        as masked if one of its tokens is.
         """
         if not isinstance(self.task, Masked):
-            raise IgptError("This model was trained autoregressively; only a masked model fills in single pixels.")
+            raise IgptError("This model is autoregressive; only a masked model can fill in single pixels.")
         masks, filled = [], []
         for batch in self._batches(images):
             seen = self.task.masking.apply(self.task.masking.fixed(batch), self.model.config.vocab_size)
@@ -199,56 +205,59 @@ class Pretrained:
         masked_pixels = self.tokenizer.arrange(torch.cat(masks)).any(dim=-1)
         return masked_pixels.numpy(), self.tokenizer.decode(torch.cat(filled)).numpy()
 
-    # Numbers
+    # Likelihoods, features, classes
 
     @torch.inference_mode()
     def nats(self, batch: TokenBatch) -> Tensor:
-        """Nats per predicted token of each image (B,); a masked model is asked under its first fixed mask."""
-        return in_parts_that_fit(lambda part: self.task.run(self.model, part, mask_index=0).nats, self._here(batch))
+        """Nats per predicted token of each image (B,); of a masked model, under the first fixed mask of each image."""
+        return in_parts_that_fit(
+            lambda part: self.task.run(self.model, part, mask_index=0).nats, self._to_device(batch)
+        )
 
     @torch.inference_mode()
     def log_likelihood(self, images: AnyImages) -> NDArray[np.float64]:
-        """Log p of each image's tokens (N,), in nats, summed over the positions."""
+        """Log-likelihood of each image (N,), in nats: log p summed over its tokens. For autoregressive models."""
         if not self.task.causal:
-            raise IgptError("A masked model gives no likelihood of an image; train with objective=ar for that.")
+            raise IgptError("A masked model assigns no likelihood to an image; train with objective=ar for that.")
         nats = torch.cat([self.nats(batch).double() for batch in self._batches(images)])
         return (-nats * self.model.config.n_positions).cpu().numpy()
 
     def features(self, images: AnyImages, layer: int | None = None, masks: int = 0) -> NDArray[np.float32]:
         """Mean-pooled features (N, C) of one layer, or of all layers and the final norm (N, L + 1, C).
 
-        A masked model sees the whole image, or, with `masks` > 0, is averaged over that many fixed masks.
+        A masked model sees the whole image. With `masks` > 0, its features are averaged over that many fixed masks.
         """
-        there = self.model.config.n_layer + 1  # with the final norm
-        if layer is not None and not -there <= layer < there:
-            raise IgptError(f"layer is {layer}; this model has layers 0 to {there - 1}, the last of which is the norm.")
+        n_layers = self.model.config.n_layer + 1  # with the final norm
+        if layer is not None and not -n_layers <= layer < n_layers:
+            last = n_layers - 1
+            raise IgptError(f"layer is {layer}; this model has layers 0 to {last}, the last of which is the norm.")
         pooled = torch.cat([self.batch_features(batch, masks) for batch in self._batches(images)])
         return (pooled if layer is None else pooled[:, layer]).float().cpu().numpy()
 
     @torch.inference_mode()
     def batch_features(self, batch: TokenBatch, masks: int = 0) -> Tensor:
-        """Features (B, L + 1, C) of a batch of tokens, as :meth:`features` has them."""
-        draws: Sequence[int | None] = range(masks) if masks and not self.task.causal else [None]
+        """Features (B, L + 1, C) of a batch of tokens, as in :meth:`features`."""
+        mask_indices: Sequence[int | None] = range(masks) if masks and not self.task.causal else [None]
 
         def average(part: TokenBatch) -> Tensor:
-            return torch.stack([self.task.features(self.model, part, draw) for draw in draws]).mean(dim=0)
+            return torch.stack([self.task.features(self.model, part, index) for index in mask_indices]).mean(dim=0)
 
-        return in_parts_that_fit(average, self._here(batch))
+        return in_parts_that_fit(average, self._to_device(batch))
 
     @torch.inference_mode()
     def predict(self, batch: TokenBatch) -> Tensor:
-        """Class of each image of a batch (B,), by a fine-tuned model."""
+        """Predicted class of each image of a batch (B,). For fine-tuned models."""
         if self.class_head is None:
             raise IgptError(
                 "This model was not fine-tuned to classify; train one with objective=classify init_from=RUN."
             )
         head = self.class_head
         return in_parts_that_fit(
-            lambda part: predict_classes(self.model, head, self.task, part, self.votes), self._here(batch)
+            lambda part: predict_classes(self.model, head, self.task, part, self.votes), self._to_device(batch)
         )
 
     def classify(self, images: AnyImages) -> list[str]:
-        """Name of the class of each image, by a fine-tuned model."""
+        """Name of the predicted class of each image. For fine-tuned models."""
         return [self.classes[i] for batch in self._batches(images) for i in self.predict(batch).tolist()]
 
     def tokenize(self, images: AnyImages) -> Tensor:
@@ -259,7 +268,7 @@ class Pretrained:
         tokens = self.tokenize(images)
         for indices in track(torch.arange(len(tokens)).split(self.batch_size), "Running the model"):
             nothing = torch.zeros_like(indices)
-            yield self._here(TokenBatch(tokens[indices], labels=nothing, indices=indices, epochs=nothing))
+            yield self._to_device(TokenBatch(tokens[indices], labels=nothing, indices=indices, epochs=nothing))
 
-    def _here(self, batch: TokenBatch) -> TokenBatch:
+    def _to_device(self, batch: TokenBatch) -> TokenBatch:
         return TokenBatch(*(part.to(self.device) for part in batch))
