@@ -133,7 +133,7 @@ def test_a_source_that_reads_too_few_images_is_refused(tmp_path):
         def read(self, split, start, stop):
             return super().read(split, start, stop - 1)
 
-    with pytest.raises(IgptError, match="promised images 0 to 10 in its train split and gave 9"):
+    with pytest.raises(IgptError, match="read 9 images and 9 labels for images 0 to 10 of its train split"):
         pack(Short(), tmp_path)
 
 

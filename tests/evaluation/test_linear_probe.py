@@ -277,7 +277,7 @@ def test_a_class_with_too_few_samples_is_an_error():
     [
         (lambda x, y: (x[0], y, K, [1.0]), "takes float32 or float64 features .layers, samples, channels.; these are"),
         (lambda x, y: (x.half(), y, K, [1.0]), "these are torch.float16"),
-        (lambda x, y: (x, y[1:], K, [1.0]), f"{N} samples takes as many int64 labels; these are torch.int64 of shape"),
+        (lambda x, y: (x, y[1:], K, [1.0]), f"{N} samples needs as many int64 labels; these are torch.int64 of shape"),
         (lambda x, y: (x, y.int(), K, [1.0]), "these are torch.int32"),
         (lambda x, y: (x / 0, y, K, [1.0]), "contain inf or nan"),
         (lambda x, y: (x, y, K - 1, [1.0]), "labels 0 to 3"),

@@ -139,7 +139,8 @@ class _BatchRandom:
 
     def uniform(self, stream: int) -> Tensor:
         """float64 in [0, 1)."""
-        return counter_rng.uniform(self.seed, torch.full_like(self.indices, stream), self.epochs, self.indices)
+        streams = torch.full_like(self.indices, stream)
+        return counter_rng.uniform(self.seed, streams, self.epochs, self.indices)
 
     def below(self, n: int | Tensor, stream: int) -> Tensor:
         """int64 in [0, n)."""

@@ -116,7 +116,8 @@ class ImageDataModule(pl.LightningDataModule):
         """One line for the log: images of each split, classes, resolution, tokens and origin."""
         sizes = ", ".join(f"{len(images):,} {split}" for split, images in self.splits.items())
         classes = f"{len(self.source.classes)} classes" if self.source.classes else "no classes"
-        side, duplicates = self.source.resolution, read_manifest(self._folder(self.source))["duplicates"]["train"]
+        side = self.source.resolution
+        duplicates = read_manifest(self._folder(self.source))["duplicates"]["train"]
         note = ""
         if duplicates and not self.drop_duplicates_at:
             note = f" {len(duplicates)} training images equal a validation or test image."

@@ -37,7 +37,9 @@ def expand_folders(paths: Sequence[str]) -> list[Path]:
     for path in map(expand_user, paths):
         if not path.exists():
             raise IgptError(f"There is no image at {path}.")
-        found = sorted(f for f in path.iterdir() if is_image_name(f.name) and f.is_file()) if path.is_dir() else [path]
+        found = [path]
+        if path.is_dir():
+            found = sorted(file for file in path.iterdir() if is_image_name(file.name) and file.is_file())
         if not found:
             raise IgptError(f"{path} has no images ({', '.join(sorted(SUFFIXES))}).")
         files += found

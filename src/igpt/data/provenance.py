@@ -94,7 +94,8 @@ def _changed_files(old: Files, new: Files) -> list[str]:
     }
     clauses = [f"{_count(len(paths))} {change} ({some_of(paths)})" for change, paths in changes.items() if paths]
     renamed = Counter(_renamed_part(before, after) for before, after in sorted(moved.items()))
-    return clauses + [f"{before} is now {after} ({_count(n)})" for (before, after), n in renamed.items()][:3]
+    clauses += [f"{before} is now {after} ({_count(n)})" for (before, after), n in list(renamed.items())[:3]]
+    return clauses
 
 
 def _count(n: int) -> str:

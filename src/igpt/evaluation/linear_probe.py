@@ -179,11 +179,11 @@ def _check_data(features: Tensor, labels: Tensor, n_classes: int) -> None:
         )
     if labels.shape != features.shape[1:2] or labels.dtype != torch.int64:
         raise IgptError(
-            f"A probe of {features.shape[1]} samples takes as many int64 labels; these are {labels.dtype} of shape "
+            f"A probe of {features.shape[1]} samples needs as many int64 labels; these are {labels.dtype} of shape "
             f"{tuple(labels.shape)}."
         )
     if len(labels) == 0 or labels.min() < 0 or labels.max() >= n_classes:
-        raise IgptError(f"A probe of {n_classes} classes takes at least one sample, and labels 0 to {n_classes - 1}.")
+        raise IgptError(f"A probe of {n_classes} classes needs at least one sample, and labels 0 to {n_classes - 1}.")
     if not torch.stack(features.aminmax()).isfinite().all():
         raise IgptError("The features contain inf or nan; check the model that computed them.")
 

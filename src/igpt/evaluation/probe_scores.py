@@ -60,7 +60,8 @@ class LabeledFeatures:
     groups: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     def tensors(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(self.features[split]).to(device), torch.from_numpy(self.labels[split]).to(device)
+        features, labels = torch.from_numpy(self.features[split]), torch.from_numpy(self.labels[split])
+        return features.to(device), labels.to(device)
 
     def subset(self, index: NDArray[np.int64]) -> LabeledFeatures:
         """The same features with only these training samples."""

@@ -112,8 +112,8 @@ def read_shard(source: ImageSource, folder: Path, shard: Shard) -> int:
     chunk = source.read(shard.split, shard.start, shard.stop)
     if len(chunk.images) != len(shard) or len(chunk.labels) != len(shard):
         raise IgptError(
-            f"{source.name} promised images {shard.start} to {shard.stop} in its {shard.split} split and gave "
-            f"{len(chunk.images)} of them."
+            f"The source {source.name} read {len(chunk.images)} images and {len(chunk.labels)} labels for images "
+            f"{shard.start} to {shard.stop} of its {shard.split} split; correct its method read."
         )
     write_rows(array_file(folder, shard.split, "images"), shard.start, chunk.images)
     write_rows(array_file(folder, shard.split, "labels"), shard.start, chunk.labels)

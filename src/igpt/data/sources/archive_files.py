@@ -38,7 +38,8 @@ def open_member(path: Path, name: str) -> IO[bytes]:
 def read_rows(file: IO[bytes], rows: NDArray[np.int64], width: int, offset: int = 0) -> NDArray[np.uint8]:
     """Ascending `rows` as (n, width) uint8, of a file that holds rows of `width` bytes after `offset` bytes."""
     result = np.empty((len(rows), width), np.uint8)
-    blocks = rows // max(1, BLOCK_SIZE // width)  # so that rows far apart do not take the memory of all between them
+    # Rows of one block are read together. Reading from the first to the last row at once could take the whole file.
+    blocks = rows // max(1, BLOCK_SIZE // width)
     for positions in (np.flatnonzero(blocks == block) for block in np.unique(blocks)):
         first, last = rows[positions[0]], rows[positions[-1]]
         file.seek(int(offset + first * width))

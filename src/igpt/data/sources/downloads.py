@@ -41,7 +41,9 @@ class Archive:
     def locate(self, root: str | None) -> Path:
         """The unpacked folder if it exists, else the archive, which is downloaded if it is missing."""
         folder = data_root(root) / self.folder
-        return folder if folder.is_dir() else find_or_download(self.name, self.url, self.checksum, data_root(root))
+        if folder.is_dir():
+            return folder
+        return find_or_download(self.name, self.url, self.checksum, data_root(root))
 
 
 def find_or_download(name: str, url: str, checksum: str, root: Path) -> Path:

@@ -91,7 +91,9 @@ class HubSource(SplitSource):
         for sample in track(data, f"Reading {self.name}"):
             image = sample[self._image_column] or {}
             path = image.get("path")
-            content = image.get("bytes") or (Path(path).read_bytes() if path and Path(path).is_file() else b"")
+            content = image.get("bytes") or b""
+            if not content and path and Path(path).is_file():
+                content = Path(path).read_bytes()
             digest.update(hashlib.sha256(content).digest())
             digest.update(repr(sample.get(self._label_column)).encode())
         return digest.hexdigest()

@@ -61,13 +61,14 @@ class _SmallImageNet(OfficialSource):
 
     def _find(self, part: str) -> Path:
         root = data_root(self.root)
-        found = [path for path in (*sorted((root / self.name).glob(f"**/{part}")), root / part) if path.exists()]
-        if not found:
+        candidates = [*sorted((root / self.name).glob(f"**/{part}")), root / part]
+        path = next((path for path in candidates if path.exists()), None)
+        if path is None:
             raise IgptError(
                 f"There is no {part} in {root / self.name}; after registering at {ADDRESS} download {self.downloads} "
                 f"and unpack them there ({', '.join(name for names in self.parts.values() for name in names)})."
             )
-        return found[0]
+        return path
 
 
 @dataclass(frozen=True, kw_only=True)
