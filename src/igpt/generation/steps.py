@@ -55,8 +55,9 @@ def is_small_step(model: Transformer, batch_size: int) -> bool:
 def compiled_step(model: Transformer, cache: KVCache) -> Step:
     """A step as one compiled graph; on a GPU, a CUDA graph."""
     next_logits = torch.compile(model.next_logits, mode="reduce-overhead", dynamic=False)
-    torch._dynamo.mark_static_address(cache.storage)  # written in place, which a CUDA graph allows only then
     fixed = FixedCache(cache.storage, torch.tensor([cache.length], device=cache.storage.device))
+    for layer in fixed.layers:
+        torch._dynamo.mark_static_address(layer)  # written in place, which a CUDA graph allows only then
 
     def step(token: Tensor) -> Tensor:
         torch.compiler.cudagraph_mark_step_begin()

@@ -78,12 +78,14 @@ class FixedCache:
     is_empty = False
 
     def __init__(self, storage: Tensor, length: Tensor) -> None:
-        self.storage = storage
+        # Views that are made outside of the compiled step are written in place. A view that the step itself made would
+        # cost a copy of the whole storage.
+        self.layers = storage.unbind()  # 2 L views (B, h, T, d)
         self.length = length
 
     def extend(self, t: int) -> list[LayerCache]:
         """Add one position (t = 1). Whoever owns `length` increases it."""
         at = self.length
-        mask = torch.arange(self.storage.shape[3], device=self.storage.device)[None] <= at  # (1, T)
-        layers = range(0, len(self.storage), 2)
-        return [LayerCache(self.storage[layer], self.storage[layer + 1], at, mask) for layer in layers]
+        keys, values = self.layers[::2], self.layers[1::2]
+        mask = torch.arange(keys[0].shape[2], device=at.device)[None] <= at  # (1, T)
+        return [LayerCache(*pair, at, mask) for pair in zip(keys, values, strict=True)]
