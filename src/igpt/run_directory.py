@@ -136,14 +136,14 @@ def find_checkpoint(run: str | Path, prefer: str = "best") -> Path:
             return path
     raise IgptError(
         f"{directory.path} has no checkpoint (looked for {' and '.join(str(p) for p in candidates[prefer])}); "
-        "is it a run directory, and did its training get as far as saving one?"
+        "check that it is a run directory whose training has saved a checkpoint."
     )
 
 
 def find_run_to_resume(run: str) -> RunDirectory:
-    """The run directory to resume, with every link in its path resolved.
+    """The run directory to resume, with all links in its path resolved.
 
-    A checkpoint other than the last one is refused: metrics.csv and last.ckpt would contradict what follows it.
+    Any checkpoint but the last one is refused, since metrics.csv and last.ckpt are ahead of it.
     """
     directory = RunDirectory(find_run(run).path.resolve())
     file = expand_user(run)
@@ -154,10 +154,10 @@ def find_run_to_resume(run: str) -> RunDirectory:
         )
     if not directory.config.exists():
         find_checkpoint(directory.path, "last")
-        raise IgptError(f"{directory.path} has no .hydra/config.yaml, so it cannot be resumed; it is no run directory.")
+        raise IgptError(f"{directory.path} has no .hydra/config.yaml, so it cannot be resumed; give a run directory.")
     return directory
 
 
 def resume_command(run: RunDirectory) -> str:
-    """What a person types to resume a run."""
+    """The command that resumes a run."""
     return f"igpt-train {shlex.quote(f'run={run.path}')}"

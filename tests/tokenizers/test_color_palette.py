@@ -102,7 +102,7 @@ def test_saved_and_loaded_and_carried_in_a_checkpoint(tmp_path):
     assert [f.name for f in tmp_path.iterdir() if f.suffix == ".npz"] == ["palette.npz"]
 
 
-def test_openai_centres_are_read_and_drawn_as_released(tmp_path):
+def test_openais_centroids_are_read_and_decoded_as_released(tmp_path):
     centers = np.random.default_rng(0).uniform(-1, 1, (512, 3))
     np.save(tmp_path / "kmeans_centers.npy", centers)
     palette = Palette.load(tmp_path / "kmeans_centers.npy")

@@ -1,4 +1,4 @@
-"""Tokenizers in every order: round trips, and what a model that uses one draws and is measured by."""
+"""Tokenizers in every order: round trips, completions, masks and likelihoods."""
 
 import functools
 
@@ -127,7 +127,7 @@ def test_completions_keep_what_is_given(kind, name):
     assert completions.shape == (2, 3, 4, 4, 3)
     for i in range(3):
         np.testing.assert_array_equal(completions[:, i][:, mask], seen[:, mask])
-    assert (completions[:, 0][:, ~mask] != completions[:, 1][:, ~mask]).any()  # the rest is drawn
+    assert (completions[:, 0][:, ~mask] != completions[:, 1][:, ~mask]).any()  # the rest is sampled
 
 
 @pytest.mark.parametrize("tokenizer", [Gray(), RGB()])
@@ -158,7 +158,9 @@ def test_filling_changes_only_masked_pixels(kind, name):
     np.testing.assert_array_equal(filled[~masks], seen[~masks])
     changed = (filled != seen).any(axis=-1)
     assert changed.sum() > 0.7 * masks.sum()  # an untrained model is seldom right
-    assert 0 < masks.mean() < (0.7 if kind == "rgb" else 0.4)  # a pixel of three tokens escapes with 0.85^3
+    assert (
+        0 < masks.mean() < (0.7 if kind == "rgb" else 0.4)
+    )  # of three tokens, none is masked with 0.85^3
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("rgb", RGB), ("gray", Gray)])

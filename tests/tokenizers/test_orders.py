@@ -37,13 +37,13 @@ def test_every_order_goes_to_each_pixel_once(name, side):
 )
 def test_orders_are_those_written_by_hand(name, expected):
     expected = np.array(expected)
-    if name == "hilbert":  # drawn with its end on the upper right; ours ends on the lower left
+    if name == "hilbert":  # usually shown with its end on the upper right; ours ends on the lower left
         expected = expected.T
     assert ranks(name, len(expected)) == expected.tolist()
 
 
 @pytest.mark.parametrize(("name", "side"), [("hilbert", 16), ("hilbert", 32), ("serpentine", 9), ("spiral", 9)])
-def test_neighbors_in_the_sequence_are_neighbors_in_the_picture(name, side):
+def test_neighbors_in_the_sequence_are_neighbors_in_the_image(name, side):
     place = np.stack(np.divmod(order(name, side).numpy(), side))
     assert (np.abs(np.diff(place)).sum(axis=0) == 1).all()
 

@@ -262,7 +262,7 @@ def instantiate_all(group: DictConfig | None) -> list[Any]:
 
 
 def without_best_checkpoint(callbacks: list[Any]) -> list[Any]:
-    """The callbacks of a run that trains on its validation images, which so must not choose a checkpoint."""
+    """The callbacks of a run that trains on its validation images, which therefore must not choose a checkpoint."""
     from pytorch_lightning.callbacks import Checkpoint
 
     log.info("The validation images are trained on (data.source.full_train=true): the last checkpoint counts")

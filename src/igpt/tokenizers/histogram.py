@@ -1,4 +1,4 @@
-"""Counting colors: every pixel of a data set in 2^24 counters, however many images there are."""
+"""Counting colors: all pixels of a data set in 2^24 counters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def color_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """R * 65536 + g * 256 + b of uint8 pixels (..., 3)."""
+    """The code r * 65536 + g * 256 + b of each uint8 pixel (..., 3)."""
     red, green, blue = np.moveaxis(pixels.astype(np.int32), -1, 0)
     return (red << 16) | (green << 8) | blue
 
@@ -22,10 +22,10 @@ def color_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
 def count_colors(
     chunks: Iterable[NDArray[np.uint8]], threads: int | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Distinct colors (n, 3), by rising code, and how often each occurs (n,), over chunks of pixels (..., 3).
+    """Distinct colors (n, 3), by ascending code, and how often each occurs (n,), in chunks of pixels (..., 3).
 
-    Each of the `threads` (default: one a CPU core, four at most) takes the next chunk and adds to 128 MiB of counters
-    of its own, so memory depends on neither the number of pixels nor the number of chunks.
+    Each of the `threads` (default: one per CPU core, at most four) takes the next chunk and adds to its own counters of
+    128 MiB, so memory depends on neither the number of pixels nor the number of chunks.
     """
     feed, turn = iter(chunks), threading.Lock()
 

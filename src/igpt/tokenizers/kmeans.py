@@ -1,4 +1,4 @@
-"""Palette building: k-means over all pixels of a data set, as weighted k-means over its distinct colors."""
+"""Building a palette: k-means over all pixels of a data set, as weighted k-means over its distinct colors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from igpt.tokenizers.histogram import color_codes, count_colors
 
 Points = NDArray[np.float32]  # (n, 3)
 
-# Of a rough clustering: points per centroid, points in all, iterations.
+# Of a rough clustering: points per centroid, points in total, iterations.
 STARTING_POINTS, MOST_STARTING_POINTS, STARTING_ITERATIONS = 256, 2**17, 10
 
 
@@ -25,8 +25,8 @@ STARTING_POINTS, MOST_STARTING_POINTS, STARTING_ITERATIONS = 256, 2**17, 10
 class PaletteRecipe:
     """How to get a palette: build one with `size` colors (the paper: 512), or read the file at `path` instead.
 
-    Clustering pixels weighted by how often a color occurs gives the same objective as clustering every pixel, at
-    the cost of the distinct colors alone.
+    Clustering the distinct colors, weighted by how often they occur, minimizes the same squared error as clustering all
+    pixels, and is much faster.
     """
 
     size: int = 512
@@ -39,7 +39,7 @@ class PaletteRecipe:
             raise IgptError(f"tokenizer.size is {self.size}; a palette has 1 to {MAX_SIZE} colors.")
 
     def key(self) -> dict[str, Any]:
-        """What a built palette depends on besides the data; the key of its cache entry."""
+        """What a built palette depends on besides the data: the key of its entry in the cache."""
         start = [STARTING_POINTS, MOST_STARTING_POINTS, STARTING_ITERATIONS, "greedy k-means++"]
         return {"size": self.size, "iterations": self.iterations, "seed": self.seed, "start": start}
 
@@ -64,8 +64,8 @@ class PaletteRecipe:
 def weighted_kmeans(points: Points, weights: NDArray[np.int64], k: int, iterations: int, seed: int) -> Points:
     """Centroids (k, 3) of points (n, 3) with weights (n,): faiss, on its GPU when it has one.
 
-    It starts from the best of up to ten rough clusterings, fewer the larger k is. They are made of all points if there
-    are few, and else of points drawn in proportion to their weights. On photographs and emoji, with 32 to 512
+    It starts from the best of up to ten rough clusterings; the larger k is, the fewer. They use all points if there are
+    few, and otherwise points that are sampled in proportion to their weights. On photographs and emoji, with 32 to 512
     centroids, the squared error is 0 to 2% above scikit-learn's best of ten.
     """
     rng = np.random.default_rng(seed)
@@ -82,22 +82,23 @@ def weighted_kmeans(points: Points, weights: NDArray[np.int64], k: int, iteratio
 
 
 def plus_plus(points: Points, weights: NDArray[np.int64], k: int, rng: np.random.Generator) -> Points:
-    """K of the points (n, 3) to begin with: greedy k-means++ (Arthur and Vassilvitskii 2007, section 7).
+    """Initial centroids (k, 3), chosen from the points (n, 3) by greedy k-means++ (Arthur and Vassilvitskii 2007,
+    section 7).
 
-    Each is the one of 2 + ln k points that lowers the squared error most; these are drawn in proportion to their share
-    of the error, that is weight times squared distance from the nearest point chosen so far.
+    Each is the best of 2 + ln k candidates, the one that lowers the squared error most. Candidates are sampled in
+    proportion to their share of the error: weight times squared distance from the nearest point chosen so far.
     """
     x = points.astype(np.float64)
     norms = (x**2).sum(axis=1)
     chosen = [rng.choice(len(x), p=weights / weights.sum())]
     squared = ((x - x[chosen[0]]) ** 2).sum(axis=1)
-    for _ in track(range(1, k), "Choosing colors to begin with"):
+    for _ in track(range(1, k), "Choosing initial colors"):
         share = np.cumsum(weights * squared)
-        drawn = np.searchsorted(share, share[-1] * rng.random(2 + int(math.log(k))))
-        each = norms + norms[drawn, None] - 2 * x[drawn] @ x.T  # squared distances (candidates, n)
+        candidates = np.searchsorted(share, share[-1] * rng.random(2 + int(math.log(k))))
+        each = norms + norms[candidates, None] - 2 * x[candidates] @ x.T  # (candidates, n) squared distances
         each = np.minimum(squared, each.clip(min=0))
         best = (each @ weights).argmin()
-        chosen.append(drawn[best])
+        chosen.append(candidates[best])
         squared = each[best]
     return points[chosen]
 
@@ -105,7 +106,7 @@ def plus_plus(points: Points, weights: NDArray[np.int64], k: int, rng: np.random
 def _faiss_kmeans(
     points: Points, weights: NDArray[np.int64], k: int, iterations: int, seed: int, start: Points
 ) -> tuple[float, Points]:
-    """Squared error and centroids after some iterations from `start`."""
+    """Squared error and centroids after a number of iterations from `start`."""
     try:
         import faiss
     except ImportError:
@@ -120,7 +121,7 @@ def _faiss_kmeans(
         seed=seed,
         gpu=hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0,
         min_points_per_centroid=1,
-        max_points_per_centroid=len(points),  # never sample
+        max_points_per_centroid=len(points),  # use all points
     )
     kmeans.train(points, weights=weights.astype(np.float32), init_centroids=start)
     squared, _ = kmeans.index.search(points, 1)

@@ -1,4 +1,4 @@
-"""Nearest centroid for all 2^24 colors: exact, and quick because few centroids can be nearest within a small cube.
+"""Nearest centroid for all 2^24 colors: exact, and fast because few centroids can be nearest within a small cube.
 
 Shapes: B cubes of neighboring colors, k centroids, m of them that may be nearest to something in a cube.
 """
@@ -14,18 +14,18 @@ Indices = NDArray[np.int64]
 BLOCK, CUBE = 16, 4  # sides: all colors are cut into blocks, and these into cubes
 N_BLOCKS, N_CUBES = 256 // BLOCK, BLOCK // CUBE
 CUBES = CUBE * np.stack(np.meshgrid(*3 * [np.arange(N_CUBES)], indexing="ij"), axis=-1).reshape(-1, 3)
-SLACK = 1e-6  # far above the rounding of squared distances in float64
-MANY = 16  # candidates; with more, cubes that have about as many are searched together
+SLACK = 1e-6  # far above the rounding errors of squared distances in float64
+MANY = 16  # candidates; with more, cubes with similar numbers of candidates are searched together
 
 
 def nearest_table(centroids: NDArray[np.floating]) -> NDArray[np.int16]:
     """Index of the nearest centroid, ties to the lower index, for each color r * 65536 + g * 256 + b.
 
-    The result is bit-equal to a brute-force search in float64, since a color is compared with all centroids but those
-    that are farther than another one from everything in the color's block, or in its cube. Time depends little on
-    where the centroids are (0.5 to 2 s); only thousands on one curve, closer together than colors, take longer (10 s).
+    The result is bitwise equal to a brute-force search in float64: only centroids are left out that are farther than
+    another one from every color in the same block, or in the same cube. It takes 0.5 to 2 s, nearly independent of the
+    centroids; only thousands of them on one curve, closer together than colors, take longer (10 s).
     """
-    distinct = np.sort(np.unique(centroids, axis=0, return_index=True)[1])  # of equal ones, the first
+    distinct = np.sort(np.unique(centroids, axis=0, return_index=True)[1])  # the first of equal ones
     centers = centroids[distinct].astype(np.float64)
     table = np.empty((N_BLOCKS, BLOCK, N_BLOCKS, BLOCK, N_BLOCKS, BLOCK), np.int16)
     for r, g, b in np.ndindex(N_BLOCKS, N_BLOCKS, N_BLOCKS):
@@ -47,14 +47,14 @@ def _nearest_in_block(centers: Colors, lowest: Indices) -> Indices:
 
 
 def _possible(centers: Colors, lowest: Indices, side: int) -> NDArray[np.bool_]:
-    """Which of the centers (k, 3) can be nearest to one of the side^3 colors from `lowest` (B, 3) on: (B, k).
+    """Which of the centers (k, 3) can be nearest to one of the side^3 colors that begin at `lowest` (B, 3): (B, k).
 
-    How much farther a color is from a center than from a reference, squared, is linear in the color. Its least value
-    in the cube is that in the middle, less half of the cube's width times 2 |center - reference|, summed over channels.
-    The reference is the center that is nearest to the middle.
+    The squared distance of a color from a center, minus that from a reference, is linear in the color. Its minimum in
+    the cube is its value in the middle, minus half of the cube's width times 2 |center - reference|, summed over
+    channels. The reference is the center that is nearest to the middle.
     """
     middle = lowest + (side - 1) / 2
-    distance = (centers**2).sum(axis=1) - 2 * middle @ centers.T  # squared, but for a term that all centers share
+    distance = (centers**2).sum(axis=1) - 2 * middle @ centers.T  # squared, without a term that all centers share
     reference = distance.argmin(axis=1)
     apart = sum(np.abs(centers[:, c] - centers[reference, c, None]) for c in range(3))
     nearest = np.take_along_axis(distance, reference[:, None], axis=1)

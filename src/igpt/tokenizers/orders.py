@@ -1,4 +1,4 @@
-"""Orders in which a sequence goes through the pixels of a square picture."""
+"""Orders in which a sequence visits the cells of a square image; a cell is a pixel, unless the tokenizer is coarser."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from igpt import counter_rng
 from igpt.errors import IgptError
 
 Indices = NDArray[np.int64]
-RASTER = "raster"  # row by row from the upper left, what the paper does
+RASTER = "raster"  # row by row from the upper left, as in the paper
 RANDOM = "random"
-STREAM = 31  # of the random numbers that shuffle
+STREAM = 31  # of the random numbers for the random order
 
 
 def order(name: str, side: int, seed: int = 0) -> Tensor:
-    """Raster index (row * side + column) of the pixel at each position of the sequence, (side * side,) int64.
+    """Raster index (row * side + column) of the cell at each position of the sequence, (side * side,) int64.
 
     Only `random` depends on `seed`: one fixed permutation, the same on every machine. AIM (El-Nouby et al. 2024)
     compares raster, spiral, checkerboard and fixed random orders.
@@ -36,7 +36,7 @@ def require_order(name: str) -> None:
         raise IgptError(f"order is '{name}'; choose one of {', '.join([*ORDERS, RANDOM])}.")
 
 
-# Each of these reads a square of raster indices in its own order.
+# Each of these returns the raster indices of a square in its own order.
 
 
 def raster(square: Indices) -> Indices:
@@ -65,8 +65,8 @@ def spiral(square: Indices) -> Indices:
 def hilbert(square: Indices) -> Indices:
     """Hilbert's curve, from the upper left to the lower left corner.
 
-    It exists for powers of two. Other squares take the part that lies in them of the curve for the next power of two,
-    so that their neighbors in the sequence are not always neighbors in the picture.
+    It exists for powers of two. Other squares use the curve of the next power of two, without the cells outside of the
+    square. Neighbors in the sequence are then not always neighbors in the image.
     """
     side, size = len(square), 1
     rows, columns = np.zeros((2, 1), np.int64)
@@ -81,7 +81,7 @@ def hilbert(square: Indices) -> Indices:
 
 
 def checkerboard(square: Indices) -> Indices:
-    """The cells of the upper left one's color in raster order, then the others in raster order, as in AIM."""
+    """The cells of one color of a chessboard in raster order, then those of the other, as in AIM."""
     rows, columns = np.indices(square.shape)
     odd = (rows + columns) % 2 == 1
     return np.concatenate([square[~odd], square[odd]])
