@@ -158,9 +158,7 @@ def test_filling_changes_only_masked_pixels(kind, name):
     np.testing.assert_array_equal(filled[~masks], seen[~masks])
     changed = (filled != seen).any(axis=-1)
     assert changed.sum() > 0.7 * masks.sum()  # an untrained model is seldom right
-    assert (
-        0 < masks.mean() < (0.7 if kind == "rgb" else 0.4)
-    )  # of three tokens, none is masked with 0.85^3
+    assert 0 < masks.mean() < (0.7 if kind == "rgb" else 0.4)  # of three tokens, none is masked with 0.85^3
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("rgb", RGB), ("gray", Gray)])

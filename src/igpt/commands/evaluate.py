@@ -14,7 +14,7 @@ def main() -> None:
 
 def evaluate(config: DictConfig) -> None:
     """Print what the evaluators measure, and write it with the figures into evaluation/ in the run directory."""
-    from igpt.commands.build import instantiate_all
+    from igpt.commands.build_trainer import instantiate_all
     from igpt.commands.open_run import data_of_run, load_model
     from igpt.evaluation.evaluator import evaluate as evaluate_split
     from igpt.evaluation.final_report import save_figures, write_json

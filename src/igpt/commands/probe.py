@@ -27,7 +27,7 @@ def main() -> None:
 def probe(config: DictConfig) -> None:
     """Probe every layer and the baselines; print a table, and write it with a figure to the run's probe/."""
     from igpt import figures
-    from igpt.commands.build import build_loggers
+    from igpt.commands.build_trainer import build_loggers
     from igpt.commands.open_run import load_model
     from igpt.evaluation.attentive import attentive_correct
     from igpt.evaluation.final_report import write_json

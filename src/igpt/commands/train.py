@@ -86,7 +86,8 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from igpt.checkpoint import read_last
-    from igpt.commands.build import build_data, build_objective, build_trainer, starting_point
+    from igpt.commands.build import build_data, build_objective, describe, starting_point
+    from igpt.commands.build_trainer import build_trainer
     from igpt.configuration.app import plain
     from igpt.configuration.resume import stored_arguments
     from igpt.configuration.stored import store_changes
@@ -112,7 +113,7 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     data = build_data(config, run, resumed, start)
     objective = build_objective(config, data, resumed, start)
     SamplingConfig(**plain(config.sampling)).check_applicable(objective.model.config.causal)
-    trainer = build_trainer(config, run, data, objective, resumed)
+    trainer = build_trainer(config, run, data, describe(config, data, objective), resumed)
     parameters = sum(p.numel() for p in objective.parameters())
     log.info("%s parameters", f"{parameters:,}")
     if changes and is_main_process():
@@ -150,7 +151,7 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     """Evaluate the best checkpoint on the test split; write its figures and summary.json, and log them."""
     import logging
 
-    from igpt.commands.build import instantiate_all
+    from igpt.commands.build_trainer import instantiate_all
     from igpt.configuration.app import plain
     from igpt.evaluation.final_report import final_report, result_sentences, save_figures, write_json
     from igpt.generation.sampling_config import SamplingConfig

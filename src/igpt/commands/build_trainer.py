@@ -1,0 +1,140 @@
+"""From a configuration to Lightning's trainer, with its callbacks and loggers."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig
+
+from igpt.errors import IgptError
+from igpt.files import printable
+from igpt.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from igpt.checkpoint import Checkpoint, Description
+    from igpt.data.datamodule import ImageDataModule
+
+log = logging.getLogger(__name__)
+
+
+def build_trainer(
+    config: DictConfig,
+    run: RunDirectory,
+    data: ImageDataModule,
+    description: Description,
+    resumed: Checkpoint | None,
+) -> pl.Trainer:
+    """Lightning's trainer, with the callbacks that every run has and those of the configuration. Its checkpoints have
+    the `description` of the model.
+    """
+    import torch
+    from pytorch_lightning.strategies import ModelParallelStrategy
+
+    from igpt.training.checkpoint_io import AtomicCheckpointIO
+    from igpt.training.loggers.metrics_csv import MetricsCSV
+
+    begin = resumed.step if resumed else 0
+    accumulate = data.accumulation(n_processes(config))
+    validate_every = min(config.trainer.val_check_interval, config.trainer.max_steps)
+    trainer: pl.Trainer = instantiate(
+        config.trainer,
+        callbacks=build_callbacks(config, run, data),
+        logger=[MetricsCSV(run.metrics, begin), *build_loggers(config, run, begin)],
+        plugins=[AtomicCheckpointIO(description, resumed), *slurm_plugins()],
+        default_root_dir=str(run.path),
+        accumulate_grad_batches=accumulate,
+        val_check_interval=validate_every * accumulate,  # Lightning counts micro-batches
+        _convert_="all",
+    )
+    if trainer.strategy.root_device.type == "cuda":
+        torch.set_float32_matmul_precision(config.matmul_precision)
+    if resumed is not None and isinstance(trainer.strategy, ModelParallelStrategy):
+        resumed.take()  # this strategy maps the file itself, to load the shards that a process keeps
+    return trainer
+
+
+def build_callbacks(config: DictConfig, run: RunDirectory, data: ImageDataModule) -> list[pl.Callback]:
+    """The callbacks that every run has, and those of the configuration."""
+    from pytorch_lightning.callbacks import Timer
+
+    from igpt.training.callbacks.keep_last import KeepLast
+    from igpt.training.callbacks.step_counters import StepCounters
+    from igpt.training.callbacks.stop_on_nan import StopOnNaN
+    from igpt.training.callbacks.throughput import Throughput
+    from igpt.training.callbacks.training_progress import TrainingProgress
+
+    chosen = instantiate_all(config.callbacks)
+    return [
+        StopOnNaN(run.last),  # before the callbacks that save
+        StepCounters(),
+        Throughput(data.batch_size),
+        KeepLast(run.last, config.save_every),
+        TrainingProgress(config.monitor),
+        Timer(),
+        *(without_best_checkpoint(chosen) if data.trains_on_validation else chosen),
+    ]
+
+
+def build_loggers(config: DictConfig, run: RunDirectory, first_step: int | None = None) -> list[Any]:
+    """The loggers of the configuration. One that takes the argument `first_step` is told where training begins."""
+    from inspect import signature
+
+    if config.logger and printable(run.path) != str(run.path):  # W&B and TensorBoard need the path in UTF-8
+        log.warning("%s is not UTF-8, so no tracker can write there; metrics.csv has what it would show.", run.path)
+        return []
+    told = {"first_step": first_step}
+
+    def arguments(logger: DictConfig) -> dict[str, Any]:
+        return told if "first_step" in signature(get_object(logger._target_)).parameters else {}
+
+    return [instantiate(logger, **arguments(logger), _convert_="all") for logger in parts(config.logger)]
+
+
+def n_processes(config: DictConfig) -> int:
+    """Over how many processes, each with a device, this configuration trains; IgptError if this machine lacks them."""
+    import pytorch_lightning as pl
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+    machine = {name: config.trainer[name] for name in names if name in config.trainer}
+    without = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    bare: dict[str, Any] = dict.fromkeys(without, False)
+    try:
+        return pl.Trainer(**instantiate(machine, _convert_="all"), **bare).world_size
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        asked_for = ", ".join(f"trainer.{name}={value}" for name, value in machine.items() if name != "strategy")
+        raise IgptError(f"{asked_for} cannot be used here: {' '.join(str(error).split())}") from None
+
+
+def parts(group: DictConfig | None) -> list[DictConfig]:
+    """The parts of a group of named parts; null, for one or all of them, is none."""
+    return [part for part in (group or {}).values() if part is not None]
+
+
+def instantiate_all(group: DictConfig | None) -> list[Any]:
+    """What a group of named parts stands for."""
+    return [instantiate(part, _convert_="all") for part in parts(group)]
+
+
+def without_best_checkpoint(callbacks: list[Any]) -> list[Any]:
+    """The callbacks of a run that trains on its validation images, which therefore must not choose a checkpoint."""
+    from pytorch_lightning.callbacks import Checkpoint
+
+    log.info("The validation images are trained on (data.source.full_train=true): the last checkpoint counts")
+    return [c for c in callbacks if not (isinstance(c, Checkpoint) and getattr(c, "monitor", None) is not None)]
+
+
+def slurm_plugins() -> list[Any]:
+    """Under SLURM, keep Lightning from requeueing jobs: it saves inside of the signal, and processes that are at
+    different points then wait for each other forever.
+    """
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    if not SLURMEnvironment.detect() or TorchElasticEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False)]
