@@ -69,7 +69,7 @@ def cache_dtype(model: Transformer, sampling: SamplingConfig) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Sequences in the making, and what chooses their tokens."""
+    """Sequences that are being generated, and the noise and settings that choose their tokens."""
 
     tokens: Tensor  # (B, T), written in place
     noise: Tensor  # (B, T) integers, see choose_token

@@ -72,5 +72,5 @@ def bytes_per_sequence(model: Transformer, sampling: SamplingConfig) -> int:
     config = model.config
     if config.causal:
         return cache_bytes(config, 1, cache_dtype(model, sampling))
-    numbers = 12 * config.n_embd + 8 * config.vocab_size  # per position: a block's activations, logits and what follows
+    numbers = 12 * config.n_embd + 8 * config.vocab_size  # per position; measured peaks are below this
     return config.n_positions * numbers * model.head.weight.dtype.itemsize
