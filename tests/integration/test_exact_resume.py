@@ -28,7 +28,7 @@ def losses(run):
 
 
 def start(cwd, *arguments):
-    """Start a training in a group of processes of its own, as a shell does."""
+    """Start igpt-train in a process group of its own, as a shell does."""
     script = Path(sys.executable).with_name("igpt-train")
     return subprocess.Popen(
         [script, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -45,11 +45,11 @@ def wait_for(process, path, after=0.0):
 
 
 def step_of(run):
-    """Of the checkpoint to go on from, which is the previous one if the kill came while the last one was renamed."""
+    """Of the checkpoint to resume from, which is the previous one if the kill came while the last one was renamed."""
     return torch.load(find_checkpoint(run, "last"), weights_only=True)["global_step"]
 
 
-def test_ctrl_c_keeps_a_checkpoint_and_the_run_goes_on_exactly(command, tmp_path):
+def test_ctrl_c_keeps_a_checkpoint_and_the_run_resumes_exactly(command, tmp_path):
     run = tmp_path / "cut"
     process = start(tmp_path, *SMALL, *STEPS, "trainer.max_steps=400", "data.num_workers=2", "hydra.run.dir=cut")
     wait_for(process, run / "checkpoints" / "last.ckpt")
@@ -77,7 +77,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_run_goes_on_exactly(command, tmp_path
     ],
     ids=["ar", "mlm"],
 )
-def test_a_run_killed_at_random_steps_goes_on_exactly(command, tmp_path, recipe):
+def test_a_run_killed_at_random_steps_resumes_exactly(command, tmp_path, recipe):
     dice = random.Random(0)
     run, steps = tmp_path / "killed", 600
     arguments = (*SMALL, *STEPS, *recipe, f"trainer.max_steps={steps}", "optim.total_steps=600")

@@ -152,7 +152,7 @@ def test_fine_tuning_starts_from_the_pre_trained_weights(command, tmp_path, trai
     assert (tmp_path / "tuned" / "figures" / "confusion.png").exists()
 
 
-def test_a_fine_tuned_model_evaluates_classifies_and_goes_on(command, tmp_path, trained):
+def test_a_fine_tuned_model_evaluates_classifies_and_resumes(command, tmp_path, trained):
     tune = ("experiment=emoji_finetune", *SMALL[1:], "trainer.max_steps=3", "hydra.run.dir=tuned")
     command("train", *tune, f"init_from={trained}")
     printed = command("evaluate", "run=tuned")

@@ -23,7 +23,7 @@ def checkpoint(run, name="last"):
     return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
 
 
-def test_trains_on_two_processes_and_goes_on_in_one(command, tmp_path):
+def test_trains_in_two_processes_and_resumes_in_one(command, tmp_path):
     end = ("trainer.max_steps=4", "optim.total_steps=6")
     command("train", *RECIPE, *end, "hydra.run.dir=one")
     script = Path(sys.executable).with_name("igpt-train")

@@ -119,7 +119,7 @@ VALIDATES_ALWAYS = (
 
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory):
-    """A run with a validation after every step, which nobody stopped."""
+    """An uninterrupted run with a validation after every step."""
     from conftest import run_command
 
     folder = tmp_path_factory.mktemp("validated")
@@ -148,7 +148,7 @@ def test_a_validation_after_every_step_delays_no_stop_and_is_neither_missed_nor_
     assert rows(run) == rows(validated)
     assert len(steps_with(run, "val/nats_per_token")) == 8
     assert steps_with(run, "probe/layer_0") == [2, 5]
-    assert pictures(run) == pictures(validated)
+    assert images(run) == images(validated)
     (mine, theirs) = (checkpoint(folder, "best") for folder in (run, validated))
     assert mine["global_step"] == theirs["global_step"]
     torch.testing.assert_close(mine["state_dict"], theirs["state_dict"], rtol=0, atol=0)
@@ -158,7 +158,7 @@ def test_a_validation_after_every_step_delays_no_stop_and_is_neither_missed_nor_
     torch.testing.assert_close({k: mine[k] for k in progress}, {k: theirs[k] for k in progress}, rtol=0, atol=0)
 
 
-def pictures(run):
+def images(run):
     return contents(run / "samples") | contents(run / "completions")
 
 
@@ -203,7 +203,7 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoint(command, tmp_path, falli
     assert json.loads((run / "summary.json").read_text())["best_checkpoint"] == "checkpoints/best.ckpt"
 
 
-def test_a_best_checkpoint_that_is_gone_is_missed_aloud(command, tmp_path, falling):
+def test_a_missing_best_checkpoint_is_reported(command, tmp_path, falling):
     run = tmp_path / "copy"
     shutil.copytree(falling, run)
     (run / "checkpoints" / "best.ckpt").unlink()

@@ -50,7 +50,7 @@ CASES = ALL if os.environ.get("IGPT_TEST_ALL_SIGNALS") else PAIRS
 
 
 def metrics(run):
-    """The numbers of all steps that do not depend on the machine."""
+    """The values of all steps that do not depend on the machine."""
     names = ("step", "train/nats_per_token", "train/grad_norm", "train/lr", "val/nats_per_token", "test/nats_per_token")
     with open(run / "metrics.csv") as file:
         return [[row[name] for name in names] for row in csv.DictReader(file)]
@@ -58,7 +58,7 @@ def metrics(run):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The numbers of a run that nobody stops."""
+    """The values of an uninterrupted run."""
     return undisturbed(tmp_path_factory)
 
 
@@ -77,15 +77,15 @@ def undisturbed(tmp_path_factory, *overrides):
 
 
 def stop(number, moment, *recipe, cwd):
-    """Start a training in a group of its own, of which all processes get a signal; whether it saved."""
-    said = send(signal.Signals(number).name, moment, *recipe, cwd=cwd)
+    """Start igpt-train in a process group of its own and signal all its processes; whether it saved."""
+    output = send(signal.Signals(number).name, moment, *recipe, cwd=cwd)
     saved = (cwd / "run" / "checkpoints" / "last.ckpt").exists()
-    assert saved == ("Stopped and saved at step" in said)
+    assert saved == ("Stopped and saved at step" in output)
     return saved
 
 
 def send(names, moment, *recipe, cwd):
-    """What a training says whose processes get signals."""
+    """The output of igpt-train, whose processes get signals."""
     function, n = MOMENTS[moment]
     result = subprocess.run(
         [sys.executable, Path(__file__).with_name("signal_at.py"), *recipe], cwd=cwd, start_new_session=True,
@@ -112,8 +112,8 @@ def test_a_signal_to_all_processes_stops_the_run_which_resumes_exactly(
 
 
 def test_a_second_ctrl_c_ends_all_processes(command, whole, tmp_path):
-    said = send("SIGINT,SIGINT", "a save", *RECIPE, "data.num_workers=2", "hydra.run.dir=run", cwd=tmp_path)
-    assert said.endswith("SIGINT: stopping after this step; press Ctrl-C to stop immediately.\n")
+    output = send("SIGINT,SIGINT", "a save", *RECIPE, "data.num_workers=2", "hydra.run.dir=run", cwd=tmp_path)
+    assert output.endswith("SIGINT: stopping after this step; press Ctrl-C to stop immediately.\n")
     command("train", "run=run")
     assert metrics(tmp_path / "run") == whole
 

@@ -1,4 +1,4 @@
-"""igpt-train: from a configuration to a trained model, its evaluation and its pictures."""
+"""igpt-train: train a model, or resume a run, and evaluate the result."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def main() -> None:
 
 
 def train(config: DictConfig) -> float | None:
-    """Build what is missing, train (or go on), evaluate the best checkpoint, draw; stop when somebody asks.
+    """Train the model that a configuration describes, and evaluate it. A signal stops the command (`igpt.cluster`).
 
-    Returns the best value of what is monitored, for sweepers.
+    Returns the best value of the monitored metric, for sweepers.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -60,9 +60,9 @@ def train(config: DictConfig) -> float | None:
 
 
 def begin(run: RunDirectory, config: DictConfig) -> Changes:
-    """What the command changes of a run that was trained before; a new one's configuration is stored.
+    """Store the configuration of a new run; of one that was trained before, return the changed values.
 
-    Raises :class:`~igpt.errors.RunTakenError`, and has written nothing then.
+    Raises :class:`~igpt.errors.RunTakenError` before anything is written, if the folder holds another run.
     """
     from igpt.configuration.resume import changes_of, resumes
     from igpt.configuration.stored import store
@@ -77,7 +77,10 @@ def begin(run: RunDirectory, config: DictConfig) -> Changes:
 
 
 def train_and_report(config: DictConfig, changes: Changes) -> None:
-    """What :func:`train` does, but for signals; `changes` are those of a resumed run."""
+    """Build data, objective and trainer, train, and report. `changes` are the changed values of a resumed run.
+
+    Up to the point where these are stored, a refusal leaves the run directory as it was.
+    """
     import copy
     import logging
     import warnings
@@ -97,16 +100,16 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
 
     log = logging.getLogger(__name__)
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
-    warnings.filterwarnings("ignore", module="pytorch_lightning")  # about its own insides and the speed of loaders
-    warnings.filterwarnings("ignore", "The `srun` command is available")  # nor does a login node need it
+    warnings.filterwarnings("ignore", module="pytorch_lightning")  # about its internals and the speed of loaders
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # no advice: a login node needs no srun
     pl.seed_everything(config.seed, workers=True, verbose=False)
     resumed = read_last(run)
     step = resumed.step if resumed else 0
     if "trainer.max_steps" in changes and config.trainer.max_steps < step:
         raise IgptError(
-            f"trainer.max_steps={config.trainer.max_steps} is less than the {step} steps that are done; give more."
+            f"trainer.max_steps={config.trainer.max_steps} is less than the {step} steps that the run has; give more."
         )
-    asked_for = copy.deepcopy(config)  # what follows writes class numbers into the configuration
+    as_given = copy.deepcopy(config)  # the data replace names of classes in the configuration by their numbers
 
     log.info("Preparing the data and the tokenizer")
     start = None if resumed else starting_point(config)
@@ -117,9 +120,8 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     parameters = sum(p.numel() for p in objective.parameters())
     log.info("%s parameters", f"{parameters:,}")
     if changes and is_main_process():
-        # What can be refused has been, so from here on the run directory is written to.
-        store_changes(run, asked_for, changes, step)
-        sys.argv[1:] = stored_arguments(run)  # with which Lightning starts other processes
+        store_changes(run, as_given, changes, step)
+        sys.argv[1:] = stored_arguments(run)  # with which Lightning starts the other processes
     open_log_files()
     with finishing_wandb():
         fit_and_report(config, run, data, objective, trainer)
@@ -128,7 +130,7 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
 def fit_and_report(
     config: DictConfig, run: RunDirectory, data: ImageDataModule, objective: Objective, trainer: pl.Trainer
 ) -> None:
-    """Train, from the last checkpoint on if there is one, and report; if somebody asks to stop, say how to resume."""
+    """Train, from the last checkpoint on if there is one, and report. After a signal, log the command that resumes."""
     import logging
 
     log = logging.getLogger(__name__)
@@ -136,7 +138,7 @@ def fit_and_report(
     log.info("%s in %s", "Resuming" if resume_from else "Training", run.path)
     try:
         if trainer.world_size > 1:
-            stop_signals.defer()  # no process leaves while another one waits for it
+            stop_signals.defer()  # one process must not exit while another one waits for it
         trainer.fit(objective, data, ckpt_path=resume_from, weights_only=True)
         stop_signals.obey()
         if trainer.is_global_zero:

@@ -69,7 +69,7 @@ def test_a_row_costs_its_own_bytes_however_many_there_are(path):
     metrics.flush()
     file, before = path.stat().st_ino, path.read_bytes()
     erased = b"#" * len(before)
-    path.write_bytes(erased)  # nobody reads, moves or rewrites what is there
+    path.write_bytes(erased)  # which must be neither read nor rewritten
     log(metrics, range(1000, 1010))
     metrics.flush()
     assert path.stat().st_ino == file
