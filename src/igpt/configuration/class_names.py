@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hydra.utils import get_class
+from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from igpt.configuration.suggestions import resembling
@@ -39,15 +39,20 @@ def number_classes(config: DictConfig, data: ImageDataModule) -> None:
     Raises :class:`IgptError` if the data have no classes and a part of the configuration needs them.
     """
     classes = data.source.classes
-    if getattr(get_class(config.objective["_target_"]), "needs_classes", False):
+    if needs_classes(config.objective):
         require_classes(data, "objective=classify")
     callbacks = {name: part for name, part in (config.callbacks or {}).items() if part is not None}
-    if any(part["_target_"].endswith(".OnlineProbe") for part in callbacks.values()):
+    if any(needs_classes(part) for part in callbacks.values()):
         require_classes(data, "an online probe")
     config.showcase_class = class_number(config.showcase_class, classes, "showcase_class")
     for name, part in callbacks.items():
         if "label" in part:
             part.label = class_number(part.label, classes, f"callbacks.{name}.label")
+
+
+def needs_classes(part: DictConfig) -> bool:
+    """Whether a task or callback of the configuration says that it needs classes."""
+    return bool(getattr(get_object(part["_target_"]), "needs_classes", False))
 
 
 def require_classes(data: ImageDataModule, what: str) -> None:

@@ -26,6 +26,8 @@ class OnlineProbe(pl.Callback):
     The model only runs forward, without gradients or random numbers, so training is bitwise the same as without it.
     """
 
+    needs_classes = True
+
     def __init__(
         self,
         every_n_steps: int,
