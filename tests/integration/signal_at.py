@@ -3,8 +3,10 @@
 SIGNAL_AT="SIGTERM igpt.training.callbacks.keep_last:KeepLast.on_train_start 1" python signal_at.py [arguments]
 """
 
+import atexit
 import os
 import signal
+import sys
 import time
 from importlib import import_module
 from operator import attrgetter
@@ -28,7 +30,8 @@ def send_at(numbers, function, n):
     setattr(holder, name, sending)
 
 
-if __name__ == "__main__":
+def train():
+    """igpt-train, with the signals that the environment names."""
     names, function, n = os.environ["SIGNAL_AT"].split()
     from igpt.cluster.signals import stop_signals
     from igpt.commands.train import main
@@ -37,3 +40,24 @@ if __name__ == "__main__":
         with stop_signals.listen():  # during the imports, too
             send_at([signal.Signals[name] for name in names.split(",")], function, int(n))
     main()
+
+
+def train_in_fork(arguments, cwd, environment, output):
+    """The same in a fork of a process that has imported everything, as a process of its own would do it."""
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    with open(os.devnull) as nothing, open(output, "wb") as file:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = ["igpt-train", *arguments]
+    try:
+        train()
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out
+
+
+if __name__ == "__main__":
+    train()
