@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-RENAMED_KEYS = {
+TRAIN = {
     "callbacks.draw": "callbacks.sample",
     "draw_every": "sample_every",
+    "hydra.callbacks.sweep_report": "hydra.callbacks.sweep_table",
+}
+RENAMED_KEYS = {  # command -> {old: new}; the keys below an old one are renamed, too
+    "train": TRAIN,
+    "plan": {**TRAIN, "pictures": "samples", "utilisation": "utilization"},
+    "probe": {"probe.neighbours": "probe.neighbors", "probe.standardise": "probe.standardize"},
 }
 
 
 def renamed(key: str, command: str) -> str | None:
     """A sentence that says what a command's `key` is called now; None if it was not renamed."""
-    for old, new in RENAMED_KEYS.items():
+    for old, new in RENAMED_KEYS.get(command, {}).items():
         if f"{key}.".startswith(f"{old}."):
             return f"{key} is now called {new}{key.removeprefix(old)}"
     return None

@@ -40,11 +40,13 @@ def problems(error: ValidationError, plain: Any, command: str) -> Iterator[tuple
         inside = each["loc"][:-1] if kind in ("missing", "extra_forbidden") else each["loc"]
         path = (*path_of(inside, plain), *(str(key) for key in new if key))
         name = ".".join(path)
-        if kind == "missing":
+        if sentence := renamed(name, command):
+            yield path, sentence
+        elif kind == "missing":
             yield path, f"{name} is missing"
         elif kind == "extra_forbidden":
             name = ".".join((*path, *first_keys(value_at(plain, path))))
-            yield path, renamed(name, command) or f"{name} is a key that nothing uses{did_you_mean(name, plain)}"
+            yield path, f"{name} is a key that nothing uses{did_you_mean(name, plain)}"
         elif kind == PROBLEM:
             yield path, f"{name} is {format_value(value_at(plain, path))}; {context['text']}"
         else:

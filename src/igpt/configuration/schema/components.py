@@ -103,7 +103,8 @@ class OneOf:
         try:
             factory = pkgutil.resolve_name(value["_target_"])
         except Exception as error:  # importing a user's module may raise anything
-            raise problem(f"it cannot be imported ({' '.join(str(error).split())})", "_target_") from None
+            reason = " ".join(str(error).split())
+            raise problem(f"it cannot be imported ({reason}); see conf/{self.group} for examples", "_target_") from None
         if not value.get("_partial_"):
             check_arguments(factory, value, self.given)
         return value
