@@ -5,10 +5,10 @@ commands.
 import csv
 import json
 
-import my_tasks
-import my_tokenizers
+import coarse_tokenizer
 import numpy as np
 import pytest
+import smoothed_task
 import torch
 
 import igpt
@@ -19,10 +19,10 @@ from igpt.tokenizers import Tokenizer, tokenizer_from_state, tokenizer_state, wi
 RECIPE = (
     "experiment=emoji_ar", "logger=none", "data.source.resolution=8", "data.eval_batch_size=512", "model.n_layer=1",
     "model.n_embd=32", "trainer.log_every_n_steps=1", "data.num_workers=0", "trainer.limit_val_batches=1",
-    "tokenizer=gray", "tokenizer._target_=my_tokenizers.Coarse", "+tokenizer.levels=8", "order=spiral",
+    "tokenizer=gray", "tokenizer._target_=coarse_tokenizer.Coarse", "+tokenizer.levels=8", "order=spiral",
     "sample_every=2", "trainer.val_check_interval=2", "optim.total_steps=4",
 )  # fmt: skip
-SMOOTHED = ("objective._target_=my_tasks.Smoothed", "+objective.smoothing=0.3")
+SMOOTHED = ("objective._target_=smoothed_task.Smoothed", "+objective.smoothing=0.3")
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def rows(run):
 def test_they_train_and_resume_bitwise(runs):
     whole, cut = (torch.load(runs / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "cut"))
     torch.testing.assert_close(cut["state_dict"], whole["state_dict"], rtol=0, atol=0)
-    assert cut["igpt"]["task"] == {"name": "my_tasks.Smoothed", "smoothing": 0.3}
-    assert cut["igpt"]["tokenizer"]["tokenizer"] == {"name": "my_tokenizers.Coarse", "levels": 8}
+    assert cut["igpt"]["task"] == {"name": "smoothed_task.Smoothed", "smoothing": 0.3}
+    assert cut["igpt"]["tokenizer"]["tokenizer"] == {"name": "coarse_tokenizer.Coarse", "levels": 8}
     first = rows(runs / "whole")[0]
     assert float(first["train/nats_per_token"]) == pytest.approx(np.log(8), rel=1e-6)  # 8 levels, and the head is zero
     last = rows(runs / "whole")[-1]
@@ -55,7 +55,7 @@ def test_they_train_and_resume_bitwise(runs):
 
 def test_python_uses_them(runs):
     model = igpt.load(runs / "cut", device="cpu")
-    assert model.task == my_tasks.Smoothed(smoothing=0.3)
+    assert model.task == smoothed_task.Smoothed(smoothing=0.3)
     assert model.tokenizer.fingerprint == "coarse-8-spiral"
     assert model.model.config.n_positions == 16
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
@@ -94,7 +94,7 @@ def test_a_masked_model_fills_in_whole_cells(command, tmp_path):
 
 @pytest.mark.parametrize("name", ["raster", "random"])
 def test_a_coarse_grid_in_any_order(name):
-    tokenizer = with_order(my_tokenizers.Coarse(), name)
+    tokenizer = with_order(coarse_tokenizer.Coarse(), name)
     tokens = torch.randint(16, (2, tokenizer.n_tokens(6)), generator=torch.Generator().manual_seed(0))
     assert tokens.shape == (2, 9)
     assert torch.equal(tokenizer.encode(tokenizer.decode(tokens)), tokens)
