@@ -74,7 +74,7 @@ def test_training_whose_output_nobody_reads_any_more_goes_on(tmp_path):
 
 @pytest.mark.parametrize("hangup", ["ends", "is ignored"])
 def test_a_terminal_is_closed(tmp_path, hangup, terminal):
-    """Training is saved and ends, or goes on if it was started by nohup."""
+    """Training saves and ends, or continues if it was started by nohup."""
     ours, its = os.openpty()
 
     def in_this_terminal():

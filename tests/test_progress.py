@@ -17,7 +17,7 @@ from igpt.training.callbacks.training_progress import metric_texts
 
 
 class Clock:
-    """A clock that stands still until it is told to go on."""
+    """A clock that advances only on request."""
 
     now = 100.0
 

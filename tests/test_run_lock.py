@@ -99,7 +99,7 @@ def test_an_earlier_start_of_the_same_job_of_a_cluster_is_gone(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("said", "gone"),
+    ("answer", "gone"),
     [
         ("echo 'JobId=7 JobName=igpt JobState=RUNNING Reason=None'", False),
         ("echo 'JobId=7 JobName=igpt JobState=NODE_FAIL Reason=None'", True),
@@ -107,8 +107,8 @@ def test_an_earlier_start_of_the_same_job_of_a_cluster_is_gone(monkeypatch):
         ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", False),
     ],
 )
-def test_slurm_is_asked_about_another_job_on_another_host(tmp_path, monkeypatch, said, gone):
-    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{said}\n")
+def test_slurm_is_asked_about_another_job_on_another_host(tmp_path, monkeypatch, answer, gone):
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{answer}\n")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     owner = dataclasses.replace(ME, host="node7", job="7", cluster="here")

@@ -40,8 +40,8 @@ def palette(config: DictConfig) -> None:
         raise IgptError(f"The tokenizer '{data.tokenizer.fingerprint}' has no palette; choose tokenizer=palette.")
     output = Path(HydraConfig.get().runtime.output_dir)
     built.save(output / "palette.npz")
-    for name, picture in palette_figures(built, data.splits["test"].choose(12)).items():
-        figures.save(picture, output / f"{name}.png")
+    for name, figure in palette_figures(built, data.splits["test"].choose(12)).items():
+        figures.save(figure, output / f"{name}.png")
     for name, value in {"fingerprint": built.fingerprint, **built.info}.items():
         print(f"{name:18} {value}")
     print(f"Results are in {output}: palette.npz, palette.png, quantized.png")

@@ -80,11 +80,11 @@ def tokens_and_vocabulary(tokenizer: DictConfig, resolution: int) -> tuple[int, 
     from igpt.tokenizers import Palette
     from igpt.tokenizers.kmeans import PaletteRecipe
 
-    made = instantiate(tokenizer, _convert_="all")
-    if not isinstance(made, PaletteRecipe):
-        return made.n_tokens(resolution), made.vocab_size
-    path = made.path and expand_user(made.path)
-    return resolution**2, Palette.load(path).vocab_size if path else made.size
+    built = instantiate(tokenizer, _convert_="all")
+    if not isinstance(built, PaletteRecipe):
+        return built.n_tokens(resolution), built.vocab_size
+    path = built.path and expand_user(built.path)
+    return resolution**2, Palette.load(path).vocab_size if path else built.size
 
 
 def is_causal(objective: DictConfig) -> bool:
