@@ -57,15 +57,16 @@ def test_masked_training_does_not_depend_on_workers(command, tmp_path):
         assert torch.equal(weight, weights(tmp_path / "2")[name])
 
 
-def test_a_masked_model_fills_in_and_draws(masked, cache):
+def test_a_masked_model_fills_in_and_generates(masked, cache):
     model = igpt.load(masked)
     images = open_packed(pack(EmojiSource(resolution=8), cache))["test"].images[:5]
     masks, filled = model.fill(images)
     quantized = model.tokenizer.decode(model.tokenize(images)).numpy()
     np.testing.assert_array_equal(filled[~masks], quantized[~masks])
     assert 0 < masks.mean() < 0.4
-    assert model.sample(2, passes=3).shape == (2, 8, 8, 3)
-    completed = model.complete(images, n=2, passes=3)
+    three_passes = igpt.SamplingConfig(passes=3)
+    assert model.sample(2, sampling=three_passes).shape == (2, 8, 8, 3)
+    completed = model.complete(images, n=2, sampling=three_passes)
     np.testing.assert_array_equal(completed[:, :, :4], np.broadcast_to(quantized[:, None, :4], (5, 2, 4, 8, 3)))
     with pytest.raises(IgptError, match="no likelihood"):
         model.log_likelihood(images)
