@@ -11,8 +11,8 @@ def test_it_agrees_with_a_bootstrap_over_groups():
     groups = rng.permutation(np.repeat(np.arange(200), rng.integers(1, 12, 200)))
     values = rng.normal(size=200)[groups] + 0.5 * rng.normal(size=len(groups))
     sizes, sums = np.bincount(groups), np.bincount(groups, values)
-    drawn = rng.integers(200, size=(20_000, 200))
-    bootstrap = (sums[drawn].sum(1) / sizes[drawn].sum(1)).std()
+    resampled = rng.integers(200, size=(20_000, 200))
+    bootstrap = (sums[resampled].sum(1) / sizes[resampled].sum(1)).std()
     assert standard_error(values, groups) == pytest.approx(bootstrap, rel=0.03)
     assert sem(values) < 0.6 * bootstrap  # the standard error of independent images
 

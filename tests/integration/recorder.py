@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 
 class RecordBatches(pl.Callback):
-    """One JSON line a micro-batch into `folder`: step, indices, epochs, and the masks that a masked objective draws."""
+    """One JSON line per micro-batch into `folder`: step, indices, epochs, and the masks of a masked task."""
 
     def __init__(self, folder):
         self.folder = Path(folder)

@@ -73,8 +73,8 @@ def test_commands_use_them(runs, command, tmp_path):
     command("evaluate", f"run={run}")
     expected = json.loads((run / "summary.json").read_text())["test/nats_per_token"]
     assert json.loads((run / "evaluation" / "test.json").read_text())["test/nats_per_token"] == expected
-    command("sample", f"run={run}", "n=2", "n_images=1", "completions=1", "output=drawn")
-    assert np.load(tmp_path / "drawn" / "arrays.npz")["samples"].shape == (2, 8, 8, 3)
+    command("sample", f"run={run}", "n=2", "n_images=1", "completions=1", "output=generated")
+    assert np.load(tmp_path / "generated" / "arrays.npz")["samples"].shape == (2, 8, 8, 3)
     command("probe", f"run={run}", "logger=none", "untrained=false")
     with open(run / "probe" / "accuracy.csv") as file:
         assert [row["features"] for row in csv.DictReader(file)][:2] == ["trained", "trained"]
