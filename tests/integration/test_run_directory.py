@@ -322,9 +322,9 @@ def sweep_table(folder):
 
 
 def test_folders_named_after_the_time_are_new_ones(command, tmp_path):
-    few = (*FEW, "data.batch_size=4000")  # which is refused after the configuration was stored
     for seed in (0, 1):
-        refused(command, *few, "hydra.run.dir='runs/${now:%Y}'", f"seed={seed}")
+        command("train", *FEW, "trainer.max_steps=1", "hydra.run.dir='runs/${now:%Y}'", f"seed={seed}")
+    few = (*FEW, "data.batch_size=4000")  # which is refused after the configuration of a job was stored
     for _ in range(2):
         refused(command, "-m", *few, "hydra.sweep.dir='sweeps/${name}_${now:%Y}'", "name=a,b")
     one, two = sorted((tmp_path / "runs").iterdir())
