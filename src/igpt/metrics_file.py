@@ -8,15 +8,17 @@ from pathlib import Path
 
 
 def read_rows(path: Path) -> Iterator[dict[str, str]]:
-    """The rows by column, one after the other; none if there is no file. A last line without its end is left out."""
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            yield from csv.DictReader(line for line in file if line.endswith("\n"))
+    """The rows by column, one after the other; none if there is no file."""
+    yield from csv.DictReader(whole_lines(path))
 
 
 def read_columns(path: Path) -> list[str]:
     """The names of the columns; none if there is no file."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return next(csv.reader(file), [])
+    return next(csv.reader(whole_lines(path)), [])
+
+
+def whole_lines(path: Path) -> Iterator[str]:
+    """The lines of a file, without a last one that has no end; none if there is no file."""
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            yield from (line for line in file if line.endswith("\n"))

@@ -97,3 +97,20 @@ def test_a_write_that_failed_leaves_no_part_of_a_row(path):
     log(metrics, [2])
     metrics.flush()
     assert [dict(row)["loss"] for row in rows(path)] == ["0.5", "1.5", "2.5"]
+
+
+@pytest.mark.parametrize("kept", [None, 0, 8, 18])  # bytes of "step,loss\r\n0,0.5\r\n..."; None: the file is deleted
+def test_a_file_that_is_deleted_or_cut_during_training_is_written_anew(path, kept):
+    metrics = MetricsCSV(path)
+    log(metrics, range(3))
+    metrics.flush()
+    whole = path.read_bytes()
+    path.unlink()
+    if kept is not None:
+        path.write_bytes(whole[:kept])
+    metrics.flush()  # with nothing to write
+    log(metrics, [3, 4])
+    metrics.flush()
+    found = rows(path)
+    assert [dict(row) for row in found[-2:]] == [{"step": "3", "loss": "3.5"}, {"step": "4", "loss": "4.5"}]
+    assert len(found) == 2 + (kept == 18)

@@ -33,6 +33,8 @@ class MetricsCSV(Logger):
     validation, and those of a step that has its row already, such as the test results. For these the file is rewritten,
     atomically and one row at a time.
 
+    A file that was deleted or cut during training is written anew, with the rows that it still has.
+
     A resumed run keeps the rows of the steps before `first_step`. When it writes its first row, it removes the later
     ones, and a line that a kill cut off.
     """
@@ -71,7 +73,7 @@ class MetricsCSV(Logger):
     def flush(self) -> None:
         """Write the values logged so far, whose step is complete; they are on the disk when this returns."""
         self._write_row()
-        if self._columns:
+        if self._is_complete():
             with open(self.path, "rb") as file:
                 os.fsync(file.fileno())
 
@@ -82,11 +84,16 @@ class MetricsCSV(Logger):
     def _write_row(self) -> None:
         if not self._row:
             return
-        if self._row_step > self._last_step and self._row.keys() <= set(self._columns):
+        fits_below = self._row_step > self._last_step and self._row.keys() <= set(self._columns)
+        if fits_below and self._is_complete():
             self._append()
         else:
             self._rewrite()
         self._row = {}
+
+    def _is_complete(self) -> bool:
+        """Whether the file has all that this process wrote."""
+        return bool(self._columns) and self.path.exists() and self.path.stat().st_size >= self._end
 
     def _append(self) -> None:
         line = io.StringIO()
