@@ -72,7 +72,7 @@ def ended(process: int) -> bool:
 
 @pytest.fixture
 def tiny() -> Transformer:
-    """A causal model of 2 layers for pictures of 4x4 pixels and 11 colors, with weights large enough to matter."""
+    """A causal model of 2 layers for images of 4x4 pixels and 11 colors, with weights large enough to matter."""
     return random_weights(TransformerConfig(n_layer=2, n_head=2, n_embd=16, vocab_size=11, n_positions=16))
 
 

@@ -4,6 +4,7 @@ import shutil
 import threading
 import zipfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -135,3 +136,18 @@ def test_processes_that_find_a_damaged_checkpoint_agree_on_the_one_before(copy):
     assert [checkpoint.step for checkpoint in found] == [8] * 4
     assert {checkpoint.path for checkpoint in found} == {copy.last}
     assert {p.name for p in copy.last.parent.glob("*.ckpt")} == {"best.ckpt", "damaged.ckpt", "last.ckpt"}
+
+
+def test_a_checkpoint_that_another_process_is_renaming_is_found(copy, monkeypatch):
+    """Between two looks at the folder, the previous checkpoint takes the place of the damaged one."""
+    copy.last.replace(copy.previous)
+    exists = Path.exists
+
+    def exists_until_renamed(path):
+        found = exists(path)
+        if path in (copy.last, copy.previous) and exists(copy.previous):
+            copy.previous.replace(copy.last)
+        return found
+
+    monkeypatch.setattr(Path, "exists", exists_until_renamed)
+    assert read_last(copy).step == 8

@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.checkpoint import checkpoint
 
-from igpt.commands.plan import is_causal
+from igpt.commands.build import configured_task
 from igpt.data.datamodule import ImageDataModule
 from igpt.data.sources import EmojiSource
 from igpt.errors import IgptError
@@ -191,9 +191,9 @@ def test_batches_are_cut_as_the_data_module_cuts_them(images, devices, most, tmp
 
 def test_causal_is_what_the_task_says():
     with initialize_config_module("igpt.conf", version_base="1.3"):
-        assert is_causal(compose("plan", ["objective=ar"]).objective)
-        assert not is_causal(compose("plan", ["objective=mlm"]).objective)
-        assert not is_causal(compose("plan", ["objective=classify", "objective.task=mlm"]).objective)
+        assert configured_task(compose("plan", ["objective=ar"])).causal
+        assert not configured_task(compose("plan", ["objective=mlm"])).causal
+        assert not configured_task(compose("plan", ["objective=classify", "objective.task=mlm"])).causal
 
 
 def lines_of(text):

@@ -42,11 +42,11 @@ def limit_memory(monkeypatch, model, most):
 
 @pytest.mark.parametrize(("ask", "passes"), [("nats", 1), ("batch_features", 2), ("predict", 3)])
 def test_a_batch_that_does_not_fit_is_done_in_halves(pretrained, monkeypatch, ask, passes):
-    how = {"masks": 2} if ask == "batch_features" else {}
+    options = {"masks": 2} if ask == "batch_features" else {}
     batch = batch_of(7)
-    expected = getattr(pretrained, ask)(batch, **how)
+    expected = getattr(pretrained, ask)(batch, **options)
     fitted = limit_memory(monkeypatch, pretrained.model, 2)
-    torch.testing.assert_close(getattr(pretrained, ask)(batch, **how), expected)
+    torch.testing.assert_close(getattr(pretrained, ask)(batch, **options), expected)
     each = 1 if pretrained.task.causal else passes
     assert fitted == [images for images in (1, 2, 2, 2) for _ in range(each)]
 

@@ -92,7 +92,8 @@ def read_last(run: RunDirectory) -> Checkpoint | None:
     If the last one is damaged or missing, the previous one takes its place. Any number of processes may do this at
     once.
     """
-    if not (run.last.exists() or run.previous.exists()):
+    # In this order: another process may be renaming the previous checkpoint to the last one.
+    if not (run.previous.exists() or run.last.exists()):
         return None
     checkpoint = _read_if_whole(run.last)
     if checkpoint is not None:

@@ -23,9 +23,8 @@ def uniform(seed: int, *counters: Tensor) -> Tensor:
 
     They are equal on all devices, since they take only integer arithmetic modulo 2^64 and one exact division.
     """
-    state = torch.full(
-        (), seed, dtype=torch.int64, device=counters[0].device
-    )  # on the device, without a copy that synchronizes
+    # Made on the device, since a copy to it would wait for it.
+    state = torch.full((), seed, dtype=torch.int64, device=counters[0].device)
     for counter in counters:
         state = _mix(state + counter * -0x61C8864680B583EB + 1)  # 0x9E3779B97F4A7C15, bits of the golden ratio
     return _shift_right(state, 11).double() / 2**53

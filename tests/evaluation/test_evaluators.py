@@ -11,6 +11,7 @@ from PIL import Image
 import igpt
 from igpt.commands.open_run import data_of_run
 from igpt.evaluation.classification import confusion_matrix
+from igpt.evaluation.final_report import result_sentences
 from igpt.evaluation.likelihood import LikelihoodEvaluator
 
 MINE = """
@@ -78,6 +79,13 @@ def test_the_likelihood_is_that_of_all_images(trained):
     assert values["test/bits_per_token"] == pytest.approx(nats.mean() / math.log(2), rel=1e-5)
     assert values["test/images"] == len(nats)
     assert values["vocab_size"] == 16
+
+
+def test_sentences_of_the_report_need_all_their_values():
+    own = {"test/accuracy": 0.5, "test/nats_per_token": 2.0, "test/bits_per_dimension": 3.0}  # by a user's evaluators
+    assert list(result_sentences(own)) == ["Test: 3.0000 bits per dimension"]
+    (sentence,) = result_sentences({"test/accuracy": 0.5, "test/accuracy_standard_error": 0.01})
+    assert sentence == "Test: accuracy 0.5000, standard error 0.0100"
 
 
 def test_confusion_matrix_counts_each_image_once():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from igpt.errors import IgptError
 from igpt.generation.noise import BITS, Noise
 
 EULER = 0.5772156649
@@ -52,3 +53,11 @@ def test_gumbel_noise_has_the_moments_of_its_distribution():
 
 def test_prompt_and_copy_are_not_interchangeable():
     assert not torch.equal(uniform(Noise(0, range(1, 2), range(2, 3))), uniform(Noise(0, range(2, 3), range(1, 2))))
+
+
+def test_seeds_are_64_bit_integers():
+    lowest, highest = Noise(-(2**63), range(2), range(1)), Noise(2**63 - 1, range(2), range(1))
+    assert not torch.equal(lowest.integers(4), highest.integers(4))
+    for seed in (-(2**63) - 1, 2**63):
+        with pytest.raises(IgptError, match=f"seed is {seed}; it must be from"):
+            Noise(seed, range(2), range(1))

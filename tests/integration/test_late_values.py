@@ -23,7 +23,7 @@ def refused(command, monkeypatch):
     def run(name, *arguments):
         if name == "train":
             monkeypatch.setattr(ImageDataModule, "prepare_data", lambda self: pytest.fail("data were packed"))
-        monkeypatch.setattr(Pretrained, "sample", lambda self, *args, **how: pytest.fail("images were sampled"))
+        monkeypatch.setattr(Pretrained, "sample", lambda self, *args, **options: pytest.fail("images were sampled"))
         with pytest.raises(SystemExit) as caught:
             command(name, *arguments)
         assert "\n" not in caught.value.code
@@ -33,7 +33,7 @@ def refused(command, monkeypatch):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """Three folders of one-color images."""
     for name in "abc":
         (tmp_path / "pics" / name).mkdir(parents=True)
@@ -76,16 +76,16 @@ def test_a_refused_command_leaves_a_used_directory_as_it_was(refused, tmp_path):
     (("showcase_class=null", "objective=classify", "objective.task=ar"), "no labels, which objective=classify needs"),
     (("showcase_class=null", "callbacks=online_probe"), "no labels, which an online probe needs"),
 ])  # fmt: skip
-def test_data_without_classes(refused, pictures, changes, sentence):
-    folder = ("data=folder", f"data.source.path={pictures}", "data.source.labels=false")
+def test_data_without_classes(refused, images, changes, sentence):
+    folder = ("data=folder", f"data.source.path={images}", "data.source.labels=false")
     assert sentence in refused("train", *SMALL, *folder, *changes)
 
 
-def test_a_class_without_images_to_show(command, pictures, tmp_path):
+def test_a_class_without_images_to_show(command, images, tmp_path):
     for split in ("train", "validation", "test"):
         for name in ("a", "b"):
             (tmp_path / "split" / split / name).mkdir(parents=True)
-            for i, image in enumerate((tmp_path / pictures / name).iterdir()):
+            for i, image in enumerate((tmp_path / images / name).iterdir()):
                 if (split, name) != ("test", "b"):
                     image_of_split = Image.open(image).rotate(0)
                     image_of_split.putpixel((0, 0), (i, len(split), ord(name)))

@@ -111,8 +111,9 @@ def test_an_empty_subclass_cannot_be_made(base):
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "objective"])
-def test_something_else_is_refused(command, part):
+@pytest.mark.parametrize("name", ["train", "plan"])
+def test_something_else_is_refused(command, name, part):
     with pytest.raises(SystemExit) as caught:
-        command("train", *(a for a in RECIPE if "tokenizer." not in a), f"{part}._target_=collections.OrderedDict",
+        command(name, *(a for a in RECIPE if "tokenizer." not in a), f"{part}._target_=collections.OrderedDict",
                 "trainer.max_steps=1", "hydra.run.dir=run")  # fmt: skip
     assert f"{part}._target_ is collections.OrderedDict" in caught.value.code

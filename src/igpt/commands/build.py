@@ -77,17 +77,25 @@ def build_data(
 
 def build_task(config: DictConfig, resumed: Checkpoint | None, start: Pretrained | None) -> Task:
     """What the model is trained for: what it was trained for in a resumed run, or else the configuration's task."""
-    from igpt.objectives.tasks import Task, task_from_state
+    from igpt.objectives.tasks import task_from_state
 
     if resumed is not None:
         return task_from_state(resumed.description.task)
+    task = configured_task(config)
+    return task if start is None else task.starting_from(start.task)
+
+
+def configured_task(config: DictConfig) -> Task:
+    """The task that the configuration names; :class:`IgptError` if it names something else."""
+    from igpt.objectives.tasks import Task
+
     task = instantiate(config.objective, _convert_="all")
     if not isinstance(task, Task):
         raise IgptError(
             f"objective._target_ is {config.objective['_target_']}, which makes no igpt.objectives.tasks.Task; derive "
             "your task from that class."
         )
-    return task if start is None else task.starting_from(start.task)
+    return task
 
 
 def build_objective(

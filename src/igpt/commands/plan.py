@@ -12,7 +12,6 @@ from igpt.files import expand_user
 
 if TYPE_CHECKING:
     from igpt.model.config import TransformerConfig
-    from igpt.objectives.tasks import Task
     from igpt.planning.recipe import Recipe
 
 
@@ -63,36 +62,27 @@ def read_recipe(config: DictConfig) -> Recipe:
 
 def model_of(config: DictConfig) -> TransformerConfig:
     """The model's configuration. It needs only the shapes of data and tokens, so no data are read."""
-    from igpt.commands.build import model_config_for
+    from igpt.commands.build import configured_task, model_config_for
 
     resolution = config.data.source.resolution
-    tokens, vocabulary = tokens_and_vocabulary(config.tokenizer, resolution)
+    tokens, vocabulary = tokens_and_vocabulary(config, resolution)
     shapes: Any = SimpleNamespace(
         n_tokens=tokens, tokenizer=SimpleNamespace(vocab_size=vocabulary), source=SimpleNamespace(resolution=resolution)
     )
-    return model_config_for(plain(config.model), shapes, is_causal(config.objective))
+    return model_config_for(plain(config.model), shapes, configured_task(config).causal)
 
 
-def tokens_and_vocabulary(tokenizer: DictConfig, resolution: int) -> tuple[int, int]:
+def tokens_and_vocabulary(config: DictConfig, resolution: int) -> tuple[int, int]:
     """The number of tokens per image, and the size of their vocabulary."""
-    from hydra.utils import instantiate
-
+    from igpt.commands.tokenizer_of_run import configured_tokenizer
     from igpt.tokenizers import Palette
     from igpt.tokenizers.kmeans import PaletteRecipe
 
-    built = instantiate(tokenizer, _convert_="all")
-    if not isinstance(built, PaletteRecipe):
-        return built.n_tokens(resolution), built.vocab_size
-    path = built.path and expand_user(built.path)
-    return resolution**2, Palette.load(path).vocab_size if path else built.size
-
-
-def is_causal(objective: DictConfig) -> bool:
-    """Whether the objective trains a causal model."""
-    from hydra.utils import instantiate
-
-    task: Task = instantiate(objective, _convert_="all")
-    return task.causal
+    tokenizer = configured_tokenizer(config)
+    if not isinstance(tokenizer, PaletteRecipe):
+        return tokenizer.n_tokens(resolution), tokenizer.vocab_size
+    path = tokenizer.path and expand_user(tokenizer.path)
+    return resolution**2, Palette.load(path).vocab_size if path else tokenizer.size
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from igpt.data.datamodule import ImageDataModule
     from igpt.pretrained import Pretrained
     from igpt.tokenizers import Tokenizer
+    from igpt.tokenizers.kmeans import PaletteRecipe
 
 
 def tokenizer_of_run(
@@ -28,24 +29,35 @@ def tokenizer_of_run(
        the training images of `data`, which must be open. Its tokens are in the configuration's `order`.
     """
     from igpt.data.cached_palette import cached_palette
-    from igpt.tokenizers import Palette, Tokenizer, tokenizer_from_state, with_order
+    from igpt.tokenizers import Palette, tokenizer_from_state, with_order
     from igpt.tokenizers.kmeans import PaletteRecipe
 
     if resumed is not None:
         return tokenizer_from_state(resumed.description.tokenizer)
     if start is not None:
         return start.tokenizer
-    tokenizer = instantiate(config.tokenizer, _convert_="all")
+    tokenizer = configured_tokenizer(config)
     if isinstance(tokenizer, PaletteRecipe) and tokenizer.path is not None:
         tokenizer = Palette.load(expand_user(tokenizer.path))
     elif isinstance(tokenizer, PaletteRecipe):
         tokenizer = cached_palette(tokenizer, data)
-    if not isinstance(tokenizer, Tokenizer):
+    return with_order(tokenizer, config.get("order", "raster"))
+
+
+def configured_tokenizer(config: DictConfig) -> Tokenizer | PaletteRecipe:
+    """The tokenizer that the configuration names, or the recipe of its palette; :class:`IgptError` if it names
+    something else.
+    """
+    from igpt.tokenizers import Tokenizer
+    from igpt.tokenizers.kmeans import PaletteRecipe
+
+    tokenizer = instantiate(config.tokenizer, _convert_="all")
+    if not isinstance(tokenizer, Tokenizer | PaletteRecipe):
         raise IgptError(
             f"tokenizer._target_ is {config.tokenizer['_target_']}, which makes no igpt.tokenizers.Tokenizer; derive "
             "your tokenizer from that class."
         )
-    return with_order(tokenizer, config.get("order", "raster"))
+    return tokenizer
 
 
 def check_tokenizer(config: DictConfig, tokenizer: Tokenizer) -> None:
@@ -58,7 +70,7 @@ def check_tokenizer(config: DictConfig, tokenizer: Tokenizer) -> None:
     inner, order = (
         (tokenizer.tokenizer, tokenizer.order_name) if isinstance(tokenizer, Ordered) else (tokenizer, RASTER)
     )
-    asked, palette = instantiate(config.tokenizer, _convert_="all"), palette_of(tokenizer)
+    asked, palette = configured_tokenizer(config), palette_of(tokenizer)
     if isinstance(asked, PaletteRecipe):
         same = palette is not None and palette.vocab_size == asked.size
     else:

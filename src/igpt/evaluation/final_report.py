@@ -60,12 +60,12 @@ def save_figures(found: Mapping[str, Image], folder: Path, prefix: str = "") -> 
 
 def result_sentences(values: Mapping[str, Any]) -> Iterator[str]:
     """The main values of the test split, as sentences for the log."""
-    if "test/nats_per_token" in values:
+    if {"test/nats_per_token", "test/bits_per_token", "test/standard_error"} <= values.keys():
         nats, bits, error = (values[f"test/{name}"] for name in ("nats_per_token", "bits_per_token", "standard_error"))
         yield f"Test: {nats:.4f} nats per token ({bits:.4f} bits), standard error {error:.4f}"
     if "test/bits_per_dimension" in values:
         yield f"Test: {values['test/bits_per_dimension']:.4f} bits per dimension"
-    if "test/accuracy" in values:
+    if {"test/accuracy", "test/accuracy_standard_error"} <= values.keys():
         accuracy, error = values["test/accuracy"], values["test/accuracy_standard_error"]
         yield f"Test: accuracy {accuracy:.4f}, standard error {error:.4f}"
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from igpt import counter_rng
+from igpt.errors import IgptError
 
 TOKEN, ORDER = 41, 42  # streams of random numbers: which token a position gets, which tokens a pass keeps
 BITS = 31  # of a random integer
@@ -19,11 +20,17 @@ class Noise:
 
     Each number is a pure function of (seed, prompt, copy, position, pass). An image therefore does not depend on
     the batch it is generated in, nor on threads, device or memory. All tensors are made on the CPU.
+
+    Raises :class:`IgptError` for a seed that is not a signed 64-bit integer.
     """
 
     seed: int
     prompts: range
     copies: range
+
+    def __post_init__(self) -> None:
+        if not -(2**63) <= self.seed < 2**63:
+            raise IgptError(f"seed is {self.seed}; it must be from -2^63 to 2^63 - 1.")
 
     def integers(self, n_positions: int, pass_number: int = 0) -> Tensor:
         """Uniform integers (B, T) in [0, 2^BITS), int64, which :func:`~igpt.generation.choose.choose_token` takes."""
