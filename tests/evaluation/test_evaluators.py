@@ -70,6 +70,22 @@ def test_a_mistake_in_an_evaluator_is_one_sentence(trained, command):
         command("evaluate", f"run={trained}", "+evaluators.mine._target_=nowhere.Mine")
 
 
+@pytest.mark.parametrize(
+    ("part", "base"),
+    [
+        ("evaluators", "igpt.evaluation.evaluator.Evaluator"),
+        ("callbacks", "pytorch_lightning.callbacks.callback.Callback"),
+        ("logger", "pytorch_lightning.loggers.logger.Logger"),
+    ],
+)
+def test_a_part_of_another_class_is_refused_before_training(trained, command, tmp_path, part, base):
+    shutil.copytree(trained, tmp_path / "run")
+    with pytest.raises(SystemExit) as caught:
+        command("train", "run=run", "trainer.max_steps=9", f"+{part}.mine._target_=collections.Counter")
+    assert f"{part}.mine._target_ is collections.Counter, which makes no {base}; derive" in caught.value.code
+    assert not (tmp_path / "run" / ".hydra" / "changes.yaml").exists()
+
+
 def test_the_likelihood_is_that_of_all_images(trained):
     pretrained = igpt.load(trained, device="cpu")
     data = data_of_run(str(trained), pretrained)

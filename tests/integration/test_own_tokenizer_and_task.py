@@ -112,7 +112,7 @@ def test_an_empty_subclass_cannot_be_made(base):
 
 @pytest.mark.parametrize("part", ["tokenizer", "objective"])
 @pytest.mark.parametrize("name", ["train", "plan"])
-def test_something_else_is_refused(command, name, part):
+def test_a_tokenizer_or_task_of_another_class_is_refused(command, name, part):
     with pytest.raises(SystemExit) as caught:
         command(name, *(a for a in RECIPE if "tokenizer." not in a), f"{part}._target_=collections.OrderedDict",
                 "trainer.max_steps=1", "hydra.run.dir=run")  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from inspect import signature
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
     from igpt.checkpoint import Checkpoint, Description
     from igpt.data.datamodule import ImageDataModule
+    from igpt.evaluation.evaluator import Evaluator
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ def build_trainer(
 
 def build_callbacks(config: DictConfig, run: RunDirectory, data: ImageDataModule) -> list[pl.Callback]:
     """The callbacks that every run has, and those of the configuration."""
-    from pytorch_lightning.callbacks import Timer
+    from pytorch_lightning.callbacks import Callback, Timer
 
     from igpt.training.callbacks.keep_last import KeepLast
     from igpt.training.callbacks.step_counters import StepCounters
@@ -67,7 +72,7 @@ def build_callbacks(config: DictConfig, run: RunDirectory, data: ImageDataModule
     from igpt.training.callbacks.throughput import Throughput
     from igpt.training.callbacks.training_progress import TrainingProgress
 
-    chosen = instantiate_all(config.callbacks)
+    chosen = instantiate_all(config, "callbacks", Callback)
     return [
         StopOnNaN(run.last),  # before the callbacks that save
         StepCounters(),
@@ -81,17 +86,24 @@ def build_callbacks(config: DictConfig, run: RunDirectory, data: ImageDataModule
 
 def build_loggers(config: DictConfig, run: RunDirectory, first_step: int | None = None) -> list[Any]:
     """The loggers of the configuration. One that takes the argument `first_step` is told where training begins."""
-    from inspect import signature
+    from pytorch_lightning.loggers import Logger
 
     if config.logger and printable(run.path) != str(run.path):  # W&B and TensorBoard need the path in UTF-8
         log.warning("%s is not UTF-8, so no tracker can write there; metrics.csv has what it would show.", run.path)
         return []
-    told = {"first_step": first_step}
 
     def arguments(logger: DictConfig) -> dict[str, Any]:
-        return told if "first_step" in signature(get_object(logger._target_)).parameters else {}
+        takes_step = "first_step" in signature(get_object(logger._target_)).parameters
+        return {"first_step": first_step} if takes_step else {}
 
-    return [instantiate(logger, **arguments(logger), _convert_="all") for logger in parts(config.logger)]
+    return instantiate_all(config, "logger", Logger, arguments)
+
+
+def build_evaluators(config: DictConfig) -> list[Evaluator]:
+    """The evaluators of the configuration."""
+    from igpt.evaluation.evaluator import Evaluator
+
+    return instantiate_all(config, "evaluators", Evaluator)  # type: ignore[type-abstract]
 
 
 def n_processes(config: DictConfig) -> int:
@@ -110,14 +122,21 @@ def n_processes(config: DictConfig) -> int:
         raise IgptError(f"{asked_for} cannot be used here: {' '.join(str(error).split())}") from None
 
 
-def parts(group: DictConfig | None) -> list[DictConfig]:
-    """The parts of a group of named parts; null, for one or all of them, is none."""
-    return [part for part in (group or {}).values() if part is not None]
-
-
-def instantiate_all(group: DictConfig | None) -> list[Any]:
-    """What a group of named parts stands for."""
-    return [instantiate(part, _convert_="all") for part in parts(group)]
+def instantiate_all(
+    config: DictConfig, group: str, base: type[T], arguments: Callable[[DictConfig], dict[str, Any]] = lambda part: {}
+) -> list[T]:
+    """The objects that a group of named parts makes, with further `arguments` for each; null, for one part or all of
+    them, is none. :class:`IgptError` for an object that is not of the class `base`.
+    """
+    named = {name: part for name, part in (config.get(group) or {}).items() if part is not None}
+    built = {name: instantiate(part, **arguments(part), _convert_="all") for name, part in named.items()}
+    for name, part in built.items():
+        if not isinstance(part, base):
+            raise IgptError(
+                f"{group}.{name}._target_ is {named[name]['_target_']}, which makes no {base.__module__}."
+                f"{base.__name__}; derive your class from that one."
+            )
+    return list(built.values())
 
 
 def without_best_checkpoint(callbacks: list[Any]) -> list[Any]:

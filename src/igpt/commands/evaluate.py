@@ -14,7 +14,7 @@ def main() -> None:
 
 def evaluate(config: DictConfig) -> None:
     """Print what the evaluators measure, and write it with the figures into evaluation/ in the run directory."""
-    from igpt.commands.build_trainer import instantiate_all
+    from igpt.commands.build_trainer import build_evaluators
     from igpt.commands.open_run import data_of_run, load_model
     from igpt.evaluation.evaluator import evaluate as evaluate_split
     from igpt.evaluation.final_report import save_figures, write_json
@@ -22,7 +22,7 @@ def evaluate(config: DictConfig) -> None:
 
     pretrained = load_model(config)
     data = data_of_run(config.run, pretrained)
-    result = evaluate_split(instantiate_all(config.evaluators), pretrained, data, config.split)
+    result = evaluate_split(build_evaluators(config), pretrained, data, config.split)
     for name, value in result.values.items():
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
     folder = find_run(config.run).path / "evaluation"

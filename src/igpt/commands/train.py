@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from igpt.configuration.stored import Changes
     from igpt.data.datamodule import ImageDataModule
+    from igpt.evaluation.evaluator import Evaluator
     from igpt.objectives.objective import Objective
 
 
@@ -90,7 +92,7 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
 
     from igpt.checkpoint import read_last
     from igpt.commands.build import build_data, build_objective, describe, starting_point
-    from igpt.commands.build_trainer import build_trainer
+    from igpt.commands.build_trainer import build_evaluators, build_trainer
     from igpt.configuration.app import plain
     from igpt.configuration.resume import stored_arguments
     from igpt.configuration.stored import store_changes
@@ -116,6 +118,7 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     data = build_data(config, run, resumed, start)
     objective = build_objective(config, data, resumed, start)
     SamplingConfig(**plain(config.sampling)).check_applicable(objective.model.config.causal)
+    evaluators = build_evaluators(config)  # now, since a mistake in one must not be found after training
     trainer = build_trainer(config, run, data, describe(config, data, objective), resumed)
     parameters = sum(p.numel() for p in objective.parameters())
     log.info("%s parameters", f"{parameters:,}")
@@ -124,11 +127,16 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
         sys.argv[1:] = stored_arguments(run)  # with which Lightning starts the other processes
     open_log_files()
     with finishing_wandb():
-        fit_and_report(config, run, data, objective, trainer)
+        fit_and_report(config, run, data, objective, trainer, evaluators)
 
 
 def fit_and_report(
-    config: DictConfig, run: RunDirectory, data: ImageDataModule, objective: Objective, trainer: pl.Trainer
+    config: DictConfig,
+    run: RunDirectory,
+    data: ImageDataModule,
+    objective: Objective,
+    trainer: pl.Trainer,
+    evaluators: Sequence[Evaluator],
 ) -> None:
     """Train, from the last checkpoint on if there is one, and report. After a signal, log the command that resumes."""
     import logging
@@ -142,18 +150,23 @@ def fit_and_report(
         trainer.fit(objective, data, ckpt_path=resume_from, weights_only=True)
         stop_signals.obey()
         if trainer.is_global_zero:
-            report(config, run, data, trainer)
+            report(config, run, data, trainer, evaluators)
     except Interrupted:
         if run.last.exists() and trainer.is_global_zero:
             log.info("Stopped and saved at step %d. Resume with: %s", trainer.global_step, resume_command(run))
         raise
 
 
-def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer: pl.Trainer) -> None:
+def report(
+    config: DictConfig,
+    run: RunDirectory,
+    data: ImageDataModule,
+    trainer: pl.Trainer,
+    evaluators: Sequence[Evaluator],
+) -> None:
     """Evaluate the best checkpoint on the test split; write its figures and summary.json, and log them."""
     import logging
 
-    from igpt.commands.build_trainer import instantiate_all
     from igpt.configuration.app import plain
     from igpt.evaluation.final_report import final_report, result_sentences, save_figures, write_json
     from igpt.generation.sampling_config import SamplingConfig
@@ -163,7 +176,6 @@ def report(config: DictConfig, run: RunDirectory, data: ImageDataModule, trainer
     log = logging.getLogger(__name__)
     checkpoint = find_checkpoint(run.path)
     pretrained = load(checkpoint)
-    evaluators = instantiate_all(config.evaluators)
     sampling = SamplingConfig(**plain(config.sampling))
     result = final_report(run, pretrained, data, evaluators, sampling, config.showcase_class)
     for name, path in save_figures(result.figures, run.figures).items():

@@ -62,8 +62,8 @@ class SampleImages(pl.Callback):
             return
         pretrained = Pretrained(model, data.tokenizer, pl_module.task)
         images = data.splits["validation"].choose(self.n_images, self.label)
-        made = sample_figures(pretrained, images, self.n_samples, self.n_completions, self.sampling)
-        for kind, figure in made.items():
+        generated = sample_figures(pretrained, images, self.n_samples, self.n_completions, self.sampling)
+        for kind, figure in generated.items():
             path = self.directory / kind / f"step_{trainer.global_step:07d}.png"
             log_image(trainer, kind, figures.save(figure, path))
         pl_module.train()
