@@ -38,6 +38,8 @@ def test_loss_curve_plots_both_curves(tmp_path):
     both = np.asarray(figures.loss_curve(tmp_path / "metrics.csv"))
     (tmp_path / "metrics.csv").write_text("step,train/nats_per_token\n0,3\n1,2\n")
     assert (both != np.asarray(figures.loss_curve(tmp_path / "metrics.csv"))).any()
+    (tmp_path / "metrics.csv").unlink()  # somebody deleted it: the report is made all the same
+    assert figures.loss_curve(tmp_path / "metrics.csv").size == both.shape[1::-1]
 
 
 def contrast(a, b):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from igpt.files import atomic_path
+from igpt.metrics_file import read_rows
 
 Images = NDArray[np.uint8]  # (N, H, W, 3)
 
@@ -72,8 +72,7 @@ def quantized_strip(originals: Images, quantized: Images) -> Image.Image:
 
 def loss_curve(metrics: Path) -> Image.Image:
     """Training and validation nats per token at each step, from a run's metrics.csv."""
-    with open(metrics, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(read_rows(metrics))
     figure, axes = new_plot(6, 4)
     for name, style in (("train/nats_per_token", {"lw": 1, "alpha": 0.6}), ("val/nats_per_token", {"marker": "o"})):
         points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
@@ -81,7 +80,8 @@ def loss_curve(metrics: Path) -> Image.Image:
             axes.plot(*zip(*points, strict=True), label=name, **style)
     axes.set(xlabel="step", ylabel="nats per token")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     return render(figure)
 
 

@@ -28,7 +28,7 @@ def make_run(folder, name, lr, steps, **record):
     (run / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
     rows = [f"{step},{5 - step / 10},{2 + abs(step - 5) if step % 5 == 0 else ''}" for step in range(steps)]
     if rows:
-        (run / "metrics.csv").write_text("\n".join(["step,train/nats_per_token,val/nats_per_token", *rows]) + "\n")
+        (run / "metrics.csv").write_text("\n".join(["step,train/loss,val/nats_per_token", *rows]) + "\n")
     write_job(run, overrides=["seed=0", f"optim.lr={lr}"], **record)
 
 
@@ -62,7 +62,7 @@ def test_jobs_of_a_cluster(command, tmp_path, monkeypatch):
     assert done["restarts"] == "0"
     assert runs["SLURM"] == "12_1 RUNNING"
     assert runs["step"] == "12/30"
-    assert runs["train/nats_per_token"] == "3.9000"  # at step 11, the last
+    assert runs["train/loss"] == "3.9000"  # at step 11, the last
     assert runs["restarts"] == "2"
     assert runs["run"].endswith("_sweep/1")
     assert waits["status"] == "pending"

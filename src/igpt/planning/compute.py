@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 
@@ -34,10 +35,22 @@ class Size:
 
 
 def measure(config: TransformerConfig) -> Size:
-    """Count on the model itself, whatever its parts, on the meta device: tensors there have shapes and no values."""
-    with torch.device("meta"):
-        model = Transformer(config)
-    (linear, attention), (linear_2, attention_2) = (count_flops(replace(config, n_layer=n)) for n in (1, 2))
+    """Count on the model itself, whatever its parts, on the meta device: tensors there have shapes and no values.
+
+    Raises :class:`IgptError` if a part of the user's cannot compute there.
+    """
+    try:
+        with torch.device("meta"):
+            model = Transformer(config)
+        (linear, attention), (linear_2, attention_2) = (count_flops(replace(config, n_layer=n)) for n in (1, 2))
+    except Exception as error:
+        if not config.other_parts:
+            raise
+        parts = ", ".join(f"model.{kind}={name}" for kind, name in config.other_parts.items())
+        raise IgptError(
+            f"The FLOPs of a model with {parts} cannot be counted, since it does not compute on torch's meta device "
+            f"({' '.join(str(error).split())}); use operations that do."
+        ) from error
     more = config.n_layer - 1  # all blocks are alike
     return Size(
         parameters=sum(p.numel() for p in model.parameters()),

@@ -16,7 +16,7 @@ from igpt.run_lock import is_alive
 
 Row = dict[str, Any]
 
-LOSS = "train/nats_per_token"
+LOSS = "train/loss"
 
 
 def sweep_rows(folder: Path) -> list[Row]:
@@ -72,8 +72,11 @@ def best_values(run: RunDirectory, monitor: str, mode: str) -> Row:
 
 def latest_step(run: RunDirectory) -> Row:
     """The number of steps a job has done, and its latest training loss; empty before the first."""
-    rows = [row for row in read_rows(run.metrics) if row.get(LOSS)]
-    return {"step": int(rows[-1]["step"]) + 1, LOSS: float(rows[-1][LOSS])} if rows else {}
+    latest: Row = {}
+    for row in read_rows(run.metrics):
+        if row.get(LOSS):
+            latest = {"step": int(row["step"]) + 1, LOSS: float(row[LOSS])}
+    return latest
 
 
 def format_number(value: float | None) -> str:

@@ -6,11 +6,21 @@ import pytest
 import torch
 
 from conftest import random_weights
+from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
+from igpt.model.transformer import MLP
 from igpt.objectives.objective import Objective
 from igpt.objectives.tasks import Autoregressive
+from igpt.planning.compute import measure
 from igpt.training.callbacks.speed_hints import WINDOW, Speed, StepTimes, hints
-from igpt.training.callbacks.throughput import Throughput, arithmetic_of, find_card, measured_flops, peak_flops
+from igpt.training.callbacks.throughput import (
+    Throughput,
+    arithmetic_of,
+    find_card,
+    flops_per_image,
+    measured_flops,
+    peak_flops,
+)
 
 FAST = Speed(
     capability=(9, 0), arithmetic="bf16", matmul_precision="high", head_size=64, device_tokens=2**17, steps=10**6,
@@ -156,3 +166,26 @@ def test_the_measured_peak_leaves_the_random_numbers_alone():
     before = torch.get_rng_state()
     assert measured_flops(torch.float32, size=64) > 1e6
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class NeedsValues(MLP):
+    """Computes with the values of its input, as a kernel for one kind of device does."""
+
+    def activate(self, x):
+        return x * float(x.detach().abs().amax())
+
+
+def test_a_part_whose_flops_cannot_be_counted_is_trained_without_them(caplog):
+    caplog.set_level("INFO")
+    config = TransformerConfig(1, 1, 8, vocab_size=5, n_positions=4, mlp=f"{__name__}.NeedsValues")
+    assert flops_per_image(config) is None
+    assert "flops_per_second and mfu are not logged. The FLOPs of a model with model.mlp=" in caplog.text
+    with pytest.raises(IgptError, match="does not compute on torch's meta device"):
+        measure(config)
+
+    callback = Throughput(batch_size=8)
+    callback._image_tokens, callback._image_flops, callback._peak = 4, None, 1e9
+    assert callback.rates(2.0) == {"images_per_second": 2.0, "tokens_per_second": 8.0}
+    callback._image_flops = 100
+    assert callback.rates(2.0)["flops_per_second"] == 200
+    assert callback.rates(2.0)["mfu"] == pytest.approx(2e-7)

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 
+from igpt.errors import IgptError
+from igpt.model.config import TransformerConfig
 from igpt.objectives.objective import Objective
 from igpt.planning.compute import measure
 from igpt.planning.devices import DEVICES, PRECISIONS, TERA
@@ -45,19 +48,18 @@ class Throughput(pl.Callback):
         assert isinstance(pl_module, Objective)
         device, arithmetic, config = pl_module.device, arithmetic_of(trainer), pl_module.model.config
         self._begin = self._pause = None
-        self._image_tokens, self._image_flops = config.n_positions, measure(config).flops
+        self._image_tokens, self._image_flops = config.n_positions, flops_per_image(config)
         peak = peak_flops(device, arithmetic)
         self._peak = None if peak is None else peak * trainer.world_size
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        device_batch = self.batch_size // (trainer.world_size * trainer.accumulate_grad_batches)
         speed = Speed(
             capability=torch.cuda.get_device_capability(device) if device.type == "cuda" else None,
             arithmetic=arithmetic,
             matmul_precision=torch.get_float32_matmul_precision(),
             head_size=config.head_size,
-            device_tokens=self.batch_size
-            * config.n_positions
-            // (trainer.world_size * trainer.accumulate_grad_batches),
+            device_tokens=device_batch * config.n_positions,
             steps=trainer.max_steps,
             compiled=bool(pl_module.hparams.get("compile")),
         )
@@ -86,14 +88,18 @@ class Throughput(pl.Callback):
             pl_module.log_dict({f"train/{name}": value for name, value in values.items()})
 
     def rates(self, images_per_second: float) -> dict[str, float]:
-        """The rates that follow from the images per second; without mfu if the peak of the device is not known."""
-        flops_per_second = images_per_second * self._image_flops
+        """The rates that follow from the images per second: FLOPs if they could be counted, and mfu if the peak of the
+        device is known, too.
+        """
         rates = {
             "images_per_second": images_per_second,
             "tokens_per_second": images_per_second * self._image_tokens,
-            "flops_per_second": flops_per_second,
         }
-        return rates if self._peak is None else {**rates, "mfu": flops_per_second / self._peak}
+        if self._image_flops is not None:
+            rates["flops_per_second"] = images_per_second * self._image_flops
+            if self._peak is not None:
+                rates["mfu"] = rates["flops_per_second"] / self._peak
+        return rates
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._pause = time.perf_counter()
@@ -105,6 +111,15 @@ class Throughput(pl.Callback):
             self._begin = self._begin[0] + time.perf_counter() - self._pause, self._begin[1]
         self._pause = None
         self._batch = now_and_cpu()
+
+
+def flops_per_image(config: TransformerConfig) -> int | None:
+    """FLOPs of one image, forward and backward; None, and a line in the log, if they cannot be counted."""
+    try:
+        return measure(config).flops
+    except IgptError as error:
+        rank_zero_only(log.info)("flops_per_second and mfu are not logged. %s", error)
+        return None
 
 
 def now_and_cpu() -> tuple[float, float]:
