@@ -107,7 +107,7 @@ def build_objective(
 
     task = build_task(config, resumed, start)
     n_classes = number_of_classes(data) if task.needs_classes else 0
-    model = Transformer(model_config_for(plain(config.model), data, task.causal))
+    model = Transformer(model_config_for(config, data.tokenizer.vocab_size, data.n_tokens, task.causal))
     model.checkpointing = config.activation_checkpointing
     if config.compile:
         model.compile()
@@ -151,19 +151,17 @@ def number_of_classes(data: ImageDataModule) -> int:
     return len(data.source.classes)
 
 
-def model_config_for(values: dict[str, Any], data: ImageDataModule, causal: bool) -> TransformerConfig:
-    """The model's configuration; what is left open (null) follows from the data."""
+def model_config_for(config: DictConfig, vocab_size: int, n_tokens: int, causal: bool) -> TransformerConfig:
+    """The model of the configuration, for images of `n_tokens` tokens."""
     from igpt.model.config import TransformerConfig
 
-    n_positions = values["n_positions"] or data.n_tokens
-    if n_positions != data.n_tokens:
-        side = data.source.resolution
+    if config.model.n_positions not in (None, n_tokens):
         raise IgptError(
-            f"model.n_positions is {n_positions}, but images of {side}x{side} have {data.n_tokens} tokens; leave "
+            f"model.n_positions is {config.model.n_positions}, but an image has {n_tokens} tokens; leave "
             "model.n_positions=null, or change data.source.resolution."
         )
-    known = {"n_positions": n_positions, "vocab_size": data.tokenizer.vocab_size, "causal": causal}
-    return TransformerConfig(**{**values, **known})
+    known = {"n_positions": n_tokens, "vocab_size": vocab_size, "causal": causal}
+    return TransformerConfig(**{**plain(config.model), **known})
 
 
 def start_from(model: Any, start: Pretrained, name: str) -> None:

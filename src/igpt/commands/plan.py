@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from igpt.configuration.app import plain, run_app
+from igpt.configuration.app import run_app
 from igpt.files import expand_user
 
 if TYPE_CHECKING:
@@ -64,12 +63,8 @@ def model_of(config: DictConfig) -> TransformerConfig:
     """The model's configuration. It needs only the shapes of data and tokens, so no data are read."""
     from igpt.commands.build import configured_task, model_config_for
 
-    resolution = config.data.source.resolution
-    tokens, vocabulary = tokens_and_vocabulary(config, resolution)
-    shapes: Any = SimpleNamespace(
-        n_tokens=tokens, tokenizer=SimpleNamespace(vocab_size=vocabulary), source=SimpleNamespace(resolution=resolution)
-    )
-    return model_config_for(plain(config.model), shapes, configured_task(config).causal)
+    n_tokens, vocab_size = tokens_and_vocabulary(config, config.data.source.resolution)
+    return model_config_for(config, vocab_size, n_tokens, configured_task(config).causal)
 
 
 def tokens_and_vocabulary(config: DictConfig, resolution: int) -> tuple[int, int]:
