@@ -75,5 +75,5 @@ def test_a_wrong_name_of_what_is_monitored_is_an_error(begin, tmp_path):
     make_study(tmp_path)
     callback, trainer = begin()
     trainer.callback_metrics = {}
-    with pytest.raises(IgptError, match="monitor is 'loss', which is not measured"):
+    with pytest.raises(IgptError, match="monitor is 'loss', which no validation measures"):
         callback.on_validation_end(trainer, None)
