@@ -4,19 +4,22 @@ import shutil
 import threading
 import zipfile
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import igpt
 from conftest import SMALL
-from igpt.checkpoint import FORMAT, KEY, Checkpoint, read_checkpoint, read_last
+from igpt.checkpoint import FORMAT, KEY, Checkpoint, Description, read_checkpoint, read_last
+from igpt.commands.build import check_restorable
 from igpt.data import datamodule
 from igpt.errors import IgptError
 from igpt.objectives import objective, tasks
 from igpt.run_directory import RunDirectory
-from igpt.tokenizers import TOKENIZERS, color_palette
+from igpt.tokenizers import TOKENIZERS, Gray, color_palette
 from igpt.training.callbacks import early_stop, keep_best
 
 RECIPE = (
@@ -151,3 +154,43 @@ def test_a_checkpoint_that_another_process_is_renaming_is_found(copy, monkeypatc
 
     monkeypatch.setattr(Path, "exists", exists_until_renamed)
     assert read_last(copy).step == 8
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.str_("cat"), np.zeros(2), Path("file"), {1}])
+def test_what_could_not_be_read_again_is_refused_before_it_is_written(tmp_path, value):
+    nested = {"plain": [1, 2.0, None, ("a", True)], "tensor": torch.zeros(2), "deep": [{"it": value}]}
+    with pytest.raises(IgptError, match=f"of the tokenizer would have a .*{type(value).__name__} in it"):
+        Description({}, {}, nested, [], {}, {})
+    nested["deep"].clear()
+    assert Description({}, {}, nested, [], {}, {}).tokenizer is nested
+
+
+@dataclass(frozen=True)
+class NamedTask(tasks.Autoregressive):
+    name: str = "ar"  # which a checkpoint calls its class by
+
+
+@dataclass(frozen=True)
+class DoublingTask(tasks.Autoregressive):
+    scale: float = 1.0
+
+    def state(self):
+        return {"scale": 2 * self.scale}
+
+
+class ForgetfulTokenizer(Gray):
+    def __init__(self, levels):
+        self.levels = levels
+
+
+AR = tasks.Autoregressive()
+
+
+@pytest.mark.parametrize(
+    ("task", "tokenizer"),
+    [(NamedTask(), Gray()), (NamedTask("mine"), Gray()), (DoublingTask(), Gray()), (AR, ForgetfulTokenizer(3))],
+)
+def test_what_could_not_be_restored_is_refused_before_training(task, tokenizer):
+    check_restorable(AR, Gray())
+    with pytest.raises(IgptError, match=r"cannot be restored from its state \(.*\); from_state must make an equal one"):
+        check_restorable(task, tokenizer)

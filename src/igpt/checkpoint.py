@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,10 @@ KEY = "igpt"  # where a checkpoint has what is ours; everything else in it is Li
 
 @dataclass(frozen=True)
 class Description:
-    """What `igpt.load` needs beside the weights, as plain values and tensors; no class of ours is named in it."""
+    """What `igpt.load` needs beside the weights; no class of ours is named in it.
+
+    Raises :class:`IgptError` for anything but plain values and tensors, since such a checkpoint could not be read.
+    """
 
     model: dict[str, Any]  # a TransformerConfig
     task: dict[str, Any]  # of igpt.objectives.tasks.task_state
@@ -34,6 +37,26 @@ class Description:
     classes: list[str]
     data: dict[str, Any]  # the key of the source of images that the model was trained on
     configuration: dict[str, Any]  # the composed configuration, for people
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            for other in _not_plain(value):
+                kind = f"{type(other).__module__}.{type(other).__qualname__}"
+                raise IgptError(
+                    f"The checkpoint's description of the {name} would have a {kind} in it, which is not read again; "
+                    "use plain numbers, texts, lists, dicts, or tensors."
+                )
+
+
+def _not_plain(value: Any) -> Iterator[Any]:
+    """The parts of nested dicts, lists and tuples that are neither plain values nor tensors."""
+    if type(value) is dict:
+        value = (*value.keys(), *value.values())
+    if type(value) in (list, tuple):
+        for part in value:
+            yield from _not_plain(part)
+    elif not (type(value) in (str, int, float, bool, type(None)) or isinstance(value, torch.Tensor)):
+        yield value
 
 
 def with_description(checkpoint: Mapping[str, Any], description: Description) -> dict[str, Any]:

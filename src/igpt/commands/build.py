@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from igpt.objectives.objective import Objective
     from igpt.objectives.tasks import Task
     from igpt.pretrained import Pretrained
+    from igpt.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +127,7 @@ def describe(config: DictConfig, data: ImageDataModule, objective: Objective) ->
     from igpt.objectives.tasks import task_state
     from igpt.tokenizers import tokenizer_state
 
+    check_restorable(objective.task, data.tokenizer)
     return Description(
         model=asdict(objective.model.config),
         task=task_state(objective.task),
@@ -133,6 +136,28 @@ def describe(config: DictConfig, data: ImageDataModule, objective: Objective) ->
         data=data.source.key(),
         configuration=all_printable(plain(config)),
     )
+
+
+def check_restorable(task: Task, tokenizer: Tokenizer) -> None:
+    """Raise :class:`IgptError` if a task or tokenizer of the user's could not be restored from a checkpoint."""
+    from igpt.objectives.tasks import task_from_state, task_state
+    from igpt.tokenizers import tokenizer_from_state, tokenizer_state
+
+    checks: list[tuple[Task | Tokenizer, Callable[[], bool]]] = [
+        (task, lambda: task_from_state(task_state(task)) == task),
+        (tokenizer, lambda: tokenizer_from_state(tokenizer_state(tokenizer)).fingerprint == tokenizer.fingerprint),
+    ]
+    for part, is_restored in checks:
+        reason = "the result differs from it"
+        try:
+            restored = is_restored()
+        except Exception as error:  # whatever the user's class raises
+            restored, reason = False, " ".join(str(error).split())
+        if not restored:
+            raise IgptError(
+                f"{part!r} cannot be restored from its state ({reason}); from_state must make an equal one of what "
+                "state returns, which must have no key 'name'."
+            )
 
 
 def number_of_classes(data: ImageDataModule) -> int:
