@@ -6,12 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import igpt
 from igpt.commands.open_run import data_of_run
 from igpt.evaluation.classification import confusion_matrix
-from igpt.evaluation.final_report import result_sentences
+from igpt.evaluation.final_report import result_sentences, write_json
 from igpt.evaluation.likelihood import LikelihoodEvaluator
 
 MINE = """
@@ -102,6 +103,11 @@ def test_sentences_of_the_report_need_all_their_values():
     assert list(result_sentences(own)) == ["Test: 3.0000 bits per dimension"]
     (sentence,) = result_sentences({"test/accuracy": 0.5, "test/accuracy_standard_error": 0.01})
     assert sentence == "Test: accuracy 0.5000, standard error 0.0100"
+
+
+def test_scalars_of_numpy_and_torch_are_written_as_numbers(tmp_path):
+    write_json({"a": np.float32(0.5), "b": np.int64(3), "c": torch.tensor(True), "d": "text"}, tmp_path / "values.json")
+    assert json.loads((tmp_path / "values.json").read_text()) == {"a": 0.5, "b": 3, "c": True, "d": "text"}
 
 
 def test_confusion_matrix_counts_each_image_once():

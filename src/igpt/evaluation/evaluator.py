@@ -29,8 +29,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def evaluate(self, pretrained: Pretrained, data: ImageDataModule, split: str) -> Evaluation:
-        """Measure the model on `split`; `data` uses its tokenizer. An empty evaluation if it does not
-        apply to the model.
+        """Measure the model on `split`; `data` uses its tokenizer. An empty evaluation if it does not apply to the model.
 
         The name of what is measured begins with the split, as in test/nats_per_token.
         """

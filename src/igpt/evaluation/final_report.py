@@ -71,6 +71,6 @@ def result_sentences(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
-    """Write one flat object, atomically."""
+    """Write one flat object, atomically; scalars of numpy and torch, which evaluators may return, as plain numbers."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        temporary.write_text(json.dumps(values, indent=2, default=lambda scalar: scalar.item()) + "\n")
