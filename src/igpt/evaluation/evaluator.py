@@ -29,9 +29,10 @@ class Evaluator(ABC):
 
     @abstractmethod
     def evaluate(self, pretrained: Pretrained, data: ImageDataModule, split: str) -> Evaluation:
-        """Measure the model on `split`; `data` uses its tokenizer. An empty evaluation if it does not apply to the model.
+        """Measure the model on `split` of `data`, which use its tokenizer.
 
-        The name of what is measured begins with the split, as in test/nats_per_token.
+        An evaluator that does not apply to the model returns an empty evaluation. The name of what is measured
+        begins with the split, as in test/nats_per_token.
         """
 
 
