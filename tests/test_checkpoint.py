@@ -159,7 +159,7 @@ def test_a_checkpoint_that_another_process_is_renaming_is_found(copy, monkeypatc
 @pytest.mark.parametrize("value", [np.int64(3), np.str_("cat"), np.zeros(2), Path("file"), {1}])
 def test_what_could_not_be_read_again_is_refused_before_it_is_written(tmp_path, value):
     nested = {"plain": [1, 2.0, None, ("a", True)], "tensor": torch.zeros(2), "deep": [{"it": value}]}
-    with pytest.raises(IgptError, match=f"of the tokenizer would have a .*{type(value).__name__} in it"):
+    with pytest.raises(IgptError, match=f"of the tokenizer would contain a .*{type(value).__name__}, which"):
         Description({}, {}, nested, [], {}, {})
     nested["deep"].clear()
     assert Description({}, {}, nested, [], {}, {}).tokenizer is nested
@@ -192,5 +192,5 @@ AR = tasks.Autoregressive()
 )
 def test_what_could_not_be_restored_is_refused_before_training(task, tokenizer):
     check_restorable(AR, Gray())
-    with pytest.raises(IgptError, match=r"cannot be restored from its state \(.*\); from_state must make an equal one"):
+    with pytest.raises(IgptError, match=r"cannot be restored from its state \(.*\); from_state must make"):
         check_restorable(task, tokenizer)

@@ -43,7 +43,7 @@ class Description:
             for other in _not_plain(value):
                 kind = f"{type(other).__module__}.{type(other).__qualname__}"
                 raise IgptError(
-                    f"The checkpoint's description of the {name} would have a {kind} in it, which is not read again; "
+                    f"The checkpoint's description of the {name} would contain a {kind}, which cannot be read back; "
                     "use plain numbers, texts, lists, dicts, or tensors."
                 )
 
@@ -67,7 +67,7 @@ def with_description(checkpoint: Mapping[str, Any], description: Description) ->
 
 
 class Checkpoint:
-    """A checkpoint file that was read: its description, its step, and its content until somebody takes that."""
+    """A checkpoint file that was read: its description, its step, and its content, until that is taken."""
 
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
         """Raises :class:`IgptError` if the content is not in our format, or in another version of it."""

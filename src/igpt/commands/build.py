@@ -155,8 +155,8 @@ def check_restorable(task: Task, tokenizer: Tokenizer) -> None:
             restored, reason = False, " ".join(str(error).split())
         if not restored:
             raise IgptError(
-                f"{part!r} cannot be restored from its state ({reason}); from_state must make an equal one of what "
-                "state returns, which must have no key 'name'."
+                f"{part!r} cannot be restored from its state ({reason}); from_state must make an equal object "
+                "from what state returns, which must have no key 'name'."
             )
 
 

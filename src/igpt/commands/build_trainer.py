@@ -85,7 +85,7 @@ def build_callbacks(config: DictConfig, run: RunDirectory, data: ImageDataModule
 
 
 def build_loggers(config: DictConfig, run: RunDirectory, first_step: int | None = None) -> list[Any]:
-    """The loggers of the configuration. One that takes the argument `first_step` is told where training begins."""
+    """The loggers of the configuration. One that takes the argument `first_step` is given it."""
     from pytorch_lightning.loggers import Logger
 
     if config.logger and printable(run.path) != str(run.path):  # W&B and TensorBoard need the path in UTF-8

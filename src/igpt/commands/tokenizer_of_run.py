@@ -80,6 +80,6 @@ def check_tokenizer(config: DictConfig, tokenizer: Tokenizer) -> None:
         size = f" tokenizer.size={palette.vocab_size}" if palette else ""
         choice = f"tokenizer={name}{size}" if name in TOKENIZERS else f"tokenizer._target_={name}"
         raise IgptError(
-            f"The model in init_from={config.init_from} brings its own tokenizer, which differs from this "
+            f"The model in init_from={config.init_from} has its own tokenizer, which differs from this "
             f"configuration's; set {choice} order={order}."
         )

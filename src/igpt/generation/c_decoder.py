@@ -113,8 +113,8 @@ def is_known(module: nn.Module) -> bool:
 def agrees(model: Transformer) -> bool:
     """Whether a step of decoder.c gives the logits of the model's own modules.
 
-    It does, unless somebody edited a class in transformer.py. They are compared at the last position, after random keys
-    and values, so that changes of attention are found, too.
+    It does, unless a class in transformer.py was edited. They are compared at the last position, after random keys and
+    values, so that changes of attention are found, too.
     """
     config = model.config
     generator = torch.Generator().manual_seed(0)

@@ -84,7 +84,7 @@ class FixedCache:
         self.length = length
 
     def extend(self, t: int) -> list[LayerCache]:
-        """Add one position (t = 1). Whoever owns `length` increases it."""
+        """Add one position (t = 1). The owner of `length` increases it."""
         at = self.length
         keys, values = self.layers[::2], self.layers[1::2]
         mask = torch.arange(keys[0].shape[2], device=at.device)[None] <= at  # (1, T)

@@ -30,7 +30,7 @@ def gathered(value: Tensor) -> Tensor:
 @torch.no_grad()
 def gathered_model(model: Transformer) -> Transformer:
     """The model itself, or, if its weights are sharded, a copy with all of them. All processes must call this."""
-    # Some weights outside of the blocks may still be gathered between two steps, so one alone does not tell.
+    # Some weights outside of the blocks may still be gathered between two steps, so all of them are looked at.
     if not any(isinstance(weight, DTensor) for weight in model.parameters()):
         return model
     copy = Transformer(model.config).to(model.head.weight.device, model.head.weight.dtype)

@@ -1,4 +1,4 @@
-"""Tokenizers turn pixels into tokens and back; orders say in which order a sequence visits the pixels."""
+"""Tokenizers turn pixels into tokens and back; an order is the sequence in which pixels are visited."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from igpt.tokenizers.tokenizer import Tokenizer, require_uint8
 
-# ITU-R BT.601 luma in 16-bit fixed point, 0.299 R + 0.587 G + 0.114 B; the weights sum to 1, so that grays stay as they
-# are.
+# ITU-R BT.601 luma in 16-bit fixed point, 0.299 R + 0.587 G + 0.114 B; the weights sum to 1, so
+# that gray does not change.
 RED, GREEN, BLUE = (round(weight * 2**16) for weight in (0.299, 0.587, 0.114))
 
 

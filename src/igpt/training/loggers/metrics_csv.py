@@ -33,7 +33,7 @@ class MetricsCSV(Logger):
     validation, and those of a step that has its row already, such as the test results. For these the file is rewritten,
     atomically and one row at a time.
 
-    A file that was deleted or cut during training is written anew, with the rows that it still has.
+    A file that was deleted or truncated during training is rewritten, with the rows that it still has.
 
     A resumed run keeps the rows of the steps before `first_step`. When it writes its first row, it removes the later
     ones, and a line that a kill cut off.
