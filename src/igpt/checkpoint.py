@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from igpt.errors import IgptError
+from igpt.errors import IgptError, some_of
 from igpt.files import printable
 from igpt.run_directory import RunDirectory
 
@@ -66,21 +66,31 @@ def with_description(checkpoint: Mapping[str, Any], description: Description) ->
     return {KEY: ours, **lightnings}
 
 
+def description_from(ours: Any, path: Path) -> Description:
+    """What is ours in a checkpoint, or in the description of an exported model.
+
+    Raises :class:`IgptError` if it is not in our format, or in another version of it.
+    """
+    if not isinstance(ours, dict) or "format" not in ours:
+        raise IgptError(f"{path} is no checkpoint of igpt; give a run directory of igpt-train, or a file in one.")
+    if ours["format"] != FORMAT:
+        raise IgptError(
+            f"{path} has checkpoint format {ours['format']}, which igpt {ours['version']} wrote, but igpt "
+            f"{version('igpt')} reads format {FORMAT}; use the version that wrote it."
+        )
+    fields = Description.__dataclass_fields__
+    if missing := [name for name in fields if name not in ours]:
+        raise IgptError(f"{path} lacks {some_of(missing)}, so it is damaged; get it again.")
+    return Description(**{name: ours[name] for name in fields})
+
+
 class Checkpoint:
     """A checkpoint file that was read: its description, its step, and its content, until that is taken."""
 
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
         """Raises :class:`IgptError` if the content is not in our format, or in another version of it."""
-        ours = content.get(KEY)
-        if not isinstance(ours, dict):
-            raise IgptError(f"{path} is no checkpoint of igpt; give a run directory of igpt-train, or a file in one.")
-        if ours["format"] != FORMAT:
-            raise IgptError(
-                f"{path} has checkpoint format {ours['format']}, which igpt {ours['version']} wrote, but igpt "
-                f"{version('igpt')} reads format {FORMAT}; use the version that wrote it."
-            )
         self.path = path
-        self.description = Description(**{name: ours[name] for name in Description.__dataclass_fields__})
+        self.description = description_from(content.get(KEY), path)
         self.step = int(content["global_step"])
         self._content: dict[str, Any] | None = content
 

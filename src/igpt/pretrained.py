@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from igpt.batch import TokenBatch
-from igpt.checkpoint import read_checkpoint
+from igpt.convert.read_model import read_model
+from igpt.convert.stored_model import weights_below
 from igpt.data.image_input import as_images
 from igpt.errors import IgptError, some_of
 from igpt.generation.sample import sample_tokens
@@ -21,7 +22,7 @@ from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Classification, Masked, Task, predict_classes, task_from_state
 from igpt.progress import track
-from igpt.run_directory import RunDirectory, find_checkpoint, find_run
+from igpt.run_directory import RunDirectory, find_run
 from igpt.tokenizers import Palette, Tokenizer, palette_of, tokenizer_from_state
 
 Images = NDArray[np.uint8]  # (N, H, W, 3)
@@ -29,13 +30,13 @@ AnyImages = Any  # what :func:`~igpt.data.image_input.as_images` takes
 
 
 def load(run: str | Path, device: str | torch.device | None = None, checkpoint: str = "best") -> Pretrained:
-    """Load a run directory (its `best` or `last` checkpoint) or a checkpoint file.
+    """Load what `run` names: a run directory (its `best` or `last` checkpoint), a checkpoint file, a folder that
+    igpt-export wrote or that has an ImageGPT of transformers, or such a model on the Hugging Face Hub (OWNER/NAME).
 
-    `device` None is a GPU if there is one. Raises :class:`IgptError` if the run, the checkpoint or the device cannot be
-    used.
+    `device` None is a GPU if there is one. Raises :class:`IgptError` if the model or the device cannot be used.
     """
     device = usable_device(device)
-    found = read_checkpoint(find_checkpoint(run, checkpoint))
+    found = read_model(run, checkpoint)
     description = found.description
     model = Transformer(TransformerConfig(**description.model))
     model.load_state_dict(weights_below("model.", found.weights))
@@ -51,7 +52,7 @@ def load(run: str | Path, device: str | torch.device | None = None, checkpoint: 
     else:
         pretrained = Pretrained(model, tokenizer, task)
     pretrained.loaded_from = found.path
-    pretrained.trained_on = description.data
+    pretrained.trained_on = description.data or None
     return pretrained.to(device)
 
 
@@ -64,11 +65,6 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any of them
         reason = str(error).splitlines()[0].rstrip(".")[:120]
         raise IgptError(f"device is '{device}', which cannot be used here ({reason}); choose cpu.") from None
-
-
-def weights_below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a state dict that belongs to one module, without the prefix."""
-    return {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}
 
 
 def check_palette(run: RunDirectory, tokenizer: Tokenizer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import uuid
 from dataclasses import dataclass
@@ -111,15 +112,25 @@ def write_job(folder: Path, **values: Any) -> None:
 
 
 def find_run(run: str | Path) -> RunDirectory:
-    """The run directory that `run` names: itself, or the one that a checkpoint file lies in."""
+    """The run directory that `run` names: itself, or the one that a checkpoint file lies in.
+
+    Results of a model of the Hugging Face Hub have theirs below outputs/, which need not exist.
+    """
     if not str(run).strip():
         raise IgptError("run= names nothing; write the folder directly after the =.")
+    if is_hub_name(run):
+        return RunDirectory(Path("outputs", *str(run).split("/")))
     path = expand_user(run)
     if not path.exists():
         raise IgptError(f"There is no run at {path}; give a run directory or a checkpoint file.")
     if path.is_file() and path.suffix != ".ckpt":
         raise IgptError(f"{path} is not a checkpoint file (.ckpt); give a run directory or one of its checkpoints.")
     return RunDirectory(path.parent.parent if path.is_file() else path)
+
+
+def is_hub_name(run: str | Path) -> bool:
+    """Whether `run` is the name of a model on the Hugging Face Hub, OWNER/NAME, and neither a path nor beside one."""
+    return re.fullmatch(r"[\w.-]*\w/\w[\w.-]*", str(run)) is not None and not Path(run).parent.exists()
 
 
 def find_checkpoint(run: str | Path, prefer: str = "best") -> Path:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from igpt.configuration.stored import configuration_of
 from igpt.errors import IgptError
 from igpt.files import expand_user
-from igpt.run_directory import find_checkpoint, find_run
+from igpt.run_directory import find_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +29,8 @@ def load_model(config: DictConfig) -> Pretrained:
     from igpt.pretrained import load
 
     pretrained = load(config.run, config.device, config.checkpoint)
-    directory = find_run(config.run)
-    used = find_checkpoint(config.run, config.checkpoint)
-    if config.checkpoint == "best" and not directory.best.exists() and not used.samefile(expand_user(config.run)):
+    run, used = find_run(config.run), pretrained.loaded_from
+    if config.checkpoint == "best" and used in (run.last, run.previous) and expand_user(config.run).is_dir():
         log.info("This run has no best checkpoint, so %s is used", used)
     if pretrained.device.type == "cuda":
         torch.set_float32_matmul_precision(config.matmul_precision)
@@ -41,6 +40,11 @@ def load_model(config: DictConfig) -> Pretrained:
 def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
     """The data that a run was trained on, with the tokenizer of its checkpoint."""
     directory = find_run(run)
+    if directory.path == pretrained.loaded_from or not directory.path.exists():
+        raise IgptError(
+            f"{run} is an exported model, which brings no data; name some with data=NAME (igpt-evaluate, igpt-probe), "
+            "or the images to complete with images=FILES (igpt-sample; completions=0 needs none)."
+        )
     return open_data(configuration_of(directory), pretrained, directory.data)
 
 

@@ -114,12 +114,13 @@ def check_choices(config: DictConfig, settings: ProbeSettings, pretrained: Pretr
 
 def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataModule) -> list[LabeledFeatures]:
     """The features to compare: the model's layers, the untrained network's, raw pixels, and palette histograms."""
+    from igpt.convert.read_model import files_of
     from igpt.data.sources import SPLITS
     from igpt.evaluation.features import cached, palette_histogram, raw_pixels, split_features, untrained
     from igpt.evaluation.labels import check_labeled, left_out
     from igpt.evaluation.probe_scores import labeled_features
     from igpt.files import sha256
-    from igpt.run_directory import find_checkpoint, find_run
+    from igpt.run_directory import find_run
 
     splits = [split for split in SPLITS if split != "validation" or not data.trains_on_validation]
     check_labeled(data, *splits)
@@ -128,7 +129,8 @@ def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataMod
         if n := int((labels < 0).sum()):
             print(left_out(split, n, len(labels), "the probes"))
     classes = data.source.classes
-    checkpoint = sha256(find_checkpoint(config.run, config.checkpoint))
+    assert pretrained.loaded_from is not None
+    checkpoint = [sha256(file) for file in files_of(pretrained.loaded_from)]
     models = {"trained": pretrained, **({"untrained": untrained(pretrained)} if config.untrained else {})}
     kinds = []
     for name, model in models.items():

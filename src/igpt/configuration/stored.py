@@ -27,6 +27,12 @@ def configuration_of(run: RunDirectory) -> DictConfig:
     return config
 
 
+def overrides_of(run: RunDirectory) -> list[str] | None:
+    """The arguments of the command that began a run; None if they are not stored."""
+    file = run.config.with_name("overrides.yaml")
+    return [str(override) for override in OmegaConf.load(file)] if file.exists() else None
+
+
 def store(run: RunDirectory, config: DictConfig) -> None:
     """Write the configuration at the start of a run, the overrides it was composed from, and Hydra's own."""
     for old in (run.changes, run.resumed_config):

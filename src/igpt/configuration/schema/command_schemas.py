@@ -51,6 +51,8 @@ from igpt.configuration.schema.values import (
 from igpt.generation.sampling_config import not_applicable
 from igpt.planning.devices import DEVICES
 
+EXPORT_FORMATS = ("huggingface", "igpt")
+
 
 class Train(Node):
     """igpt-train."""
@@ -205,8 +207,11 @@ class OfRun(Node):
 class Evaluate(OfRun):
     """igpt-evaluate."""
 
+    data: Data = UNSET
     split: Annotated[str, one_of("train", "validation", "test")]
     evaluators: Evaluators = UNSET
+    seed: Seed
+    tokenizer: Tokenizer
 
 
 class Sample(OfRun):
@@ -230,6 +235,20 @@ class Sample(OfRun):
         if self.n == 0 and self.completions == 0:
             raise problem("with completions=0 there is nothing to generate; give n of 1 or more", "n")
         return self
+
+
+class Export(Node):
+    """igpt-export."""
+
+    run: Text
+    format: Annotated[str, one_of(*EXPORT_FORMATS)]
+    output: MaybeText
+    push_to: Annotated[
+        str | None,
+        Field(pattern=r"^[\w.-]+/[\w.-]+$"),
+        expects("the name of a model on the Hugging Face Hub, OWNER/NAME, or null"),
+    ]
+    checkpoint: Checkpoint
 
 
 class ProbeSettings(Component):
@@ -280,6 +299,7 @@ class Jobs(Node):
 
 COMMANDS: dict[str, type[Node]] = {
     "evaluate": Evaluate,
+    "export": Export,
     "jobs": Jobs,
     "palette": Palette,
     "plan": Plan,

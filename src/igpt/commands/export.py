@@ -1,0 +1,62 @@
+"""igpt-export: write a trained model to a folder for transformers, for igpt elsewhere, or for the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from igpt.configuration.app import run_app
+
+if TYPE_CHECKING:
+    from igpt.convert.stored_model import StoredModel
+    from igpt.run_directory import RunDirectory
+
+
+def main() -> None:
+    """The console script."""
+    run_app(export, "export")
+
+
+def export(config: DictConfig) -> None:
+    """Write the model and its card to a folder; upload that if `push_to` says where."""
+    from igpt.convert import hub
+    from igpt.convert.export import export as write_folder
+    from igpt.convert.model_card import model_card
+    from igpt.convert.read_model import read_model
+    from igpt.files import expand_user
+    from igpt.run_directory import find_run
+
+    run = find_run(config.run)
+    stored = read_model(config.run, config.checkpoint)
+    output = run.path / "export" if config.output is None else expand_user(config.output)
+    name = config.push_to or output.resolve().name
+    card = model_card(stored, name, config.format, results_of(run, stored), training_command(run))
+    write_folder(stored, output, config.format, card)
+    print(f"The model is in {output}; before you publish it, complete README.md and read the command in it.")
+    if config.push_to is not None:
+        print(f"Uploaded to {hub.upload(output, config.push_to)}")
+
+
+def results_of(run: RunDirectory, stored: StoredModel) -> dict[str, Any]:
+    """The values of summary.json, if they are those of this checkpoint; otherwise none."""
+    if not run.summary.exists():
+        return {}
+    summary: dict[str, Any] = json.loads(run.summary.read_text())
+    measured = Path(run.path, summary.get("best_checkpoint", ""))
+    return summary if measured.is_file() and measured.samefile(stored.path) else {}
+
+
+def training_command(run: RunDirectory) -> str | None:
+    """The command that began a run; None if that is not known."""
+    from igpt.configuration.stored import overrides_of
+
+    overrides = overrides_of(run)
+    return None if overrides is None else shlex.join(["igpt-train", *overrides])
+
+
+if __name__ == "__main__":
+    main()

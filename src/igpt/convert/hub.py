@@ -1,0 +1,59 @@
+"""Models of the Hugging Face Hub: download and upload, through the optional library huggingface_hub."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from igpt.errors import IgptError
+
+DESCRIPTIONS = ["*.json"]
+WEIGHTS = ["*.safetensors"]
+TORCH_WEIGHTS = ["*.bin"]
+
+
+def download(name: str) -> Path:
+    """The folder of a model of the Hub (OWNER/NAME), from the Hub's cache on this machine if it is there."""
+    hub = _library()
+    with _hub_errors(name):
+        folder = Path(hub.snapshot_download(name, allow_patterns=[*DESCRIPTIONS, *WEIGHTS]))
+        if not any(folder.glob(WEIGHTS[0])):
+            hub.snapshot_download(name, allow_patterns=[*DESCRIPTIONS, *TORCH_WEIGHTS])
+    return folder
+
+
+def upload(folder: Path, name: str) -> str:
+    """Upload an exported folder as the model `name` (OWNER/NAME), which is created if necessary; its address."""
+    hub = _library()
+    with _hub_errors(name):
+        api = hub.HfApi()
+        address = str(api.create_repo(name, exist_ok=True))
+        api.upload_folder(repo_id=name, folder_path=folder)
+    return address
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError:
+        raise IgptError(
+            "Models of the Hugging Face Hub need the library huggingface_hub: pip install 'igpt[hub]'."
+        ) from None
+
+
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
+    """Errors of the library, and of the network below it, as one sentence."""
+    try:
+        yield
+    except IgptError:
+        raise
+    except Exception as error:  # the library raises errors of many types, also those of other libraries
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise IgptError(
+            f"The Hugging Face Hub did not serve {name} ({reason}); check the name, the network and, for uploads and "
+            "models that are not public, the token (hf auth login)."
+        ) from None
