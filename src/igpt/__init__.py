@@ -2,7 +2,7 @@
 
     import igpt
 
-    model = igpt.load("outputs/NAME/TIME")             # a run directory or a checkpoint file
+    model = igpt.load("outputs/NAME/TIME")             # or a checkpoint, an exported folder, a name of the Hub
     model.sample(16)                                   # uint8 (16, R, R, 3)
     model.sample(16, seed=1, sampling=igpt.SamplingConfig(top_p=0.9))
     images = igpt.read_images("holiday/", model.resolution)

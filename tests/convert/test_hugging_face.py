@@ -42,7 +42,7 @@ def stored_model(tmp_path, shape=SHAPES[0], classifier=False):
     """A model with random weights, as if it had been read from a checkpoint."""
     weights = {f"model.{name}": weight for name, weight in random_weights(shape).state_dict().items()}
     if classifier:
-        weights |= {"head.weight": torch.randn(3, shape.n_embd), "head.bias": torch.zeros(3)}
+        weights["head.weight"] = torch.randn(3, shape.n_embd)
     palette = Palette(255 * np.random.default_rng(0).random((shape.vocab_size, 3)))
     task = CLASSIFIER if classifier else {"name": "ar"}
     described = Description(asdict(shape), task, tokenizer_state(palette), CLASSES, {}, {})
@@ -152,9 +152,13 @@ def test_a_classifier_gives_the_same_logits(tmp_path, caplog):
 
 
 def test_an_older_file_with_buffers_and_half_precision(tmp_path):
-    """As transformers wrote it in its first versions: pytorch_model.bin with causal masks among the weights."""
+    """As published: no architecture, an old processor, and causal masks among the weights in pytorch_model.bin."""
     stored = stored_model(tmp_path)
     hugging_face.write(stored, tmp_path)
+    edit(tmp_path, architectures=None)
+    clusters = json.loads((tmp_path / "preprocessor_config.json").read_text())["clusters"]
+    processor = {"feature_extractor_type": "ImageGPTFeatureExtractor", "size": 6, "resample": 2, "clusters": clusters}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
     weights = {name: weight.half() for name, weight in load_file(tmp_path / "model.safetensors").items()}
     for i in range(5):
         weights[f"transformer.h.{i}.attn.bias"] = torch.ones(1, 1, 36, 36, dtype=torch.uint8).tril()
@@ -210,13 +214,6 @@ def test_what_transformers_cannot_express_is_refused(tmp_path, fields, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_classifier_with_a_bias_is_refused(tmp_path):
-    stored = stored_model(tmp_path, classifier=True)
-    stored.weights["head.bias"][1] = 0.5
-    with pytest.raises(IgptError, match="has a classifier with a bias"):
-        hugging_face.write(stored, tmp_path)
-
-
 # Folders that igpt refuses
 
 
@@ -269,6 +266,15 @@ def refusal(folder):
 def test_a_configuration_that_does_not_fit(folder, values, message):
     edit(folder, **values)
     assert message in refusal(folder)
+
+
+@pytest.mark.parametrize("labels", [["cat"], {"first": "cat"}, "cat"])
+def test_labels_that_are_no_classes(tmp_path, labels):
+    hugging_face.write(stored_model(tmp_path, classifier=True), tmp_path)
+    edit(tmp_path, id2label=labels)
+    assert "id2label must map the numbers of the classes to their names" in refusal(tmp_path)
+    edit(tmp_path, id2label=None)  # transformers then means two classes
+    assert "has score.weight with shape (3, 48) instead of (2, 48)" in refusal(tmp_path)
 
 
 def test_biases_of_fine_tuning_in_transformers(folder):

@@ -31,7 +31,7 @@ def stored_model(path, tokenizer=PALETTE, task=Autoregressive()):  # noqa: B008,
     )  # fmt: skip
     weights = {f"model.{name}": weight for name, weight in random_weights(shape).state_dict().items()}
     if isinstance(task, Classification):
-        weights |= {"head.weight": torch.randn(2, 16), "head.bias": torch.randn(2)}
+        weights["head.weight"] = torch.randn(2, 16)
     data = {"source": "nowhere"}
     described = Description(asdict(shape), task_state(task), tokenizer_state(tokenizer), CLASSES, data, {"seed": 3})
     return StoredModel(path / "best.ckpt", described, weights)

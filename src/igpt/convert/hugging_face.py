@@ -50,7 +50,7 @@ def read(folder: Path) -> StoredModel:
     config = read_json(folder / CONFIG)
     shape = transformer_config(config, folder)
     weights = without_biases(read_weights(folder), shape.n_layer, folder)
-    classes = class_names(config) if architecture(config, folder) == CLASSIFIER else []
+    classes = class_names(config, folder) if "score.weight" in weights else []
     check_tensors(weights, wanted_tensors(shape, len(classes)), folder)
     return StoredModel(
         folder,
@@ -66,21 +66,19 @@ def read(folder: Path) -> StoredModel:
     )
 
 
-def architecture(config: dict[str, Any], folder: Path) -> str:
-    """Which of the two classes a folder's model is of."""
-    named = config.get("architectures") or []
-    kind = config.get("model_type")
-    if kind != "imagegpt" or named not in ([GENERATOR], [CLASSIFIER]):
+def check_kind(config: dict[str, Any], folder: Path) -> None:
+    """Raise :class:`IgptError` for other models. The published files name no architecture, so that is allowed."""
+    kind, named = config.get("model_type"), config.get("architectures") or []
+    if kind != "imagegpt" or not set(named) <= {GENERATOR, CLASSIFIER}:
         raise IgptError(
             f"{folder} is a model of type {kind} ({', '.join(map(str, named)) or 'no architecture'}); igpt reads "
             f"imagegpt as {GENERATOR} or {CLASSIFIER}."
         )
-    return str(named[0])
 
 
 def transformer_config(config: dict[str, Any], folder: Path) -> TransformerConfig:
     """The shape of the model that a config.json describes."""
-    architecture(config, folder)
+    check_kind(config, folder)
     for name in SIZES:
         if type(config.get(name)) is not int:
             raise IgptError(f"{folder / CONFIG} has {name}={config.get(name)}; it must be a whole number.")
@@ -127,15 +125,17 @@ def our_weights(
             folder,
         )
         weights["lm_head.weight"] = torch.zeros(shape.vocab_size, shape.n_embd)
-        head = {"head.weight": weights.pop("score.weight"), "head.bias": torch.zeros(n_classes)}
+        head = {"head.weight": weights.pop("score.weight")}
     model = from_transformers(weights, shape.n_layer)
     return {**{f"model.{name}": weight for name, weight in model.items()}, **head}
 
 
-def class_names(config: dict[str, Any]) -> list[str]:
+def class_names(config: dict[str, Any], folder: Path) -> list[str]:
     """The names of a classifier's classes; transformers does not store those of the default, which are two."""
     labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    return [str(labels[number]) for number in sorted(labels, key=int)]
+    if not isinstance(labels, dict) or {*labels} != {str(i) for i in range(len(labels))}:
+        raise IgptError(f"{folder / CONFIG} is damaged: id2label must map the numbers of the classes to their names.")
+    return [str(labels[str(i)]) for i in range(len(labels))]
 
 
 def read_palette(folder: Path, size: int) -> Palette:
@@ -175,8 +175,6 @@ def inexpressible(stored: StoredModel) -> str | None:
         return f"the task {name}"
     if (kind := description.tokenizer["name"]) != "palette":
         return f"the order {description.tokenizer['order_name']}" if kind == "ordered" else f"the tokenizer {kind}"
-    if stored.weights.get("head.bias", torch.zeros(1)).any():
-        return "a classifier with a bias"
     return None
 
 

@@ -178,9 +178,8 @@ class Classification(Task):
         return self.pretraining.features(model, batch, mask_index)
 
     def make_head(self, width: int, n_classes: int) -> nn.Linear:
-        head = nn.Linear(width, n_classes)
+        head = nn.Linear(width, n_classes, bias=False)  # as in the release, and in transformers
         nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
         return head
 
     def losses(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
