@@ -37,6 +37,7 @@ class Description:
     classes: list[str]
     data: dict[str, Any]  # the key of the source of images that the model was trained on
     configuration: dict[str, Any]  # the composed configuration, for people
+    commit: str | None  # of the code that trained the model, if that is known
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -45,7 +45,7 @@ def stored_model(tmp_path, shape=SHAPES[0], classifier=False):
         weights["head.weight"] = torch.randn(3, shape.n_embd)
     palette = Palette(255 * np.random.default_rng(0).random((shape.vocab_size, 3)))
     task = CLASSIFIER if classifier else {"name": "ar"}
-    described = Description(asdict(shape), task, tokenizer_state(palette), CLASSES, {}, {})
+    described = Description(asdict(shape), task, tokenizer_state(palette), CLASSES, {}, {}, None)
     return StoredModel(tmp_path / "best.ckpt", described, weights)
 
 

@@ -33,7 +33,9 @@ def stored_model(path, tokenizer=PALETTE, task=Autoregressive()):  # noqa: B008,
     if isinstance(task, Classification):
         weights["head.weight"] = torch.randn(2, 16)
     data = {"source": "nowhere"}
-    described = Description(asdict(shape), task_state(task), tokenizer_state(tokenizer), CLASSES, data, {"seed": 3})
+    described = Description(
+        asdict(shape), task_state(task), tokenizer_state(tokenizer), CLASSES, data, {"seed": 3}, "abc"
+    )
     return StoredModel(path / "best.ckpt", described, weights)
 
 
@@ -101,7 +103,7 @@ def test_damaged_folders(folder):
     description.write_text(json.dumps({**content, "format": 99}))
     assert "has checkpoint format 99" in refusal(folder)
     description.write_text(json.dumps({"format": content["format"]}))
-    assert "igpt.json lacks model, task, tokenizer, ... (6)" in refusal(folder)
+    assert "igpt.json lacks model, task, tokenizer, ... (7)" in refusal(folder)
     description.write_text(json.dumps(content))
 
     weights = load_file(folder / "model.safetensors")

@@ -124,6 +124,7 @@ def build_objective(
 def describe(config: DictConfig, data: ImageDataModule, objective: Objective) -> Description:
     """What the checkpoints of a run say about its model."""
     from igpt.checkpoint import Description
+    from igpt.code_commit import code_commit
     from igpt.objectives.tasks import task_state
     from igpt.tokenizers import tokenizer_state
 
@@ -135,6 +136,7 @@ def describe(config: DictConfig, data: ImageDataModule, objective: Objective) ->
         classes=list(data.source.classes),
         data=data.source.key(),
         configuration=all_printable(plain(config)),
+        commit=code_commit(),
     )
 
 

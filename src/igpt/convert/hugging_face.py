@@ -61,6 +61,7 @@ def read(folder: Path) -> StoredModel:
             classes=classes,
             data={},
             configuration={},
+            commit=None,
         ),
         our_weights(weights, shape, len(classes), folder),
     )

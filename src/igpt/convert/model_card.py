@@ -134,6 +134,8 @@ def _data(stored: StoredModel) -> str:
 def _training(stored: StoredModel, command: str | None) -> str:
     configuration = stored.description.configuration
     lines = [f"    {command}\n"] if command else []
+    if stored.description.commit:
+        lines.append(f"- Code: igpt at commit {stored.description.commit}")
     for title, section in {"Objective": "objective", "Optimizer": "optim"}.items():
         if section in configuration:
             values = {key: value for key, value in configuration[section].items() if value is not None}
