@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from igpt.batch import TokenBatch
 from igpt.convert.read_model import read_model
 from igpt.convert.stored_model import weights_below
-from igpt.data.image_input import as_images
+from igpt.data.image_input import as_images, as_mask
 from igpt.errors import IgptError, some_of
-from igpt.generation.sample import sample_tokens
+from igpt.generation.sample import fill_tokens, sample_tokens
 from igpt.generation.sampling_config import SamplingConfig
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
@@ -183,8 +183,36 @@ class Pretrained:
             raise IgptError(f"given is {given}; it is the share of an image to give to the model, from 0 to 1.")
         return self.tokenizer.n_given(given, self.model.config.n_positions)
 
+    def fill(
+        self,
+        images: AnyImages,
+        mask: NDArray[np.bool_] | Tensor,
+        n: int = 1,
+        seed: int = 0,
+        sampling: SamplingConfig | None = None,
+    ) -> Images:
+        """Generate the pixels where `mask` is True, n times for each image, by a masked model: (N, n, H, W, 3).
+
+        `mask` (bool) is (H, W) for all images, or (N, H, W). The other pixels come out in their nearest colors of the
+        tokenizer. Filling c of image i is a function of the seed, i, c and what is given, as in :meth:`sample`.
+
+        Raises :class:`IgptError` for an autoregressive model, which only sees what comes before a pixel.
+        """
+        if self.model.config.causal:
+            raise IgptError(
+                "This model is autoregressive, so it sees only the pixels before the one that it generates; train one "
+                "with objective=mlm objective.max_ratio=1 to fill any mask."
+            )
+        if n < 1:
+            raise IgptError(f"n is {n}; ask for at least one image.")
+        tokens = self.tokenize(images)
+        unknown = self.tokenizer.tokens_at(as_mask(mask, len(tokens), self.resolution))
+        filled = fill_tokens(self.model, tokens, unknown, n, seed, sampling or SamplingConfig(), self.batch_size)
+        pixels = self.tokenizer.decode(filled.cpu()).numpy()
+        return pixels.reshape(len(tokens), n, *pixels.shape[1:])
+
     @torch.inference_mode()
-    def fill(self, images: AnyImages) -> tuple[NDArray[np.bool_], Images]:
+    def predict_fixed_masks(self, images: AnyImages) -> tuple[NDArray[np.bool_], Images]:
         """Predict the masked tokens of each image under the first of its fixed masks, for a masked model.
 
         Returns the masked pixels (N, H, W) and the images with the most likely tokens in their places. A pixel counts

@@ -85,7 +85,7 @@ def test_a_masked_model_fills_in_whole_cells(command, tmp_path):
     command("train", *RECIPE, "objective=mlm", "trainer.max_steps=1", "hydra.run.dir=masked")
     model = igpt.load(tmp_path / "masked", device="cpu")
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
-    masks, filled = model.fill(images)
+    masks, filled = model.predict_fixed_masks(images)
     cells = masks.reshape(5, 4, 2, 4, 2)
     assert (cells.any(axis=(2, 4)) == cells.all(axis=(2, 4))).all()
     shown = model.tokenizer.decode(model.tokenize(images)).numpy()

@@ -60,7 +60,7 @@ def test_masked_training_does_not_depend_on_workers(command, tmp_path):
 def test_a_masked_model_fills_in_and_generates(masked, cache):
     model = igpt.load(masked)
     images = open_packed(pack(EmojiSource(resolution=8), cache))["test"].images[:5]
-    masks, filled = model.fill(images)
+    masks, filled = model.predict_fixed_masks(images)
     quantized = model.tokenizer.decode(model.tokenize(images)).numpy()
     np.testing.assert_array_equal(filled[~masks], quantized[~masks])
     assert 0 < masks.mean() < 0.4

@@ -154,7 +154,7 @@ def test_filling_changes_only_masked_pixels(kind, name):
     pretrained = Pretrained(model_for(tokenizer, 4, causal=False), tokenizer, Masked())
     images = random_images(6, 4)
     seen = tokenizer.decode(tokenizer.encode(torch.from_numpy(images))).numpy()
-    masks, filled = pretrained.fill(images)
+    masks, filled = pretrained.predict_fixed_masks(images)
     np.testing.assert_array_equal(filled[~masks], seen[~masks])
     changed = (filled != seen).any(axis=-1)
     assert changed.sum() > 0.7 * masks.sum()  # an untrained model is seldom right
@@ -167,3 +167,14 @@ def test_the_command_line_chooses_tokenizer_and_order(choice, expected):
         config = compose("train", overrides=[f"tokenizer={choice}", "order=spiral"])
     assert isinstance(instantiate(config.tokenizer), expected)
     assert isinstance(with_order(instantiate(config.tokenizer), config.order), Ordered)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["raster", "spiral", "random"])
+def test_tokens_at_pixels_are_those_that_describe_one_of_them(kind, name):
+    tokenizer = with_order(plain(kind), name)
+    total = tokenizer.n_tokens(4)
+    described = tokenizer.arrange(torch.eye(total, dtype=torch.bool)).any(dim=-1)  # (T, 4, 4), of each token
+    pixels = torch.rand(7, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.2
+    expected = [[bool((described[token] & image).any()) for token in range(total)] for image in pixels]
+    assert tokenizer.tokens_at(pixels).tolist() == expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -12,6 +12,9 @@ from igpt.configuration.app import plain, run_app
 from igpt.errors import IgptError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from igpt.figures import Images
     from igpt.pretrained import Pretrained
 
@@ -38,10 +41,14 @@ def sample(config: DictConfig) -> None:
     grids, arrays = {}, {}
     if config.completions > 0:
         arrays["originals"] = images_to_complete(config, pretrained)  # first, since it may be refused
+    if config.mask is not None:
+        originals, masks = arrays["originals"], masks_to_fill(config, pretrained)
+        arrays["filled"] = pretrained.fill(originals, masks, config.completions, config.seed, sampling)
+        grids["filled"] = figures.completion_figure(originals, arrays["filled"], ~masks)
     if config.n > 0:
         arrays["samples"] = pretrained.sample(config.n, config.seed, sampling)
         grids["samples"] = figures.grid(arrays["samples"])
-    if config.completions > 0:
+    if config.completions > 0 and config.mask is None:
         originals, given = arrays["originals"], pretrained.given_mask(config.given)
         completions = pretrained.complete(originals, config.completions, config.given, config.seed, sampling)
         arrays["completions"] = completions
@@ -77,8 +84,20 @@ def images_to_complete(config: DictConfig, pretrained: Pretrained) -> Images:
         data = data_of_run(config.run, pretrained)
         label = class_number(config.image_class, data.source.classes, "image_class")
         return data.splits["test"].choose(config.n_images, label)
-    paths = config.images if isinstance(config.images, str) else list(config.images)
-    return read_images(paths, pretrained.resolution)
+    return read_images(paths_in(config.images), pretrained.resolution)
+
+
+def masks_to_fill(config: DictConfig, pretrained: Pretrained) -> NDArray[np.bool_]:
+    """The masks that the configuration names: (H, W) if it is one, for all images, or else one for each (N, H, W)."""
+    from igpt.data.image_input import read_masks
+
+    masks = read_masks(paths_in(config.mask), pretrained.resolution)
+    return masks[0] if len(masks) == 1 else masks
+
+
+def paths_in(value: Any) -> list[str]:
+    """The paths in a value that is one path or a list of them."""
+    return [value] if isinstance(value, str) else list(value)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,24 @@ def as_images(images: Any, resolution: int) -> NDArray[np.uint8]:
     return found
 
 
+def as_mask(mask: Any, n: int, resolution: int) -> torch.Tensor:
+    """A mask (H, W) for all of n images, or one for each (n, H, W), as a bool tensor (n, H, W) on the CPU."""
+    shapes = ((resolution, resolution), (n, resolution, resolution))
+    found = torch.as_tensor(mask).cpu() if is_array(mask) else torch.empty(0)
+    if found.dtype != torch.bool or found.shape not in shapes:
+        kind = f"{found.dtype} of shape {tuple(found.shape)}" if is_array(mask) else type(mask).__name__
+        raise IgptError(
+            f"A mask must be bool, of shape {shapes[0]} or {shapes[1]}, True where to fill; this is {kind}."
+        )
+    return found.expand(n, resolution, resolution)
+
+
+def read_masks(paths: str | PathLike[str] | Sequence[str | PathLike[str]], resolution: int) -> NDArray[np.bool_]:
+    """Masks (N, R, R) from image files, cropped and resized as images are; light pixels are to be filled."""
+    light: NDArray[np.bool_] = read_images(paths, resolution).mean(axis=-1) > 127.5
+    return light
+
+
 def one_image(image: Any, resolution: int) -> NDArray[np.uint8]:
     """(R, R, 3)."""
     if not isinstance(image, Image.Image):

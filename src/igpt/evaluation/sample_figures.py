@@ -19,7 +19,7 @@ def sample_figures(
     """
     result = {}
     if isinstance(pretrained.task, Masked):
-        masks, filled = pretrained.fill(images)
+        masks, filled = pretrained.predict_fixed_masks(images)
         result["filled"] = figures.fill_figure(images, masks, filled)
         if pretrained.task.masking.max_ratio is None:
             return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -27,29 +27,55 @@ def sample_tokens(
     Continuation c of prompt i depends on nothing but (seed, i, c), except that batches of other sizes round
     differently. At most `batch_size` sequences are generated at once, and fewer if so many do not fit the memory.
     """
-    causal, total = model.config.causal, model.config.n_positions
-    sampling.check_applicable(causal)
+    given, total = prompts.shape[1], model.config.n_positions
+    if not model.config.causal:
+        unknown = (torch.arange(total) >= given).expand(len(prompts), total)
+        return fill_tokens(model, F.pad(prompts, (0, total - given)), unknown, n, seed, sampling, batch_size)
+    sampling.check_applicable(causal=True)
     prompts = prompts.to(model.head.weight.device)
-    at_once = min(batch_size, sequences_that_fit(model, sampling))
-    batches = list(split(Noise(seed, range(len(prompts)), range(n)), at_once))
-    decode = generate if causal else continue_masked
-    steps = total - prompts.shape[1] if causal else min(passes_of(sampling), total - prompts.shape[1])
-    with Progress("Sampling", total=steps * len(batches)) as progress:
+    batches = batches_that_fit(model, len(prompts), n, seed, sampling, batch_size)
+    with Progress("Sampling", total=(total - given) * len(batches)) as progress:
+        parts = [generate(model, prompts[rows_of(batch)], batch, sampling, progress.advance) for batch in batches]
+    return torch.cat(parts)
+
+
+def fill_tokens(
+    model: Transformer,
+    tokens: Tensor,
+    unknown: Tensor,
+    n: int,
+    seed: int,
+    sampling: SamplingConfig,
+    batch_size: int = 64,
+) -> Tensor:
+    """Choose the tokens (N, T) of each image that are `unknown` (N, T) n times, by a masked model: (N * n, T).
+
+    What is said of :func:`sample_tokens` holds here, too.
+    """
+    sampling.check_applicable(causal=False)
+    device = model.head.weight.device
+    tokens, unknown = tokens.to(device), unknown.to(device)
+    batches = batches_that_fit(model, len(tokens), n, seed, sampling, batch_size)
+    passes = min(passes_of(sampling), int(unknown.sum(dim=1).max()))
+    with Progress("Sampling", total=passes * len(batches)) as progress:
         parts = [
-            decode(model, prompts[batch.prompts.start : batch.prompts.stop], batch, sampling, progress.advance)
+            decode_parallel(model, tokens[rows_of(batch)], unknown[rows_of(batch)], batch, sampling, progress.advance)
             for batch in batches
         ]
     return torch.cat(parts)
 
 
-def continue_masked(
-    model: Transformer, prompts: Tensor, noise: Noise, sampling: SamplingConfig, on_pass: Callable[[], object]
-) -> Tensor:
-    """Parallel decoding of all that follows the prompts (N, t)."""
-    given, total = prompts.shape[1], model.config.n_positions
-    tokens = F.pad(prompts, (0, total - given))  # (N, T)
-    unknown = (torch.arange(total, device=tokens.device) >= given).expand_as(tokens)
-    return decode_parallel(model, tokens, unknown, noise, sampling, on_pass)
+def rows_of(noise: Noise) -> slice:
+    """The rows of the prompts that a batch's noise is for."""
+    return slice(noise.prompts.start, noise.prompts.stop)
+
+
+def batches_that_fit(
+    model: Transformer, n_prompts: int, n: int, seed: int, sampling: SamplingConfig, batch_size: int
+) -> list[Noise]:
+    """The noise of each batch: at most `batch_size` sequences, and fewer if so many do not fit the memory."""
+    at_once = min(batch_size, sequences_that_fit(model, sampling))
+    return list(split(Noise(seed, range(n_prompts), range(n)), at_once))
 
 
 def split(noise: Noise, at_once: int) -> Iterator[Noise]:

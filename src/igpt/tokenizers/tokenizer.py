@@ -82,6 +82,15 @@ class Tokenizer(ABC):
         grid = values.unflatten(-1, (side, side, self.tokens_per_cell))
         return grid.repeat_interleave(self.cell, dim=1).repeat_interleave(self.cell, dim=2)
 
+    def tokens_at(self, pixels: Tensor) -> Tensor:
+        """Tokens (N, T), bool, that describe at least one of the `pixels` (N, side, side), bool."""
+        n_tokens = self.n_tokens(pixels.shape[-1])
+        tokens = self.arrange(torch.arange(n_tokens)[None])[0].flatten(0, 1)  # (side * side, tokens_per_cell)
+        counts = torch.zeros(len(pixels), n_tokens, dtype=torch.long)
+        for each in tokens.unbind(-1):
+            counts.index_add_(1, each, pixels.flatten(1).long())
+        return counts > 0
+
     def n_given(self, share: float, n_tokens: int) -> int:
         """Tokens in the first `share` of an image, rounded to whole rows of cells."""
         side = self.resolution(n_tokens) // self.cell

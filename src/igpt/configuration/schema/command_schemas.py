@@ -223,6 +223,10 @@ class Sample(OfRun):
         Text | Annotated[list[Text], Field(min_length=1)] | None,
         expects("a file or folder, a list of them, [a.png,folder], or null for test images"),
     ]
+    mask: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1)] | None,
+        expects("an image file or folder, a list of them, [a.png,folder], or null"),
+    ]
     n_images: Count
     image_class: ClassChoice
     given: AnyShare
@@ -234,6 +238,8 @@ class Sample(OfRun):
     def _something_is_asked_for(self) -> Sample:
         if self.n == 0 and self.completions == 0:
             raise problem("with completions=0 there is nothing to generate; give n of 1 or more", "n")
+        if self.completions == 0 and self.mask is not None:
+            raise problem("it is how often the mask is filled, so it must be at least 1", "completions")
         return self
 
 
