@@ -156,6 +156,8 @@ def find_run_to_resume(run: str) -> RunDirectory:
 
     Any checkpoint but the last one is refused, since metrics.csv and last.ckpt are ahead of it.
     """
+    if is_hub_name(run):
+        raise IgptError(f"There is no run at {run} to resume; begin one from a model of the Hub with init_from={run}.")
     directory = RunDirectory(find_run(run).path.resolve())
     file = expand_user(run)
     if file.is_file() and file.resolve() != directory.last.resolve():

@@ -61,17 +61,24 @@ def test_a_model_is_uploaded(hub, command, trained):
     assert "Uploaded to https://huggingface.co/me/mine" in printed
     names = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
     assert hub.uploads == {"me/mine": names}
-    with pytest.raises(SystemExit, match="did not serve stranger/x \\(403 Forbidden\\); check the name, the network"):
+    with pytest.raises(SystemExit, match=r"other is written, but .* as stranger/x \(403 Forbidden\); check"):
         command("export", f"run={trained}", "output=other", "push_to=stranger/x")
     with pytest.raises(SystemExit, match="push_to is mine; it must be the name of a model on the Hugging Face Hub"):
         command("export", f"run={trained}", "output=third", "push_to=mine")
 
 
 def test_no_network_or_no_such_model(hub):
-    with pytest.raises(
-        IgptError, match="did not serve someone/else \\(404 Client Error for someone/else\\); check the name"
-    ):
+    with pytest.raises(IgptError) as caught:
         igpt.load("someone/else")
+    assert str(caught.value).startswith(
+        "There is no someone/else here, and the Hugging Face Hub did not serve it (404 Client Error for someone/else); "
+    )
+
+
+def test_a_name_of_the_hub_is_not_resumed(hub, command):
+    with pytest.raises(SystemExit, match="There is no run at someone/emoji to resume"):
+        command("train", "run=someone/emoji")
+    assert hub.calls == []
 
 
 def test_without_the_library(hub, monkeypatch):

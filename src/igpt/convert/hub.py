@@ -17,8 +17,8 @@ TORCH_WEIGHTS = ["*.bin"]
 
 def download(name: str) -> Path:
     """The folder of a model of the Hub (OWNER/NAME), from the Hub's cache on this machine if it is there."""
-    hub = _library()
-    with _hub_errors(name):
+    with _sentences(f"There is no {name} here, and the Hugging Face Hub did not serve it"):
+        hub = _library()
         folder = Path(hub.snapshot_download(name, allow_patterns=[*DESCRIPTIONS, *WEIGHTS]))
         if not any(folder.glob(WEIGHTS[0])):
             hub.snapshot_download(name, allow_patterns=[*DESCRIPTIONS, *TORCH_WEIGHTS])
@@ -27,9 +27,8 @@ def download(name: str) -> Path:
 
 def upload(folder: Path, name: str) -> str:
     """Upload an exported folder as the model `name` (OWNER/NAME), which is created if necessary; its address."""
-    hub = _library()
-    with _hub_errors(name):
-        api = hub.HfApi()
+    with _sentences(f"{folder} is written, but the Hugging Face Hub did not take it as {name}"):
+        api = _library().HfApi()
         address = str(api.create_repo(name, exist_ok=True))
         api.upload_folder(repo_id=name, folder_path=folder)
     return address
@@ -39,21 +38,17 @@ def _library() -> Any:
     try:
         return importlib.import_module("huggingface_hub")
     except ImportError:
-        raise IgptError(
-            "Models of the Hugging Face Hub need the library huggingface_hub: pip install 'igpt[hub]'."
-        ) from None
+        raise ImportError("it needs the library huggingface_hub: pip install 'igpt[hub]'") from None
 
 
 @contextmanager
-def _hub_errors(name: str) -> Iterator[None]:
-    """Errors of the library, and of the network below it, as one sentence."""
+def _sentences(problem: str) -> Iterator[None]:
+    """Errors of the library, which may be missing, and of the network below it, as one sentence."""
     try:
         yield
-    except IgptError:
-        raise
     except Exception as error:  # the library raises errors of many types, also those of other libraries
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise IgptError(
-            f"The Hugging Face Hub did not serve {name} ({reason}); check the name, the network and, for uploads and "
-            "models that are not public, the token (hf auth login)."
+            f"{problem} ({reason}); check the name, the network and, for uploads and models that are not public, the "
+            "token (hf auth login)."
         ) from None
