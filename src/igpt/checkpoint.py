@@ -20,7 +20,7 @@ from igpt.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raised whenever older versions of igpt could not read what is written
+FORMAT = 2  # raised whenever older versions of igpt could not read what is written
 KEY = "igpt"  # where a checkpoint has what is ours; everything else in it is Lightning's
 
 
@@ -76,8 +76,8 @@ def description_from(ours: Any, path: Path) -> Description:
         raise IgptError(f"{path} is no checkpoint of igpt; give a run directory of igpt-train, or a file in one.")
     if ours["format"] != FORMAT:
         raise IgptError(
-            f"{path} has checkpoint format {ours['format']}, which igpt {ours['version']} wrote, but igpt "
-            f"{version('igpt')} reads format {FORMAT}; use the version that wrote it."
+            f"{path} has checkpoint format {ours['format']}, which igpt {ours.get('version')} wrote, but igpt "
+            f"{version('igpt')} reads format {FORMAT}; use the code that wrote it, or train the model again."
         )
     fields = Description.__dataclass_fields__
     if missing := [name for name in fields if name not in ours]:

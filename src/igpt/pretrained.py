@@ -136,6 +136,18 @@ class Pretrained:
         """Pixels per side."""
         return self.tokenizer.resolution(self.model.config.n_positions)
 
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether the model has an output matrix. That of a classifier from transformers is missing, so it is zero."""
+        return self.class_head is None or bool(self.model.head.weight.any())
+
+    def _require_predictions(self) -> None:
+        if not self.predicts_tokens:
+            raise IgptError(
+                "This classifier has no output matrix, as after training in transformers or without a generative loss, "
+                "so it only classifies and gives features; use the model that it was fine-tuned from."
+            )
+
     # Images
 
     def sample(self, n: int, seed: int = 0, sampling: SamplingConfig | None = None) -> Images:
@@ -168,6 +180,7 @@ class Pretrained:
 
     def _continue(self, prompts: Tensor, n: int, seed: int, sampling: SamplingConfig | None) -> Images:
         """Generate n images (N * n, H, W, 3) that begin with each prompt (N, t)."""
+        self._require_predictions()
         if n < 1:
             raise IgptError(f"n is {n}; ask for at least one image.")
         tokens = sample_tokens(self.model, prompts, n, seed, sampling or SamplingConfig(), self.batch_size)
@@ -203,6 +216,7 @@ class Pretrained:
                 "This model is autoregressive, so it sees only the pixels before the one that it generates; train one "
                 "with objective=mlm objective.max_ratio=1 to fill any mask."
             )
+        self._require_predictions()
         if n < 1:
             raise IgptError(f"n is {n}; ask for at least one image.")
         tokens = self.tokenize(images)
@@ -243,6 +257,7 @@ class Pretrained:
         """Log-likelihood of each image (N,), in nats: log p summed over its tokens. For autoregressive models."""
         if not self.task.causal:
             raise IgptError("A masked model assigns no likelihood to an image; train with objective=ar for that.")
+        self._require_predictions()
         nats = torch.cat([self.nats(batch).double() for batch in self._batches(images)])
         return (-nats * self.model.config.n_positions).cpu().numpy()
 

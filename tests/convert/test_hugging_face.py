@@ -88,7 +88,7 @@ def test_a_model_computes_the_same_in_transformers_and_comes_back_bitwise(tmp_pa
     assert torch.equal(continued, sample_tokens(ours, tokens[:, :given], 1, 0, SamplingConfig(top_k=1), 8).cpu())
 
     back = hugging_face.without_biases(theirs.state_dict(), shape.n_layer, tmp_path)
-    back = hugging_face.our_weights(back, shape, 0, tmp_path)
+    back = hugging_face.our_weights(back, shape, 0)
     assert set(back) == set(stored.weights)
     assert all(torch.equal(back[name], weight) for name, weight in stored.weights.items())
 
@@ -132,15 +132,13 @@ def test_a_folder_goes_through_transformers_and_back(tmp_path, complaints, class
     assert torch.equal(again.description.tokenizer["centroids"], stored.description.tokenizer["centroids"])
 
 
-def test_a_classifier_gives_the_same_logits(tmp_path, caplog):
+def test_a_classifier_gives_the_same_logits_and_no_likelihoods(tmp_path):
     stored = stored_model(tmp_path, classifier=True)
     (tmp_path / "ours").mkdir()
     hugging_face.write(stored, tmp_path / "ours")
     theirs = ImageGPTForImageClassification.from_pretrained(tmp_path / "ours")
     assert [theirs.config.id2label[i] for i in range(3)] == CLASSES
-    with caplog.at_level(logging.WARNING):
-        loaded = igpt.load(tmp_path / "ours", device="cpu")
-    assert "a classifier without an output matrix" in caplog.text
+    loaded = igpt.load(tmp_path / "ours", device="cpu")
     images = np.random.default_rng(1).integers(0, 256, (5, 6, 6, 3), np.uint8)
     tokens = loaded.tokenize(images)
     with torch.inference_mode():
@@ -149,6 +147,9 @@ def test_a_classifier_gives_the_same_logits(tmp_path, caplog):
             loaded.class_head(loaded.model.hidden(tokens).mean(dim=1)), logits, rtol=1e-5, atol=1e-5
         )
     assert loaded.classify(images) == [CLASSES[i] for i in logits.argmax(dim=-1)]
+    for method in (loaded.log_likelihood, loaded.complete):
+        with pytest.raises(IgptError, match="This classifier has no output matrix, .* it only classifies"):
+            method(images)
 
 
 def test_an_older_file_with_buffers_and_half_precision(tmp_path):
@@ -281,6 +282,11 @@ def test_biases_of_fine_tuning_in_transformers(folder):
     edit_weights(folder, transformer__h__1__mlp__c_fc__bias=torch.linspace(-0.25, 0.1, 192))
     message = refusal(folder)
     assert "has biases other than zero (the largest: transformer.h.1.mlp.c_fc.bias, up to 0.25)" in message
+
+
+def test_a_bias_that_is_not_a_number_is_not_zero(folder):
+    edit_weights(folder, transformer__h__1__attn__c_proj__bias=torch.full((48,), torch.nan))
+    assert "(the largest: transformer.h.1.attn.c_proj.bias, up to nan)" in refusal(folder)
 
 
 def test_a_head_that_is_missing(folder):

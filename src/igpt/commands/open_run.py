@@ -40,7 +40,8 @@ def load_model(config: DictConfig) -> Pretrained:
 def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
     """The data that a run was trained on, with the tokenizer of its checkpoint."""
     directory = find_run(run)
-    if directory.path == pretrained.loaded_from or not directory.path.exists():
+    assert pretrained.loaded_from is not None
+    if pretrained.loaded_from.is_dir():
         raise IgptError(
             f"{run} is an exported model, which brings no data; name some with data=NAME (igpt-evaluate, igpt-probe), "
             "or the images to complete with images=FILES (igpt-sample; completions=0 needs none)."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +20,6 @@ from igpt.convert.weight_files import WEIGHTS, check_tensors, read_json, read_we
 from igpt.errors import IgptError
 from igpt.model.config import PARTS, TransformerConfig
 from igpt.tokenizers import Palette, tokenizer_from_state, tokenizer_state
-
-log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
@@ -63,7 +60,7 @@ def read(folder: Path) -> StoredModel:
             configuration={},
             commit=None,
         ),
-        our_weights(weights, shape, len(classes), folder),
+        our_weights(weights, shape, len(classes)),
     )
 
 
@@ -95,9 +92,9 @@ def transformer_config(config: dict[str, Any], folder: Path) -> TransformerConfi
 def without_biases(weights: dict[str, Tensor], n_layer: int, folder: Path) -> dict[str, Tensor]:
     """The weights without biases, which must be zero, and without buffers."""
     names = bias_names(n_layer)
-    largest = {name: weights[name].abs().max().item() for name in names if name in weights}
-    worst = max(largest, key=lambda name: largest[name], default=None)
-    if worst is not None and largest[worst] != 0:
+    largest = {name: weights[name].abs().max().item() for name in names if name in weights and weights[name].any()}
+    if largest:
+        worst = max(largest, key=lambda name: largest[name])
         raise IgptError(
             f"{folder} has biases other than zero (the largest: {worst}, up to {largest[worst]:.3g}), as after "
             "training in transformers, but igpt's model has no biases, as in the release."
@@ -114,18 +111,11 @@ def wanted_tensors(shape: TransformerConfig, n_classes: int) -> dict[str, Tensor
     return wanted
 
 
-def our_weights(
-    weights: dict[str, Tensor], shape: TransformerConfig, n_classes: int, folder: Path
-) -> dict[str, Tensor]:
+def our_weights(weights: dict[str, Tensor], shape: TransformerConfig, n_classes: int) -> dict[str, Tensor]:
     """The state dict of an Objective."""
     head = {}
     if n_classes:
-        log.warning(
-            "%s is a classifier without an output matrix: it classifies and gives features, but its samples and "
-            "likelihoods are those of a uniform distribution",
-            folder,
-        )
-        weights["lm_head.weight"] = torch.zeros(shape.vocab_size, shape.n_embd)
+        weights["lm_head.weight"] = torch.zeros(shape.vocab_size, shape.n_embd)  # transformers' classifier has none
         head = {"head.weight": weights.pop("score.weight")}
     model = from_transformers(weights, shape.n_layer)
     return {**{f"model.{name}": weight for name, weight in model.items()}, **head}

@@ -22,9 +22,13 @@ class LikelihoodEvaluator(Evaluator):
 
     Losses under two palettes do not compare, so the tokenizer and the PSNR of its palette are among the values. Bits
     per dimension (a pixel has three) do compare. They are defined for autoregressive models on a lossless tokenizer.
+
+    A classifier without an output matrix, as those of transformers, has no likelihood.
     """
 
     def evaluate(self, pretrained: Pretrained, data: ImageDataModule, split: str) -> Evaluation:
+        if not pretrained.predicts_tokens:
+            return Evaluation()
         batches = data.token_batches(split, activity="Evaluating")
         nats = torch.cat([pretrained.nats(batch).double().cpu() for batch in batches])  # (N,)
         bits_per_token = nats.mean().item() / math.log(2)

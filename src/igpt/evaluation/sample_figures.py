@@ -15,9 +15,12 @@ def sample_figures(
     pretrained: Pretrained, images: Images, n_samples: int, n_completions: int, sampling: SamplingConfig
 ) -> dict[str, Image]:
     """Samples, and completions of the upper halves of `images`; of a masked model also `images` with their masked
-    pixels filled in, and nothing else if it was trained with one mask ratio, since it then cannot generate.
+    pixels filled in, and nothing else if it was trained with one mask ratio, since it then cannot generate. Nothing of
+    a classifier without an output matrix.
     """
-    result = {}
+    result: dict[str, Image] = {}
+    if not pretrained.predicts_tokens:
+        return result
     if isinstance(pretrained.task, Masked):
         masks, filled = pretrained.predict_fixed_masks(images)
         result["filled"] = figures.fill_figure(images, masks, filled)
