@@ -45,6 +45,12 @@ def test_only_masked_pixels_change(name):
     assert (filled[:, 0] != filled[:, 1])[masks].any()
 
 
+def test_an_empty_mask_changes_nothing():
+    model = pretrained()
+    filled = model.fill(images(2), np.zeros((4, 4), bool))
+    np.testing.assert_array_equal(filled[:, 0], model.tokenizer.decode(model.tokenize(images(2))).numpy())
+
+
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_filling_what_is_not_given_is_completion(name):
     model = pretrained(TOKENIZERS[name])
@@ -55,6 +61,7 @@ def test_filling_what_is_not_given_is_completion(name):
 def test_one_mask_for_all_is_one_for_each_and_does_not_depend_on_the_batches():
     model, mask = pretrained(), np.eye(4, dtype=bool)
     expected = model.fill(images(5), mask, n=2)
+    np.testing.assert_array_equal(model.fill(images(5), mask[::-1, ::-1], n=2), expected)  # equal, and a flipped view
     np.testing.assert_array_equal(model.fill(images(5), torch.from_numpy(mask).expand(5, 4, 4), n=2), expected)
     model.batch_size = 3
     np.testing.assert_array_equal(model.fill(images(2), mask, n=2), expected[:2])

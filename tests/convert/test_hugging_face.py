@@ -23,6 +23,7 @@ from conftest import random_weights
 from igpt.checkpoint import Description
 from igpt.convert import hugging_face
 from igpt.convert.stored_model import StoredModel
+from igpt.data.sources import EmojiSource
 from igpt.errors import IgptError
 from igpt.generation.sample import sample_tokens
 from igpt.generation.sampling_config import SamplingConfig
@@ -150,6 +151,23 @@ def test_a_classifier_gives_the_same_logits_and_no_likelihoods(tmp_path):
     for method in (loaded.log_likelihood, loaded.complete):
         with pytest.raises(IgptError, match="This classifier has no output matrix, .* it only classifies"):
             method(images)
+
+
+def test_a_classifier_is_evaluated_by_its_accuracy_alone(command, tmp_path):
+    shape = replace(SHAPES[0], n_positions=64)
+    stored = stored_model(tmp_path, shape, classifier=True)
+    data = ("data=emoji", "data.source.resolution=8")
+    for folder, classes in {"same": EmojiSource(resolution=8).classes, "others": CLASSES}.items():
+        stored.weights["head.weight"] = torch.randn(len(classes), shape.n_embd)
+        (tmp_path / folder).mkdir()
+        hugging_face.write(changed(stored, classes=list(classes)), tmp_path / folder)
+    command("evaluate", "run=same", *data)
+    measured = json.loads((tmp_path / "same" / "evaluation" / "emoji_test.json").read_text())
+    assert set(measured) == {"test/accuracy", "test/accuracy_standard_error", "test/labeled_images"}
+    with pytest.raises(SystemExit, match="The model classifies into cat, dog, nothing of these, but the data has"):
+        command("evaluate", "run=others", *data)
+    with pytest.raises(SystemExit, match="This classifier has no output matrix"):
+        command("sample", "run=same", "completions=0")
 
 
 def test_an_older_file_with_buffers_and_half_precision(tmp_path):
@@ -289,6 +307,11 @@ def test_a_bias_that_is_not_a_number_is_not_zero(folder):
     assert "(the largest: transformer.h.1.attn.c_proj.bias, up to nan)" in refusal(folder)
 
 
+def test_weights_that_are_whole_numbers(folder):
+    edit_weights(folder, lm_head__weight=torch.ones(17, 48, dtype=torch.int8))
+    assert "has lm_head.weight as torch.int8; igpt reads floating-point weights only" in refusal(folder)
+
+
 def test_a_head_that_is_missing(folder):
     edit_weights(folder, lm_head__weight=None)
     assert "lacks the tensors lm_head.weight" in refusal(folder)
@@ -343,7 +366,7 @@ def test_a_pickle_with_code_is_never_run(folder, tmp_path, as_zip):
     torch.save(evil, folder / "pytorch_model.bin", _use_new_zipfile_serialization=as_zip)
     assert "pytorch_model.bin cannot be read as PyTorch weights" in refusal(folder)
     torch.save({"epoch": 3}, folder / "pytorch_model.bin")
-    assert "it contains other things than tensors" in refusal(folder)
+    assert "it contains other things than named tensors" in refusal(folder)
     torch.save(evil, tmp_path / "evil.ckpt")
     with pytest.raises(IgptError, match="evil.ckpt is not a checkpoint"):
         igpt.load(tmp_path / "evil.ckpt")

@@ -104,6 +104,14 @@ def test_damaged_folders(folder):
     assert "has checkpoint format 99" in refusal(folder)
     description.write_text(json.dumps({"format": content["format"]}))
     assert "igpt.json lacks model, task, tokenizer, ... (7)" in refusal(folder)
+    for field, value, reason in (
+        ("model", {**content["model"], "depth": 3}, "describes no model"),
+        ("task", {}, "describes no model"),
+        ("tokenizer", {"name": "palette"}, "describes no model"),
+        ("tokenizer", {"name": "rgb"}, "has a tokenizer of 256 tokens and a model of 11"),
+    ):
+        description.write_text(json.dumps({**content, field: value}))
+        assert reason in refusal(folder)
     description.write_text(json.dumps(content))
 
     weights = load_file(folder / "model.safetensors")

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig
 
 from igpt.configuration.app import run_app
+from igpt.errors import IgptError, some_of
+
+if TYPE_CHECKING:
+    from igpt.data.datamodule import ImageDataModule
+    from igpt.pretrained import Pretrained
 
 
 def main() -> None:
@@ -22,6 +29,7 @@ def evaluate(config: DictConfig) -> None:
 
     pretrained = load_model(config)
     data = open_data(config, pretrained) if "data" in config else data_of_run(config.run, pretrained)
+    check_classes(pretrained, data)
     result = evaluate_split(build_evaluators(config), pretrained, data, config.split)
     for name, value in result.values.items():
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
@@ -30,6 +38,16 @@ def evaluate(config: DictConfig) -> None:
     write_json(result.values, folder / f"{name}.json")
     save_figures(result.figures, folder, prefix=f"{name}_")
     print(f"Results are in {folder}")
+
+
+def check_classes(pretrained: Pretrained, data: ImageDataModule) -> None:
+    """Raise :class:`IgptError` if a classifier has other classes than the data, so that no accuracy is defined."""
+    ours, theirs = pretrained.classes, tuple(data.source.classes)
+    if ours and theirs and ours != theirs:
+        raise IgptError(
+            f"The model classifies into {some_of(ours)}, but the data has the classes {some_of(theirs)}; "
+            "choose data with the same classes in the same order."
+        )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from igpt.convert.weight_files import WEIGHTS, check_tensors, read_json, read_we
 from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
 from igpt.objectives.tasks import task_from_state
+from igpt.tokenizers import tokenizer_from_state
 
 DESCRIPTION = "igpt.json"
 TENSOR = "tensor"  # {"tensor": NAME} in igpt.json stands for a tensor in model.safetensors
@@ -37,7 +38,19 @@ def read(folder: Path) -> StoredModel:
     content = read_json(folder / DESCRIPTION)
     weights = read_weights(folder)
     description = description_from(_with_tensors(content, weights, folder), folder / DESCRIPTION)
-    check_tensors(weights, _wanted(description), folder)
+    try:
+        wanted = _wanted(description)
+        vocab_size = tokenizer_from_state(description.tokenizer).vocab_size
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # values of other types than were written
+        raise IgptError(
+            f"{folder / DESCRIPTION} describes no model ({error}); it is damaged, so get it again."
+        ) from None
+    if vocab_size != description.model["vocab_size"]:
+        raise IgptError(
+            f"{folder / DESCRIPTION} has a tokenizer of {vocab_size} tokens and a model of "
+            f"{description.model['vocab_size']}; it is damaged, so get it again."
+        )
+    check_tensors(weights, wanted, folder)
     return StoredModel(folder, description, weights)
 
 
@@ -65,7 +78,7 @@ def _without_tensors(value: Any, tensors: dict[str, Tensor], name: str = "descri
 def _with_tensors(value: Any, tensors: dict[str, Tensor], folder: Path) -> Any:
     """The inverse of :func:`_without_tensors`: it takes each tensor out of `tensors` again."""
     if isinstance(value, dict) and set(value) == {TENSOR}:
-        if value[TENSOR] not in tensors:
+        if str(value[TENSOR]) not in tensors:
             raise IgptError(f"{folder} lacks the tensor {value[TENSOR]}, which {DESCRIPTION} names; export it again.")
         return tensors.pop(value[TENSOR])
     if isinstance(value, dict):

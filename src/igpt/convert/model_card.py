@@ -149,15 +149,15 @@ def _training(stored: StoredModel, command: str | None) -> str:
 def _results(results: Mapping[str, Any]) -> str:
     """A table of the values of the test split, each with its standard error."""
     rows = {
-        "nats per token": ("test/nats_per_token", "test/standard_error"),
-        "bits per dimension": ("test/bits_per_dimension", None),
-        "accuracy": ("test/accuracy", "test/accuracy_standard_error"),
+        "nats per token": ("test/nats_per_token", "test/standard_error", "test/images"),
+        "bits per dimension": ("test/bits_per_dimension", None, "test/images"),
+        "accuracy": ("test/accuracy", "test/accuracy_standard_error", "test/labeled_images"),
     }
     lines = []
-    for title, (key, error) in rows.items():
+    for title, (key, error, images) in rows.items():
         if key in results:
             deviation = f"{results[error]:.4f}" if error else ""
-            lines.append(f"| {title} | test | {results[key]:.4f} | {deviation} | {results['test/images']} |")
+            lines.append(f"| {title} | test | {results[key]:.4f} | {deviation} | {results[images]} |")
     header = "| measure | split | value | standard error | images |\n|---|---|---|---|---|\n"
     return header + "\n".join(lines) if lines else "Not measured."
 

@@ -53,7 +53,7 @@ def _shards(index: Path) -> list[Path]:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise _unreadable(path, "safetensors", error) from None
 
 
@@ -62,8 +62,11 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
     except Exception as error:  # torch.load raises whatever its readers stumble over
         raise _unreadable(path, "PyTorch weights", error) from None
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise _unreadable(path, "PyTorch weights", "it contains other things than tensors")
+    is_weights = isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+    if not is_weights:
+        raise _unreadable(path, "PyTorch weights", "it contains other things than named tensors")
     return content
 
 
@@ -78,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise IgptError(f"{path.parent} has no {path.name}, so it is not a complete model.") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise IgptError(f"{path} is not JSON ({error}); it may be damaged, so get it again.") from None
     if not isinstance(content, dict):
         raise IgptError(f"{path} is not a JSON object; it may be damaged, so get it again.")
@@ -86,7 +89,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
-    """Raise :class:`IgptError` unless the tensors have the names and shapes of `wanted`, which may be on `meta`."""
+    """Raise :class:`IgptError` unless the tensors are of a floating-point type, with the names and shapes of `wanted`.
+
+    The values of `wanted` do not matter, so it may be on `meta`.
+    """
     problems = {
         "lacks the tensors": [name for name in wanted if name not in found],
         "has tensors that do not belong to this model:": [name for name in found if name not in wanted],
@@ -102,3 +108,5 @@ def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fol
                 f"{folder} has {name} with shape {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}; its "
                 "weights do not fit its configuration."
             )
+        if not tensor.is_floating_point():
+            raise IgptError(f"{folder} has {name} as {tensor.dtype}; igpt reads floating-point weights only.")

@@ -48,12 +48,12 @@ def as_images(images: Any, resolution: int) -> NDArray[np.uint8]:
 def as_mask(mask: Any, n: int, resolution: int) -> torch.Tensor:
     """A mask (H, W) for all of n images, or one for each (n, H, W), as a bool tensor (n, H, W) on the CPU."""
     shapes = ((resolution, resolution), (n, resolution, resolution))
-    found = torch.as_tensor(mask).cpu() if is_array(mask) else torch.empty(0)
-    if found.dtype != torch.bool or found.shape not in shapes:
-        kind = f"{found.dtype} of shape {tuple(found.shape)}" if is_array(mask) else type(mask).__name__
+    if not is_array(mask) or mask.dtype not in (torch.bool, np.dtype(bool)) or mask.shape not in shapes:
+        kind = f"{mask.dtype} of shape {tuple(mask.shape)}" if is_array(mask) else type(mask).__name__
         raise IgptError(
             f"A mask must be bool, of shape {shapes[0]} or {shapes[1]}, True where to fill; this is {kind}."
         )
+    found = mask.cpu() if isinstance(mask, torch.Tensor) else torch.from_numpy(mask.copy())  # views may be flipped
     return found.expand(n, resolution, resolution)
 
 
