@@ -170,7 +170,8 @@ def test_a_classifier_is_evaluated_by_its_accuracy_alone(command, tmp_path):
         command("sample", "run=same", "completions=0")
 
 
-def test_an_older_file_with_buffers_and_half_precision(tmp_path):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_older_file_with_buffers_and_half_precision(tmp_path, dtype):
     """As published: no architecture, an old processor, and causal masks among the weights in pytorch_model.bin."""
     stored = stored_model(tmp_path)
     hugging_face.write(stored, tmp_path)
@@ -178,7 +179,7 @@ def test_an_older_file_with_buffers_and_half_precision(tmp_path):
     clusters = json.loads((tmp_path / "preprocessor_config.json").read_text())["clusters"]
     processor = {"feature_extractor_type": "ImageGPTFeatureExtractor", "size": 6, "resample": 2, "clusters": clusters}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
-    weights = {name: weight.half() for name, weight in load_file(tmp_path / "model.safetensors").items()}
+    weights = {name: weight.to(dtype) for name, weight in load_file(tmp_path / "model.safetensors").items()}
     for i in range(5):
         weights[f"transformer.h.{i}.attn.bias"] = torch.ones(1, 1, 36, 36, dtype=torch.uint8).tril()
         weights[f"transformer.h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
@@ -186,7 +187,10 @@ def test_an_older_file_with_buffers_and_half_precision(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     loaded = igpt.load(tmp_path, device="cpu")
     for name, weight in loaded.model.state_dict().items():
-        assert torch.equal(weight, stored.weights[f"model.{name}"].half().float()), name
+        assert torch.equal(weight, stored.weights[f"model.{name}"].to(dtype).float()), name
+    whole = (tmp_path / "pytorch_model.bin").read_bytes()
+    (tmp_path / "pytorch_model.bin").write_bytes(whole[:-100])
+    assert "pytorch_model.bin cannot be read as PyTorch weights" in refusal(tmp_path)
 
 
 def test_a_trained_model_completes_an_image_through_transformers_alone(command, trained, tmp_path):
