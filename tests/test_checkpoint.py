@@ -160,9 +160,9 @@ def test_a_checkpoint_that_another_process_is_renaming_is_found(copy, monkeypatc
 def test_what_could_not_be_read_again_is_refused_before_it_is_written(tmp_path, value):
     nested = {"plain": [1, 2.0, None, ("a", True)], "tensor": torch.zeros(2), "deep": [{"it": value}]}
     with pytest.raises(IgptError, match=f"of the tokenizer would contain a .*{type(value).__name__}, which"):
-        Description({}, {}, nested, [], {}, {})
+        Description({}, {}, nested, [], {}, {}, None)
     nested["deep"].clear()
-    assert Description({}, {}, nested, [], {}, {}).tokenizer is nested
+    assert Description({}, {}, nested, [], {}, {}, None).tokenizer is nested
 
 
 @dataclass(frozen=True)
