@@ -60,7 +60,10 @@ class Palette(Tokenizer):
 
     @functools.cached_property
     def table(self) -> NDArray[np.int16]:
-        """The token of every color r * 65536 + g * 256 + b; 32 MiB, computed once, in one or two seconds."""
+        """The token of every color r * 65536 + g * 256 + b; 32 MiB, computed once.
+
+        This takes about a second; several for thousands of nearly equal colors.
+        """
         return nearest_table(self.centroids)
 
     def encode(self, images: Tensor) -> Tensor:
