@@ -76,6 +76,11 @@ def test_every_folder_with_code_or_configuration_is_packaged(setup):
     assert found | {"igpt.conf.experiment"} == listed
 
 
+def test_no_two_modules_have_one_name():
+    names = [path.name for path in (ROOT / "src" / "igpt").rglob("*.py") if path.name != "__init__.py"]
+    assert len(names) == len(set(names))
+
+
 def test_every_other_file_of_the_package_is_packaged(setup):
     patterns = [p for names in setup["options.package_data"].values() for p in names.replace(",", " ").split()]
     files = [path.name for path in (ROOT / "src" / "igpt").rglob("*.*") if path.suffix not in (".py", ".pyc")]

@@ -16,7 +16,7 @@ from igpt.convert.read_model import read_model
 from igpt.convert.stored_model import weights_below
 from igpt.data.image_input import as_images, as_mask
 from igpt.errors import IgptError, some_of
-from igpt.generation.sample import fill_tokens, sample_tokens
+from igpt.generation.sample_tokens import fill_tokens, sample_tokens
 from igpt.generation.sampling_config import SamplingConfig
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer

@@ -25,7 +25,7 @@ from igpt.convert import hugging_face
 from igpt.convert.stored_model import StoredModel
 from igpt.data.sources import EmojiSource
 from igpt.errors import IgptError
-from igpt.generation.sample import sample_tokens
+from igpt.generation.sample_tokens import sample_tokens
 from igpt.generation.sampling_config import SamplingConfig
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer

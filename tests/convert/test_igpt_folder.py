@@ -13,8 +13,8 @@ from conftest import SMALL, random_weights
 from igpt.checkpoint import Description
 from igpt.configuration.schema.command_schemas import EXPORT_FORMATS
 from igpt.convert import igpt_folder
-from igpt.convert.export import FORMATS, export
 from igpt.convert.stored_model import StoredModel
+from igpt.convert.write_folder import FORMATS, write_folder
 from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
 from igpt.objectives.tasks import Autoregressive, Classification, Masked, task_state
@@ -53,7 +53,7 @@ def stored_model(path, tokenizer=PALETTE, task=Autoregressive()):  # noqa: B008,
 )
 def test_every_model_comes_back_bitwise(tmp_path, tokenizer, task):
     stored = stored_model(tmp_path, tokenizer, task)
-    export(stored, tmp_path / "out", "igpt", "a card")
+    write_folder(stored, tmp_path / "out", "igpt", "a card")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"igpt.json", "model.safetensors", "README.md"}
     back = igpt_folder.read(tmp_path / "out")
     assert set(back.weights) == set(stored.weights)
@@ -72,12 +72,12 @@ def test_an_output_that_is_not_empty_is_refused_and_a_failed_export_leaves_nothi
     (tmp_path / "out").mkdir()
     masked = stored_model(tmp_path, task=Masked())
     with pytest.raises(IgptError, match="has a masked model"):
-        export(masked, tmp_path / "out", "huggingface", "a card")
+        write_folder(masked, tmp_path / "out", "huggingface", "a card")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not list((tmp_path / "out").iterdir())
-    export(masked, tmp_path / "out", "igpt", "a card")  # into an empty folder
+    write_folder(masked, tmp_path / "out", "igpt", "a card")  # into an empty folder
     with pytest.raises(IgptError, match="out exists already; choose another output"):
-        export(masked, tmp_path / "out", "igpt", "a card")
+        write_folder(masked, tmp_path / "out", "igpt", "a card")
     assert igpt.load(tmp_path / "out", device="cpu").task == Masked()
 
 
@@ -87,7 +87,7 @@ def test_formats_on_the_command_line_are_those_that_can_be_written():
 
 @pytest.fixture
 def folder(tmp_path):
-    export(stored_model(tmp_path), tmp_path / "out", "igpt", "a card")
+    write_folder(stored_model(tmp_path), tmp_path / "out", "igpt", "a card")
     return tmp_path / "out"
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from igpt.data.emoji.build import base_emoji
+from igpt.data.emoji.build_sheet import base_emoji
 from igpt.data.image_files import expand_folders, read_image
 from igpt.data.sources import SPLITS, EmojiSource, area_average
 from igpt.errors import IgptError

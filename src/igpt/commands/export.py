@@ -23,10 +23,10 @@ def main() -> None:
 
 def export(config: DictConfig) -> None:
     """Write the model and its card to a folder; upload that if `push_to` says where."""
-    from igpt.convert import hub
-    from igpt.convert.export import export as write_folder
+    from igpt.convert import hub_models
     from igpt.convert.model_card import model_card
     from igpt.convert.read_model import read_model
+    from igpt.convert.write_folder import write_folder
     from igpt.files import expand_user
     from igpt.run_directory import find_run
 
@@ -38,7 +38,7 @@ def export(config: DictConfig) -> None:
     write_folder(stored, output, config.format, card)
     print(f"The model is in {output}; before you publish it, complete README.md and read the command in it.")
     if config.push_to is not None:
-        print(f"Uploaded to {hub.upload(output, config.push_to)}")
+        print(f"Uploaded to {hub_models.upload(output, config.push_to)}")
 
 
 def results_of(run: RunDirectory, stored: StoredModel) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from igpt.checkpoint import read_checkpoint
-from igpt.convert import hub, hugging_face, igpt_folder
+from igpt.convert import hub_models, hugging_face, igpt_folder
 from igpt.convert.stored_model import StoredModel
 from igpt.convert.weight_files import weight_files
 from igpt.files import expand_user
@@ -16,7 +16,7 @@ def read_model(run: str | Path, prefer: str = "best") -> StoredModel:
     """The model that `run` names: a run directory (its `best` or `last` checkpoint), a checkpoint file, an exported
     folder of igpt or of transformers, or a model of the Hugging Face Hub (OWNER/NAME).
     """
-    folder = hub.download(str(run)) if is_hub_name(run) else expand_user(run)
+    folder = hub_models.download(str(run)) if is_hub_name(run) else expand_user(run)
     if (folder / igpt_folder.DESCRIPTION).exists():
         return igpt_folder.read(folder)
     if is_hub_name(run) or (folder / hugging_face.CONFIG).exists():

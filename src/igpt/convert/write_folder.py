@@ -18,7 +18,7 @@ FORMATS: dict[str, Callable[[StoredModel, Path], None]] = {
 CARD = "README.md"
 
 
-def export(stored: StoredModel, folder: Path, format_name: str, card: str) -> None:
+def write_folder(stored: StoredModel, folder: Path, format_name: str, card: str) -> None:
     """Write the model in one of the FORMATS, and its model card, to a new folder that appears when it is complete."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise IgptError(f"{folder} exists already; choose another output, or delete it.")

@@ -9,7 +9,7 @@ from igpt.errors import IgptError
 from igpt.generation import c_decoder
 from igpt.generation.autoregressive import torch_threads
 from igpt.generation.noise import Noise
-from igpt.generation.sample import bytes_per_sequence, split
+from igpt.generation.sample_tokens import bytes_per_sequence, split
 from igpt.generation.sampling_config import SamplingConfig
 from igpt.model.config import TransformerConfig
 from igpt.objectives.tasks import Autoregressive, Masked
@@ -73,7 +73,7 @@ def test_fewer_images_are_the_first_of_more(pretrained, kind, batch_size, thread
 def test_memory_for_one_image_at_a_time_changes_nothing(pretrained, kind, monkeypatch):
     expected = pretrained.sample(3, sampling=SAMPLING[kind])
     completed = pretrained.complete(images(2), n=2, sampling=SAMPLING[kind])
-    monkeypatch.setattr("igpt.generation.sample.MEMORY", bytes_per_sequence(pretrained.model, SAMPLING[kind]))
+    monkeypatch.setattr("igpt.generation.sample_tokens.MEMORY", bytes_per_sequence(pretrained.model, SAMPLING[kind]))
     sizes = batch_sizes(monkeypatch)
     np.testing.assert_array_equal(pretrained.sample(3, sampling=SAMPLING[kind]), expected)
     np.testing.assert_array_equal(pretrained.complete(images(2), n=2, sampling=SAMPLING[kind]), completed)

@@ -1,7 +1,7 @@
 """Build the bundled emoji sheet from the npm package `emoji-datasource-google`.
 
     npm pack emoji-datasource-google@16.0.0
-    python -m igpt.data.emoji.build emoji-datasource-google-16.0.0.tgz
+    python -m igpt.data.emoji.build_sheet emoji-datasource-google-16.0.0.tgz
 
 writes `emoji.png` (all images on white, 32x32 each, 64 per row) and `emoji.csv` (one line per image, in the order of
 the sheet) beside this file. The images are Noto Emoji (Apache-2.0), the metadata is MIT; see NOTICE.
