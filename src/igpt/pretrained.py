@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from igpt.batch import TokenBatch
 from igpt.convert.read_model import read_model
-from igpt.convert.stored_model import weights_below
+from igpt.convert.stored_model import StoredModel, weights_below
 from igpt.data.image_input import as_images, as_mask
 from igpt.errors import IgptError, some_of
 from igpt.generation.sample_tokens import fill_tokens, sample_tokens
@@ -36,12 +36,17 @@ def load(run: str | Path, device: str | torch.device | None = None, checkpoint: 
     `device` None is a GPU if there is one. Raises :class:`IgptError` if the model or the device cannot be used.
     """
     device = usable_device(device)
-    found = read_model(run, checkpoint)
+    pretrained = from_stored(read_model(run, checkpoint))
+    check_palette(find_run(run), pretrained.tokenizer)
+    return pretrained.to(device)
+
+
+def from_stored(found: StoredModel) -> Pretrained:
+    """The model that a file describes, in float32 on the CPU."""
     description = found.description
     model = Transformer(TransformerConfig(**description.model))
     model.load_state_dict(weights_below("model.", found.weights))
     tokenizer = tokenizer_from_state(description.tokenizer)
-    check_palette(find_run(run), tokenizer)
     task = task_from_state(description.task)
     if isinstance(task, Classification):
         pretrained = Pretrained(model, tokenizer, task.pretraining)
@@ -53,7 +58,7 @@ def load(run: str | Path, device: str | torch.device | None = None, checkpoint: 
         pretrained = Pretrained(model, tokenizer, task)
     pretrained.loaded_from = found.path
     pretrained.trained_on = description.data or None
-    return pretrained.to(device)
+    return pretrained
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:

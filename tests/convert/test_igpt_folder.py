@@ -140,6 +140,37 @@ def test_commands_take_an_exported_folder(command, trained, tmp_path):
     np.testing.assert_array_equal(igpt.load(tmp_path / "igpt").sample(2), igpt.load(trained).sample(2))
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("igpt", torch.float16), ("huggingface", torch.bfloat16)])
+def test_weights_are_rounded_and_the_card_gives_what_they_measure(command, trained, tmp_path, name, dtype):
+    options = (f"dtype={str(dtype).removeprefix('torch.')}", "evaluate=true", "license=apache-2.0")
+    command("export", f"run={trained}", "output=small", f"format={name}", *options)
+    for weight in load_file(tmp_path / "small" / "model.safetensors").values():
+        assert weight.dtype in (dtype, torch.float32)  # float32: the palette
+    whole, small = (igpt.load(path, device="cpu").model.state_dict() for path in (trained, tmp_path / "small"))
+    assert all(torch.equal(weight, whole[key].to(dtype).float()) for key, weight in small.items())
+    command("evaluate", "run=small", "data=emoji", "data.source.resolution=8", "data.eval_batch_size=512")
+    measured = json.loads((tmp_path / "small" / "evaluation" / "emoji_test.json").read_text())
+    unrounded = json.loads((trained / "summary.json").read_text())
+    assert measured["test/nats_per_token"] != unrounded["test/nats_per_token"]
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert f"| {measured['test/nats_per_token']:.4f} | {measured['test/standard_error']:.4f} |" in card
+    assert "\nlicense: apache-2.0\n---" in card
+    assert f"The weights are stored in {options[0][6:]}." in card
+    if name == "igpt":  # results stay with the model, also when it is exported again
+        command("export", "run=small", "output=again", "format=igpt")
+        assert (tmp_path / "again" / "igpt.json").read_text() == (tmp_path / "small" / "igpt.json").read_text()
+        assert json.loads((tmp_path / "again" / "igpt.json").read_text())["results"] == measured
+
+
+def test_no_path_of_this_machine_is_exported(command, trained, tmp_path):
+    command("export", f"run={trained}", "output=out", "format=igpt")
+    content = json.loads((tmp_path / "out" / "igpt.json").read_text())
+    assert content["configuration"]["run_dir"] is None
+    assert content["configuration"]["callbacks"]["best"]["path"] is None
+    assert content["configuration"]["model"]["n_embd"] == 32
+    assert '"/' not in json.dumps(content)
+
+
 def test_training_starts_from_an_exported_folder(command, trained, tmp_path):
     command("export", f"run={trained}", "output=start")
     unchanged = ("optim.lr=1e-30", "optim.matrix_lr=1e-30", "trainer.max_steps=1")  # updates are below rounding

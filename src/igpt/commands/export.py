@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +24,27 @@ def main() -> None:
 
 def export(config: DictConfig) -> None:
     """Write the model and its card to a folder; upload that if `push_to` says where."""
+    import torch
+
     from igpt.convert import hub_models
     from igpt.convert.model_card import model_card
     from igpt.convert.read_model import read_model
+    from igpt.convert.stored_model import rounded
     from igpt.convert.write_folder import write_folder
     from igpt.files import expand_user
     from igpt.run_directory import find_run
 
     run = find_run(config.run)
     stored = read_model(config.run, config.checkpoint)
+    if stored.path.is_file():
+        stored = replace(stored, results=results_of(run, stored))
+    if config.dtype is not None:
+        stored = rounded(stored, getattr(torch, config.dtype))
+    if config.evaluate:
+        stored = replace(stored, results=measure(config, stored))
     output = run.path / "export" if config.output is None else expand_user(config.output)
     name = config.push_to or output.resolve().name
-    card = model_card(stored, name, config.format, results_of(run, stored), training_command(run))
+    card = model_card(stored, name, config.format, training_command(run), config.license)
     write_folder(stored, output, config.format, card)
     print(f"The model is in {output}; before you publish it, complete README.md and read the command in it.")
     if config.push_to is not None:
@@ -48,6 +58,17 @@ def results_of(run: RunDirectory, stored: StoredModel) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads(run.summary.read_text())
     measured = Path(run.path, summary.get("best_checkpoint", ""))
     return summary if measured.is_file() and measured.samefile(stored.path) else {}
+
+
+def measure(config: DictConfig, stored: StoredModel) -> dict[str, Any]:
+    """What the evaluators measure with these weights on the test split of the run's data."""
+    from igpt.commands.build_trainer import build_evaluators
+    from igpt.commands.open_run import data_of_run
+    from igpt.evaluation.evaluator import evaluate
+    from igpt.pretrained import from_stored
+
+    pretrained = from_stored(stored)
+    return evaluate(build_evaluators(config), pretrained, data_of_run(config.run, pretrained), "test").values
 
 
 def training_command(run: RunDirectory) -> str | None:

@@ -21,13 +21,19 @@ from igpt.objectives.tasks import task_from_state
 from igpt.tokenizers import tokenizer_from_state
 
 DESCRIPTION = "igpt.json"
+RESULTS = "results"
 TENSOR = "tensor"  # {"tensor": NAME} in igpt.json stands for a tensor in model.safetensors
 
 
 def write(stored: StoredModel, folder: Path) -> None:
-    """Write the model to a folder. Tensors of its description, such as a palette, go into the file of the weights."""
+    """Write the model to a folder. Tensors of its description, such as a palette, go into the file of the weights.
+
+    The absolute paths in its configuration are those of one machine, so they are replaced by null.
+    """
     tensors = {**stored.weights}
-    content = {"format": FORMAT, "version": version("igpt"), **_without_tensors(asdict(stored.description), tensors)}
+    description = _without_tensors(asdict(stored.description), tensors)
+    description["configuration"] = _without_paths(description["configuration"])
+    content = {"format": FORMAT, "version": version("igpt"), **description, RESULTS: stored.results}
     separate = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
     save_file(separate, folder / WEIGHTS)
     (folder / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -51,7 +57,7 @@ def read(folder: Path) -> StoredModel:
             f"{description.model['vocab_size']}; it is damaged, so get it again."
         )
     check_tensors(weights, wanted, folder)
-    return StoredModel(folder, description, weights)
+    return StoredModel(folder, description, weights, content.get(RESULTS, {}))
 
 
 def _wanted(description: Description) -> dict[str, Tensor]:
@@ -86,3 +92,12 @@ def _with_tensors(value: Any, tensors: dict[str, Tensor], folder: Path) -> Any:
     if isinstance(value, list):
         return [_with_tensors(inner, tensors, folder) for inner in value]
     return value
+
+
+def _without_paths(value: Any) -> Any:
+    """Nested dicts and lists in which None replaces each text that is an absolute path."""
+    if isinstance(value, dict):
+        return {key: _without_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(inner) for inner in value]
+    return None if isinstance(value, str) and value.startswith(("/", "~")) else value

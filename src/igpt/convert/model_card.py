@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from igpt.convert.stored_model import StoredModel
@@ -17,7 +16,7 @@ pipeline_tag: {pipeline}
 tags:
 - image-gpt
 - igpt
-# license: the license under which you publish this model
+{license}
 ---
 
 # {name}
@@ -87,20 +86,23 @@ Every command of igpt takes the folder as `run=FOLDER`."""
 
 
 def model_card(
-    stored: StoredModel, name: str, format_name: str, results: Mapping[str, Any], command: str | None
+    stored: StoredModel, name: str, format_name: str, command: str | None = None, license_name: str | None = None
 ) -> str:
     """The card of a model that is exported as `name`.
 
-    `results` are those of its test, as in summary.json; `command` is what it was trained with, if that is known.
+    `command` is what it was trained with, if that is known. The card asks for a license if none is given.
     """
     return CARD.format(
         library="transformers" if format_name == "huggingface" else "igpt",
         pipeline="image-classification" if stored.class_names else "unconditional-image-generation",
+        license="# license: the license under which you publish this model"
+        if license_name is None
+        else f"license: {license_name}",
         name=name,
         summary=_summary(stored),
         data=_data(stored),
         training=_training(stored, command),
-        results=_results(results),
+        results=_results(stored.results),
         use=_use(stored) if format_name == "huggingface" else IGPT_USE,
     )
 
@@ -111,10 +113,11 @@ def _summary(stored: StoredModel) -> str:
     side = tokenizer_from_state(description.tokenizer).resolution(shape.n_positions)
     kind = "An autoregressive" if shape.causal else "A masked"
     classes = len(stored.class_names)
+    dtype = str(stored.weights["model.norm.gain"].dtype).removeprefix("torch.")
     fine_tuned = f", fine-tuned to classify them into {classes} classes" if classes else ""
     return (
         f"{kind} image GPT (layers: {shape.n_layer}, width: {shape.n_embd}, heads: {shape.n_head}) for images of "
-        f"{side}x{side} pixels{fine_tuned}."
+        f"{side}x{side} pixels{fine_tuned}. The weights are stored in {dtype}."
     )
 
 
@@ -146,7 +149,7 @@ def _training(stored: StoredModel, command: str | None) -> str:
     return "\n".join(lines) or "Unknown."
 
 
-def _results(results: Mapping[str, Any]) -> str:
+def _results(results: dict[str, Any]) -> str:
     """A table of the values of the test split, each with its standard error."""
     rows = {
         "nats per token": ("test/nats_per_token", "test/standard_error", "test/images"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,12 +22,19 @@ class StoredModel:
     path: Path  # a checkpoint file or an exported folder
     description: Description
     weights: dict[str, Tensor]  # the state dict of an Objective: model.*, and head.* of a classifier
+    results: dict[str, Any] = field(default_factory=dict)  # of its test, by their names in summary.json, if known
 
     @property
     def class_names(self) -> list[str]:
         """The classes of a classifier; empty for another model, whatever classes its data have."""
         is_classifier = isinstance(task_from_state(self.description.task), Classification)
         return self.description.classes if is_classifier else []
+
+
+def rounded(stored: StoredModel, dtype: torch.dtype) -> StoredModel:
+    """The model with its weights in another floating-point type. Results are left out, since they may differ."""
+    weights = {name: weight.to(dtype) for name, weight in stored.weights.items()}
+    return replace(stored, weights=weights, results={})
 
 
 def empty_weights(config: TransformerConfig) -> dict[str, Tensor]:

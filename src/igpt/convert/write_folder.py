@@ -27,7 +27,9 @@ def write_folder(stored: StoredModel, folder: Path, format_name: str, card: str)
     try:
         FORMATS[format_name](stored, temporary)
         (temporary / CARD).write_text(card, encoding="utf-8")
-        temporary.chmod(0o755)  # mkdtemp makes a private folder
+        temporary.chmod(0o755)  # mkdtemp makes a private folder, and safetensors private files
+        for file in temporary.iterdir():
+            file.chmod(0o644)
         temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

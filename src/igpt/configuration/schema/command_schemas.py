@@ -255,6 +255,10 @@ class Export(Node):
         expects("the name of a model on the Hugging Face Hub, OWNER/NAME, or null"),
     ]
     checkpoint: Checkpoint
+    dtype: Annotated[str | None, one_of("float32", "bfloat16", "float16", None)]
+    evaluate: Flag
+    evaluators: Evaluators = UNSET
+    license: MaybeText
 
 
 class ProbeSettings(Component):
