@@ -112,7 +112,8 @@ def write_job(folder: Path, **values: Any) -> None:
 
 
 def find_run(run: str | Path) -> RunDirectory:
-    """The run directory that `run` names: itself, or the one that a checkpoint file lies in.
+    """The run directory that `run` names: itself, or the one that a checkpoint file lies in. Results of a TensorFlow
+    checkpoint have their place in its folder.
 
     Results of a model of the Hugging Face Hub have theirs below outputs/, which need not exist.
     """
@@ -121,11 +122,19 @@ def find_run(run: str | Path) -> RunDirectory:
     if is_hub_name(run):
         return RunDirectory(Path("outputs", *str(run).split("/")))
     path = expand_user(run)
+    if (index := tensorflow_index(path)) is not None:
+        return RunDirectory(index.parent)
     if not path.exists():
         raise IgptError(f"There is no run at {path}; give a run directory or a checkpoint file.")
     if path.is_file() and path.suffix != ".ckpt":
         raise IgptError(f"{path} is not a checkpoint file (.ckpt); give a run directory or one of its checkpoints.")
     return RunDirectory(path.parent.parent if path.is_file() else path)
+
+
+def tensorflow_index(path: Path) -> Path | None:
+    """The index file of the TensorFlow checkpoint that a path names, with or without the ending .index, if any."""
+    index = path if path.suffix == ".index" else Path(f"{path}.index")
+    return index if index.is_file() else None
 
 
 def is_hub_name(run: str | Path) -> bool:

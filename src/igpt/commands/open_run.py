@@ -41,7 +41,7 @@ def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
     """The data that a run was trained on, with the tokenizer of its checkpoint."""
     directory = find_run(run)
     assert pretrained.loaded_from is not None
-    if pretrained.loaded_from.is_dir():
+    if pretrained.loaded_from.suffix != ".ckpt":  # only checkpoints of igpt come with their data
         raise IgptError(
             f"{run} is an exported model, which brings no data; name some with data=NAME (igpt-evaluate, igpt-probe), "
             "or the images to complete with images=FILES (igpt-sample; completions=0 needs none)."

@@ -13,6 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from igpt.run_directory import tensorflow_index
+
 # Keys whose values are, or may be, paths to inputs; OUTPUTS are paths that a command may create.
 PATHS = (
     "data.source.path", "data.source.root", "data.source.group", "data.source.data_files", "data.cache_dir",
@@ -78,5 +80,9 @@ def _absolute(value: Any) -> Any:
         return {key: _absolute(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_absolute(inner) for inner in value]
-    exists = isinstance(value, str) and (Path(value).exists() or any(iglob(value)))  # noqa: PTH207, the value may be any text
-    return str(Path(value).absolute()) if value and exists else value
+    return str(Path(value).absolute()) if value and isinstance(value, str) and _names_a_file(value) else value
+
+
+def _names_a_file(value: str) -> bool:
+    path = Path(value)
+    return path.exists() or tensorflow_index(path) is not None or any(iglob(value))  # noqa: PTH207, it may be any text

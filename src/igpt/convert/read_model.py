@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from igpt.checkpoint import read_checkpoint
-from igpt.convert import hub_models, hugging_face, igpt_folder
+from igpt.convert import hub_models, hugging_face, igpt_folder, openai_release
 from igpt.convert.stored_model import StoredModel
 from igpt.convert.weight_files import weight_files
 from igpt.files import expand_user
@@ -14,17 +14,22 @@ from igpt.run_directory import find_checkpoint, is_hub_name
 
 def read_model(run: str | Path, prefer: str = "best") -> StoredModel:
     """The model that `run` names: a run directory (its `best` or `last` checkpoint), a checkpoint file, an exported
-    folder of igpt or of transformers, or a model of the Hugging Face Hub (OWNER/NAME).
+    folder of igpt or of transformers, a TensorFlow checkpoint of OpenAI's release (its folder, or its path with or
+    without .index), or a model of the Hugging Face Hub (OWNER/NAME).
     """
     folder = hub_models.download(str(run)) if is_hub_name(run) else expand_user(run)
     if (folder / igpt_folder.DESCRIPTION).exists():
         return igpt_folder.read(folder)
     if is_hub_name(run) or (folder / hugging_face.CONFIG).exists():
         return hugging_face.read(folder)
+    if (index := openai_release.find_index(folder)) is not None:
+        return openai_release.read(index)
     found = read_checkpoint(find_checkpoint(run, prefer))
     return StoredModel(found.path, found.description, found.weights)
 
 
 def files_of(path: Path) -> list[Path]:
     """The files with the weights of a :class:`StoredModel` that was read from `path`."""
+    if path.suffix == ".index":
+        return openai_release.files(path)
     return weight_files(path) if path.is_dir() else [path]

@@ -104,7 +104,7 @@ class Palette(Tokenizer):
             if isinstance(content, np.ndarray):
                 if np.abs(content).max() > 1:
                     raise IgptError(f"{path} is no file of centroids in OpenAI's format: its values leave [-1, 1].")
-                return cls(127.5 * (content + 1), {"source": f"{path.name} (OpenAI's format)"})
+                return cls(127.5 * (content.astype(np.float64) + 1), {"source": f"{path.name} (OpenAI's format)"})
             with content:
                 return cls(content["centroids"], json.loads(str(content["info"])))
         except FileNotFoundError:
