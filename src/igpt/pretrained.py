@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from igpt.objectives.tasks import Classification, Masked, Task, predict_classes,
 from igpt.progress import track
 from igpt.run_directory import RunDirectory, find_run
 from igpt.tokenizers import Palette, Tokenizer, palette_of, tokenizer_from_state
+
+log = logging.getLogger(__name__)
 
 Images = NDArray[np.uint8]  # (N, H, W, 3)
 AnyImages = Any  # what :func:`~igpt.data.image_input.as_images` takes
@@ -56,6 +59,8 @@ def from_stored(found: StoredModel) -> Pretrained:
         pretrained.votes = task.votes
     else:
         pretrained = Pretrained(model, tokenizer, task)
+        if weights_below("head.", found.weights):
+            log.info("The head that %s trained beside the model is left out: only classifiers are loaded", task)
     pretrained.loaded_from = found.path
     pretrained.trained_on = description.data or None
     return pretrained

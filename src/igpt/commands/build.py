@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -17,29 +17,18 @@ from igpt.files import all_printable
 from igpt.run_directory import RunDirectory
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from igpt.checkpoint import Checkpoint, Description
     from igpt.data.datamodule import ImageDataModule
     from igpt.model.config import TransformerConfig
+    from igpt.model.transformer import Transformer
     from igpt.objectives.objective import Objective
     from igpt.objectives.tasks import Task
     from igpt.pretrained import Pretrained
     from igpt.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
-
-
-def starting_point(config: DictConfig) -> Pretrained | None:
-    """The trained model that `init_from` names."""
-    from igpt.commands.tokenizer_of_run import check_tokenizer
-    from igpt.pretrained import load
-
-    if config.init_from is None:
-        return None
-    if config.tokenizer.get("path") is not None:
-        raise IgptError("init_from and tokenizer.path both name a palette; leave tokenizer.path=null.")
-    start = load(config.init_from, device="cpu")
-    check_tokenizer(config, start.tokenizer)
-    return start
 
 
 def build_data(
@@ -114,7 +103,7 @@ def build_objective(
     if config.compile:
         model.compile()
     if start is not None:
-        start_from(model, start, str(config.init_from))
+        copy_weights(model, start, config, data.tokenizer)
     configure = instantiate(config.optim, _convert_="all").configure
     objective = Objective(model, task, configure, n_classes)
     objective.save_hyperparameters({**all_printable(plain(config)), "model": asdict(model.config)})  # for trackers
@@ -191,13 +180,35 @@ def model_config_for(config: DictConfig, vocab_size: int, n_tokens: int, causal:
     return TransformerConfig(**{**plain(config.model), **known})
 
 
-def start_from(model: Any, start: Pretrained, name: str) -> None:
-    """Copy the weights of a trained model into one of the same shape."""
+def copy_weights(model: Transformer, start: Pretrained, config: DictConfig, tokenizer: Tokenizer) -> None:
+    """Copy the weights of a trained model into one of the same shape, or of another resolution if position embeddings
+    are to be interpolated.
+    """
+    weights, side = start.model.state_dict(), tokenizer.resolution(model.config.n_positions)
     wanted, found = asdict(model.config), asdict(start.model.config)
+    if config.interpolate_positions and wanted["n_positions"] != found["n_positions"]:
+        weights |= {"position_embedding.weight": interpolated_positions(start, model.config.n_positions)}
+        log.info("Interpolated the position embeddings from %dx%d to %dx%d", *[start.resolution] * 2, side, side)
+        found["n_positions"] = wanted["n_positions"]
     differences = [f"{key}={found[key]} instead of {wanted[key]}" for key in wanted if wanted[key] != found[key]]
     if differences:
         raise IgptError(
-            f"The model in init_from={name} has {', '.join(differences)}; choose the same model, objective and "
-            "data.source.resolution."
+            f"The model in init_from={config.init_from} has {', '.join(differences)}; choose data of its resolution, "
+            f"{start.resolution}x{start.resolution}, or set interpolate_positions=true."
         )
-    model.load_state_dict(start.model.state_dict())
+    model.load_state_dict(weights)
+
+
+def interpolated_positions(start: Pretrained, n_positions: int) -> Tensor:
+    """The position embeddings of a trained model, for another number of positions, (n_positions, C)."""
+    from igpt.model.position_grid import interpolate_positions
+    from igpt.model.transformer import LearnedPositions
+
+    learned, tokenizer = start.model.position_embedding, start.tokenizer
+    if not isinstance(learned, LearnedPositions):
+        raise IgptError(
+            "interpolate_positions=true is for model.positions=learned, but the model in init_from has "
+            f"{start.model.config.positions}; choose data of its resolution."
+        )
+    old, new = (tokenizer.grid(n) for n in (start.model.config.n_positions, n_positions))
+    return interpolate_positions(learned.weight.detach(), old, new)

@@ -22,19 +22,20 @@ def main() -> None:
 def evaluate(config: DictConfig) -> None:
     """Print what the evaluators measure, and write it with the figures into evaluation/ in the run directory."""
     from igpt.commands.build_trainer import build_evaluators
-    from igpt.commands.open_run import data_of_run, load_model, open_data
+    from igpt.commands.open_run import chosen_data, data_of_run, load_model
     from igpt.evaluation.evaluator import evaluate as evaluate_split
     from igpt.evaluation.final_report import save_figures, write_json
     from igpt.run_directory import find_run
 
     pretrained = load_model(config)
-    data = open_data(config, pretrained) if "data" in config else data_of_run(config.run, pretrained)
+    named = "data" in config
+    data = chosen_data(config, "evaluate", pretrained) if named else data_of_run(config.run, pretrained)
     check_classes(pretrained, data)
     result = evaluate_split(build_evaluators(config), pretrained, data, config.split)
     for name, value in result.values.items():
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
     folder = find_run(config.run).path / "evaluation"
-    name = f"{data.source.name}_{config.split}" if "data" in config else config.split
+    name = f"{data.source.name}_{config.split}" if named else config.split
     write_json(result.values, folder / f"{name}.json")
     save_figures(result.figures, folder, prefix=f"{name}_")
     print(f"Results are in {folder}")

@@ -49,10 +49,29 @@ def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
     return open_data(configuration_of(directory), pretrained, directory.data)
 
 
-def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -> ImageDataModule:
-    """The data that a configuration names, packed if necessary, with the tokenizer of a trained model.
+def chosen_data(config: DictConfig, command: str, pretrained: Pretrained) -> ImageDataModule:
+    """The data that a command's configuration names (data=NAME), at the resolution of a trained model."""
+    from igpt.commands.init_from import RESOLUTION, check_values
+    from igpt.configuration.chosen import chosen_keys
 
-    Raises :class:`IgptError` if they differ from the `record` that a run keeps of its data.
+    source, side = config.data.source, pretrained.resolution
+    if source.get("resolution", side) != side:
+        if chosen_keys(config, [RESOLUTION]):
+            raise IgptError(
+                f"The model in run={config.run} is for images of {side}x{side}, so {RESOLUTION}={source.resolution} "
+                "cannot be used; leave it out."
+            )
+        source.resolution = side
+        check_values(config, command, f"run={config.run}")
+        log.info("The images are packed at the model's resolution, %s=%d", RESOLUTION, side)
+    return open_data(config, pretrained)
+
+
+def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -> ImageDataModule:
+    """The data of a configuration, packed if necessary, with the tokenizer of a trained model.
+
+    Raises :class:`IgptError` if they have another resolution than the model, or differ from the `record` that a run
+    keeps of its data.
     """
     from igpt.data.provenance import check_unchanged
 
@@ -62,8 +81,8 @@ def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -
         check_unchanged(data.source, record)
     if data.n_tokens != pretrained.model.config.n_positions:
         raise IgptError(
-            f"The data has images of {data.source.resolution}x{data.source.resolution}, but the model was trained on "
-            f"{pretrained.resolution}x{pretrained.resolution}; set data.source.resolution={pretrained.resolution}."
+            f"The data have images of {data.source.resolution}x{data.source.resolution}, but the model is for images "
+            f"of {pretrained.resolution}x{pretrained.resolution}; choose other data."
         )
     data.prepare_data()
     data.setup()

@@ -41,10 +41,12 @@ def plan(config: DictConfig) -> None:
 
 def read_recipe(config: DictConfig) -> Recipe:
     """The recipe of this configuration: what igpt-train would train, on the device that it names."""
+    from igpt.commands.init_from import starting_point
     from igpt.planning.devices import find_device
     from igpt.planning.recipe import Recipe
 
     device = find_device(config.device)
+    starting_point(config, "plan")  # sets the values that the model determines
     return Recipe(
         model=model_of(config),
         resolution=config.data.source.resolution,

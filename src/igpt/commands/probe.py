@@ -75,11 +75,11 @@ def probe(config: DictConfig) -> None:
 
 def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
     """The data to probe on: those of the configuration, or those that the run was trained on."""
-    from igpt.commands.open_run import data_of_run, open_data
+    from igpt.commands.open_run import chosen_data, data_of_run
     from igpt.configuration.class_names import require_classes, require_labels
 
     if "data" in config:
-        data = open_data(config, pretrained)
+        data = chosen_data(config, "probe", pretrained)
     else:
         data = data_of_run(config.run, pretrained)
         if data.source.key() != pretrained.trained_on:

@@ -24,7 +24,7 @@ def tokenizer_of_run(
     """The tokenizer of a run, by the first of these rules that applies:
 
     1. A resumed run keeps the tokenizer that its checkpoint holds.
-    2. A run that starts from a trained model uses that model's; :func:`check_tokenizer` refuses any other one.
+    2. A run that starts from a trained model uses that model's; :mod:`igpt.commands.init_from` refuses any other one.
     3. The configuration names the tokenizer; the palette that it may need is read from `tokenizer.path`, or built from
        the training images of `data`, which must be open. Its tokens are in the configuration's `order`.
     """
@@ -58,28 +58,3 @@ def configured_tokenizer(config: DictConfig) -> Tokenizer | PaletteRecipe:
             "your tokenizer from that class."
         )
     return tokenizer
-
-
-def check_tokenizer(config: DictConfig, tokenizer: Tokenizer) -> None:
-    """Refuse a configuration whose tokenizer is not that of the model to start from, since it would not be used."""
-    from igpt.stored_names import name_of
-    from igpt.tokenizers import TOKENIZERS, Ordered, palette_of
-    from igpt.tokenizers.kmeans import PaletteRecipe
-    from igpt.tokenizers.orders import RASTER
-
-    inner, order = (
-        (tokenizer.tokenizer, tokenizer.order_name) if isinstance(tokenizer, Ordered) else (tokenizer, RASTER)
-    )
-    asked, palette = configured_tokenizer(config), palette_of(tokenizer)
-    if isinstance(asked, PaletteRecipe):
-        same = palette is not None and palette.vocab_size == asked.size
-    else:
-        same = asked.fingerprint == inner.fingerprint
-    if not same or config.order != order:
-        name = name_of(type(inner), TOKENIZERS)
-        size = f" tokenizer.size={palette.vocab_size}" if palette else ""
-        choice = f"tokenizer={name}{size}" if name in TOKENIZERS else f"tokenizer._target_={name}"
-        raise IgptError(
-            f"The model in init_from={config.init_from} has its own tokenizer, which differs from this "
-            f"configuration's; set {choice} order={order}."
-        )

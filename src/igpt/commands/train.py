@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from igpt.data.datamodule import ImageDataModule
     from igpt.evaluation.evaluator import Evaluator
     from igpt.objectives.objective import Objective
+    from igpt.pretrained import Pretrained
 
 
 def main() -> None:
@@ -45,6 +46,7 @@ def train(config: DictConfig) -> float | None:
     """
     from hydra.core.hydra_config import HydraConfig
 
+    from igpt.commands.init_from import starting_point
     from igpt.configuration.path_arguments import make_absolute
     from igpt.sweeps.job_records import best_value
     from igpt.sweeps.subprocess_jobs import needs_subprocess, run_in_subprocess
@@ -53,11 +55,13 @@ def train(config: DictConfig) -> float | None:
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
     if needs_subprocess(config):
         with locked(run.lock):
+            starting_point(config, "train", run)
             begin(run, config)
         run_in_subprocess(run)
     else:
         with stop_signals.listen(), locked(run.lock) if is_main_process() else nullcontext():
-            train_and_report(config, begin(run, config))
+            start = starting_point(config, "train", run)
+            train_and_report(config, start, begin(run, config))
     return best_value(run.metrics, config.monitor, config.monitor_mode)
 
 
@@ -78,8 +82,9 @@ def begin(run: RunDirectory, config: DictConfig) -> Changes:
     return changes
 
 
-def train_and_report(config: DictConfig, changes: Changes) -> None:
-    """Build data, objective and trainer, train, and report. `changes` are the changed values of a resumed run.
+def train_and_report(config: DictConfig, start: Pretrained | None, changes: Changes) -> None:
+    """Build data, objective and trainer, train, and report. `start` is the model to start from, `changes` are the
+    changed values of a resumed run.
 
     Up to the point where these are stored, a refusal leaves the run directory as it was.
     """
@@ -91,7 +96,7 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from igpt.checkpoint import read_last
-    from igpt.commands.build import build_data, build_objective, describe, starting_point
+    from igpt.commands.build import build_data, build_objective, describe
     from igpt.commands.build_trainer import build_evaluators, build_trainer
     from igpt.configuration.app import plain
     from igpt.configuration.resume import stored_arguments
@@ -114,7 +119,6 @@ def train_and_report(config: DictConfig, changes: Changes) -> None:
     as_given = copy.deepcopy(config)  # the data replace names of classes in the configuration by their numbers
 
     log.info("Preparing the data and the tokenizer")
-    start = None if resumed else starting_point(config)
     data = build_data(config, run, resumed, start)
     objective = build_objective(config, data, resumed, start)
     SamplingConfig(**plain(config.sampling)).check_applicable(objective.model.config.causal)

@@ -47,10 +47,11 @@ def run_app(command: Command, config_name: str) -> None:
             os.environ[FULL_ERROR] = user_setting
 
     def checked(config: DictConfig) -> Any:
+        from igpt.configuration.resume import starts_from_model
         from igpt.configuration.schema.check import check  # pydantic's import would make --help slower
 
         with removed_if_refused():
-            check(config, config_name)
+            check(config, config_name, before_model=starts_from_model(config))
             return command(config)
 
     def job(config: DictConfig) -> Any:

@@ -134,6 +134,11 @@ def resumes() -> bool:
     return HydraConfig.get().job.config_name in STORED
 
 
+def starts_from_model(config: DictConfig) -> bool:
+    """Whether a model in `init_from` is still to determine values of the configuration; a stored one has them."""
+    return config.get("init_from") is not None and not resumes()
+
+
 def changes_of(config: DictConfig, run: RunDirectory) -> Changes:
     """The changes that this command makes to the configuration of the run in its directory; none for a new run.
 

@@ -82,6 +82,10 @@ class Tokenizer(ABC):
         grid = values.unflatten(-1, (side, side, self.tokens_per_cell))
         return grid.repeat_interleave(self.cell, dim=1).repeat_interleave(self.cell, dim=2)
 
+    def grid(self, n_tokens: int) -> Tensor:
+        """Index in the sequence of each token of each cell, (rows, columns, tokens_per_cell)."""
+        return self.arrange(torch.arange(n_tokens)[None])[0, :: self.cell, :: self.cell]
+
     def tokens_at(self, pixels: Tensor) -> Tensor:
         """Tokens (N, T), bool, that describe at least one of the `pixels` (N, side, side), bool."""
         n_tokens = self.n_tokens(pixels.shape[-1])

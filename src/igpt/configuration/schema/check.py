@@ -12,17 +12,20 @@ from pydantic import ValidationError
 from igpt.configuration.hydra_messages import explain_value
 from igpt.configuration.renamed import renamed
 from igpt.configuration.schema.command_schemas import COMMANDS
-from igpt.configuration.schema.values import PROBLEM, format_value
+from igpt.configuration.schema.values import BEFORE_MODEL, PROBLEM, format_value
 from igpt.configuration.suggestions import did_you_mean
 from igpt.errors import IgptError
 from igpt.files import all_printable
 
 
-def check(config: DictConfig, command: str) -> None:
-    """Raise :class:`IgptError` if a command's configuration has a value of wrong type or range, or an unknown key."""
+def check(config: DictConfig, command: str, before_model: bool = False) -> None:
+    """Raise :class:`IgptError` if a command's configuration has a value of wrong type or range, or an unknown key.
+
+    `before_model` leaves out the rules about values that a model will determine, which is not read yet.
+    """
     try:
         plain = all_printable(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-        COMMANDS[command].model_validate(plain)
+        COMMANDS[command].model_validate(plain, context={BEFORE_MODEL: before_model})
     except OmegaConfBaseException as error:
         raise IgptError(explain_value(error)) from None
     except ValidationError as error:

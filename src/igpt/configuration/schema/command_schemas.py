@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from igpt.configuration.schema.components import UNSET, Component, Node, OneOf
 from igpt.configuration.schema.data_schemas import RGB, Data, Gray, Order, PaletteRecipe, Tokenizer
@@ -44,6 +44,7 @@ from igpt.configuration.schema.values import (
     Positive,
     Seed,
     Text,
+    before_model,
     expects,
     one_of,
     problem,
@@ -69,6 +70,7 @@ class Train(Node):
     name: Text
     run: MaybeText = UNSET
     init_from: MaybeText
+    interpolate_positions: Flag
     seed: Seed
     order: Order
     compile: Flag
@@ -83,8 +85,8 @@ class Train(Node):
     run_dir: Text
 
     @model_validator(mode="after")
-    def _positions_are_the_tokens_of_an_image(self) -> Train:
-        tokens = self._tokens()
+    def _positions_are_the_tokens_of_an_image(self, info: ValidationInfo) -> Train:
+        tokens = None if before_model(info) else self._tokens()
         if tokens is not None and self.model.n_positions not in (None, tokens):
             side = self.data.source.resolution
             raise problem(f"images of {side}x{side} have {tokens} tokens; leave it null", "model.n_positions")
@@ -94,10 +96,16 @@ class Train(Node):
         """Tokens per image, if the configuration alone determines them."""
         source = getattr(self.data, "source", None)
         each = {RGB: 3, Gray: 1, PaletteRecipe: 1}.get(type(self.tokenizer))
-        if not isinstance(source, Component) or each is None or self.init_from is not None:
+        if not isinstance(source, Component) or each is None:
             return None
         resolution: int | None = getattr(source, "resolution", None)
         return resolution and each * resolution**2
+
+    @model_validator(mode="after")
+    def _interpolation_needs_a_model(self) -> Train:
+        if self.interpolate_positions and self.init_from is None:
+            raise problem("it is for the position embeddings of a model in init_from", "interpolate_positions")
+        return self
 
     @model_validator(mode="after")
     def _classifiers_have_a_task(self) -> Train:
@@ -107,7 +115,9 @@ class Train(Node):
         return self
 
     @model_validator(mode="after")
-    def _layers_exist(self) -> Train:
+    def _layers_exist(self, info: ValidationInfo) -> Train:
+        if before_model(info):
+            return self
         n_layers = self.model.n_layer + 1  # with the final norm
         for name, callback in (self.callbacks or {}).items():
             for layer in callback.layers or () if isinstance(callback, OnlineProbe) else ():
@@ -125,8 +135,8 @@ class Train(Node):
         return self
 
     @model_validator(mode="after")
-    def _monitored_is_measured(self) -> Train:
-        known = self._measured()
+    def _monitored_is_measured(self, info: ValidationInfo) -> Train:
+        known = None if before_model(info) else self._measured()
         if known is None:
             return self
         monitors = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from igpt.configuration.schema.components import UNSET, Component, OneOf
 from igpt.configuration.schema.values import (
@@ -19,6 +19,7 @@ from igpt.configuration.schema.values import (
     Share,
     Text,
     Texts,
+    before_model,
     expects,
     one_of,
     problem,
@@ -163,9 +164,9 @@ class ImageDataModule(Component):
     drop_duplicates: Flag = UNSET
 
     @model_validator(mode="after")
-    def _crops_are_not_enlarged(self) -> ImageDataModule:
+    def _crops_are_not_enlarged(self, info: ValidationInfo) -> ImageDataModule:
         resolution = getattr(self.source, "resolution", None)
-        if not isinstance(self.augment, ImageNetCrop) or resolution is None:
+        if not isinstance(self.augment, ImageNetCrop) or resolution is None or before_model(info):
             return self
         largest, crop = (self.augment.shorter_side or (256, 384))[1], self.augment.crop or 224
         needed = math.ceil(resolution * largest / crop)  # of which the smallest crop has `resolution` pixels

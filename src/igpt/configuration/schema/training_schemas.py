@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WrapValidator, model_validator
+from pydantic import Field, ValidationInfo, WrapValidator, model_validator
 
 from igpt.configuration.schema.components import UNSET, Component, Node, OneOf, OpenComponent, named_parts
 from igpt.configuration.schema.values import (
@@ -24,6 +24,7 @@ from igpt.configuration.schema.values import (
     Seed,
     ShareOrAll,
     Text,
+    before_model,
     expects,
     one_of,
     problem,
@@ -75,8 +76,8 @@ class Model(Node):
     mlp: Annotated[str, part("mlp")]
 
     @model_validator(mode="after")
-    def _heads_share_the_width(self) -> Model:
-        if self.n_embd % self.n_head:
+    def _heads_share_the_width(self, info: ValidationInfo) -> Model:
+        if self.n_embd % self.n_head and not before_model(info):
             raise problem(f"it must be a multiple of model.n_head={self.n_head}", "n_embd")
         return self
 

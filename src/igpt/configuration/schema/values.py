@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, WrapValidator
+from pydantic import Field, ValidationError, ValidationInfo, WrapValidator
 from pydantic_core import PydanticCustomError
 
 PROBLEM = "igpt"  # the type of errors with igpt's own text
+BEFORE_MODEL = "before_model"  # in the context of a check: see igpt.configuration.schema.check.check
+
+
+def before_model(info: ValidationInfo) -> bool:
+    """Whether a model that is not read yet will determine its shape, its tokenizer and the resolution."""
+    return bool((info.context or {}).get(BEFORE_MODEL))
 
 
 def problem(text: str, key: str = "") -> PydanticCustomError:
