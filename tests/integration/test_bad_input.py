@@ -161,10 +161,7 @@ def test_probing_on_images_of_another_size(command, copy, resolution):
     message = message_of(
         command, "probe", f"run={copy}", "logger=none", "data=emoji", f"data.source.resolution={resolution}"
     )
-    assert (
-        f"images of {resolution}x{resolution}, but the model was trained on 8x8; set data.source.resolution=8"
-        in message
-    )
+    assert f"is for images of 8x8, so data.source.resolution={resolution} cannot be used; leave it out" in message
 
 
 def test_a_layer_that_is_not_there(command, copy):
@@ -185,9 +182,9 @@ def test_probing_a_run_whose_palette_changed(command, copy):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("model.n_layer=2", "has n_layer=1 instead of 2"),
-        ("data.source.resolution=16", "has n_positions=64 instead of 256"),
-        ("objective=mlm", "has causal=True instead of False"),
+        ("model.n_layer=2", "has model.n_layer=1, but this configuration chooses model.n_layer=2; leave that"),
+        ("data.source.resolution=16", "has data.source.resolution=8, but this configuration chooses data.source.reso"),
+        ("objective=mlm", "is autoregressive, but the objective is for a model that is masked; choose objective=ar"),
     ],
 )
 def test_starting_from_a_model_of_another_shape(command, trained, change, message):
