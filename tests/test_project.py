@@ -17,7 +17,10 @@ from igpt.commands.train import main as train_command
 from igpt.model.config import PARTS, PRESETS, TransformerConfig
 
 ROOT = Path(__file__).parents[1]
-DATA = {"cifar10", "cifar100", "emoji", "folder", "hub", "imagenet", "imagenet32", "imagenet64", "stl10"}
+DATA = {
+    "arrays", "cifar10", "cifar100", "emoji", "fashion_mnist", "folder", "hub", "imagenet", "imagenet32", "imagenet64",
+    "mnist", "stl10",
+}  # fmt: skip
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 
 

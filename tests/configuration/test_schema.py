@@ -34,7 +34,7 @@ def choices(group, *folders):
 
 def overrides_of(choice):
     """What else a choice needs."""
-    if choice in ("data=folder", "data=hub"):
+    if choice in ("data=arrays", "data=folder", "data=hub"):
         return [choice, "data.source.path=x"]
     more = {"objective=classify": "objective.task=ar", "data/augment=imagenet": "data.stored_resolution=64"}
     return [choice, more[choice]] if choice in more else [choice]

@@ -75,6 +75,17 @@ class HubSource(SplitSource):
     cache_dir: MaybeText = UNSET
 
 
+class ArraysSource(SplitSource):
+    target = "igpt.data.sources.ArraysSource"
+    given = ("arrays",)  # in Python only
+
+    path: Text
+    class_names: Annotated[list[str] | None, expects("a list of texts, [a,b], or null")] = UNSET
+    labels: Flag = UNSET
+    name: Text = UNSET
+    cache_dir: MaybeText = UNSET
+
+
 class CIFAR10Source(SplitSource):
     target = "igpt.data.sources.CIFAR10Source"
 
@@ -105,6 +116,17 @@ class STL10Source(SplitSource):
         UNSET
     )
     root: MaybeText = UNSET
+
+
+class MNISTSource(SplitSource):
+    target = "igpt.data.sources.MNISTSource"
+
+    resolution: Annotated[int, one_of(4, 7, 14, 28)] = UNSET
+    root: MaybeText = UNSET
+
+
+class FashionMNISTSource(MNISTSource):
+    target = "igpt.data.sources.FashionMNISTSource"
 
 
 class Identity(Component):
@@ -143,7 +165,7 @@ class ImageNetCrop(Component):
 
 SOURCES = (
     EmojiSource, ImageFolderSource, HubSource, CIFAR10Source, CIFAR100Source, ImageNet32Source, ImageNet64Source,
-    STL10Source,
+    STL10Source, MNISTSource, FashionMNISTSource, ArraysSource,
 )  # fmt: skip
 
 
