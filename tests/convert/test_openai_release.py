@@ -1,6 +1,8 @@
 """Import of OpenAI's release, from checkpoints that TensorFlow wrote (write_openai_release.py), against numpy."""
 
+import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from igpt.errors import IgptError
 from igpt.objectives.tasks import Autoregressive, Masked
 from igpt.tokenizers import Palette
 
+ROOT = Path(__file__).parents[2]
 RELEASE = Path(__file__).parent / "openai_release"
 NAME = "model.ckpt-131000"
 
@@ -95,6 +98,21 @@ def test_it_is_a_run_of_every_command(release, command, tmp_path):
     command("export", "run=igpt-s", "output=exported")
     theirs, ours = read_model(tmp_path / "exported").weights, read_model(release).weights
     assert all(torch.equal(theirs[name], weight) for name, weight in ours.items())
+
+
+def test_the_published_images_are_evaluated_as_the_tokens_that_they_are(release, command, tmp_path, monkeypatch):
+    """By the code in docs/weights.md; the loss is that of the released graph."""
+    tokens = np.random.RandomState(2).randint(SMALL.n_vocab, size=(30, SMALL.n_ctx))
+    np.save(tmp_path / "imagenet_vaX.npy", tokens)
+    np.save(tmp_path / "imagenet_teX.npy", tokens[::2])
+    code = re.search(r"^```python\n(.*?)^```", (ROOT / "docs" / "weights.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    command("evaluate", "run=igpt-s", "data=arrays", "data.source.path=release32.npz", "data.source.resolution=8")
+    found = json.loads((release / "evaluation" / "arrays_test.json").read_text())["test/nats_per_token"]
+    scores = logits(SMALL, random_weights(SMALL), tokens[::2], tokens[::2] < 0)
+    chosen = np.take_along_axis(scores, tokens[::2, :, None], axis=-1)[..., 0]
+    assert found == pytest.approx((np.log(np.exp(scores).sum(axis=-1)) - chosen).mean(), rel=1e-6)
 
 
 # Bad input
