@@ -70,21 +70,21 @@ class TensorBundle:
     def read(self, name: str) -> Tensor:
         """A tensor whose memory is the file's, which the system reads and frees as it likes; changes stay in memory.
 
-        Raises :class:`IgptError` if the shard is missing or damaged.
+        Raises :class:`IgptError` if the shard is missing or damaged, or the tensor of another type than floating point.
         """
         entry = self.entries[name]
-        shard, content = self.shards[entry.shard], self._mapped[entry.shard]
-        end = entry.offset + entry.size
-        if len(content) < end:
-            raise IgptError(f"{shard} is truncated: it has {len(content)} bytes of at least {end}; get it again.")
-        if masked_crc(memoryview(content)[entry.offset : end]) != entry.checksum:
-            raise IgptError(f"{shard} is damaged: {name} does not match its checksum; get it again.")
         count = prod(entry.shape)
         if entry.dtype is None or entry.size != count * entry.dtype.itemsize:  # of a tensor in slices, the size is 0
             raise IgptError(
                 f"{self.index} has {name} in slices, or in a type that igpt does not read; igpt reads floating-point "
                 "tensors in one piece."
             )
+        shard, content = self.shards[entry.shard], self._mapped[entry.shard]
+        end = entry.offset + entry.size
+        if len(content) < end:
+            raise IgptError(f"{shard} is truncated: it has {len(content)} bytes of at least {end}; get it again.")
+        if masked_crc(memoryview(content)[entry.offset : end]) != entry.checksum:
+            raise IgptError(f"{shard} is damaged: {name} does not match its checksum; get it again.")
         return torch.frombuffer(content, dtype=entry.dtype, count=count, offset=entry.offset).view(entry.shape)
 
     @cached_property
@@ -165,13 +165,15 @@ def _all_fields(message: bytes) -> Iterator[tuple[int, Any]]:
         if kind == 0:
             value, at = _varint(message, at)
             yield number, value
-            continue
-        if kind not in (1, 2, 5):
+        elif kind == 2:  # bytes
+            size, at = _varint(message, at)
+            yield number, message[at : at + size]
+            at += size
+        elif kind == 5:
+            yield number, int.from_bytes(message[at : at + 4], "little")
+            at += 4
+        else:
             raise ValueError(f"a message has a field of kind {kind}")
-        size, at = _varint(message, at) if kind == 2 else (8 if kind == 1 else 4, at)
-        part = message[at : at + size]
-        yield number, part if kind == 2 else int.from_bytes(part, "little")
-        at += size
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
