@@ -67,6 +67,21 @@ class RunDirectory:
         return self.path / "data.jsonl.gz"
 
     @property
+    def probe(self) -> Path:
+        """What igpt-probe writes."""
+        return self.path / "probe"
+
+    @property
+    def probe_lock(self) -> Path:
+        """Exists while a process probes the run, and names that process."""
+        return self.path / "probe.lock"
+
+    @property
+    def features(self) -> Path:
+        """Features that igpt-probe stores."""
+        return self.path / "features"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
 

@@ -10,7 +10,12 @@ TRAIN = {
 RENAMED_KEYS = {  # command -> {old: new}; the keys below an old one are renamed, too
     "train": TRAIN,
     "plan": {**TRAIN, "pictures": "samples", "utilisation": "utilization"},
-    "probe": {"probe.neighbours": "probe.neighbors", "probe.standardise": "probe.standardize"},
+    "probe": {
+        "attentive_epochs": "probe.attentive",
+        "probe.neighbours": "probe.neighbors",
+        "probe.sgd_steps": "probe.epochs",
+        "probe.standardise": "probe.standardize",
+    },
 }
 
 

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
+import torch
 
 from igpt.batch import ImageBatch, TokenBatch
 from igpt.data.augment import Augmentation, Identity
@@ -173,6 +175,21 @@ class ImageDataModule(pl.LightningDataModule):
         share = Share(self.batch_size, rank, world_size, self.accumulation(world_size))
         return self._loader(TrainingStream(train, share, self.seed, step * share.accumulate))
 
+    def labeled_stream(self, share: Share, start: int, augment: bool, device: torch.device) -> Iterator[ImageBatch]:
+        """Infinite batches, on `device`, of the training images that have a label, from step `start`.
+
+        Each epoch visits all of these images. Without `augment`, they are the same in each epoch.
+        """
+        train = self._open(self.training_source)["train"] if augment else self.splits["train"]
+        labeled = np.flatnonzero(train.labels >= 0)
+        for batch in self._loader(TrainingStream(train, share, self.seed, start, labeled)):
+            here = ImageBatch(*(part.to(device) for part in batch))
+            yield self.augmented(here) if augment else here
+
+    def n_labeled(self, split: str) -> int:
+        """The number of images of a split that have a label."""
+        return int((self.splits[split].labels >= 0).sum())
+
     def accumulation(self, world_size: int) -> int:
         """Micro-batches per optimizer step: the fewest of equal size that `device_batch_size` allows."""
         share, remainder = divmod(self.batch_size, world_size)
@@ -197,6 +214,15 @@ class ImageDataModule(pl.LightningDataModule):
         order = None if epoch is None else epoch_order(len(images), self.seed, epoch)
         loader = self._loader(EvaluationBatches(images, self.eval_batch_size, order=order))
         return map(self.tokenize, track(loader, f"{activity} the {split} split"))
+
+    def labeled_images(
+        self, split: str, rank: int = 0, world_size: int = 1, activity: str = "Reading"
+    ) -> Iterator[ImageBatch]:
+        """One pass over the images of a split that have a label, of which each process takes every world_size-th."""
+        images = self.splits[split]
+        labeled = np.flatnonzero(images.labels >= 0)
+        batches = EvaluationBatches(images, self.eval_batch_size, rank, world_size, labeled)
+        return track(self._loader(batches), f"{activity} the {split} split")
 
     def labeled_batches(self, split: str, epoch: int | None = None, activity: str = "Reading") -> Iterator[TokenBatch]:
         """The same as :meth:`token_batches`, without the images that have no label (-1)."""
@@ -223,7 +249,10 @@ class ImageDataModule(pl.LightningDataModule):
 
     def tokenize(self, batch: ImageBatch, augment: bool = False) -> TokenBatch:
         """Convert a batch of images to tokens, on whichever device it is."""
-        images = batch.images
         if augment:
-            images = self.augment(images, self.seed, batch.epochs, batch.indices)
-        return TokenBatch(self.tokenizer.encode(images), batch.labels, batch.indices, batch.epochs)
+            batch = self.augmented(batch)
+        return TokenBatch(self.tokenizer.encode(batch.images), batch.labels, batch.indices, batch.epochs)
+
+    def augmented(self, batch: ImageBatch) -> ImageBatch:
+        """The batch with a random view of each image, on whichever device it is."""
+        return batch._replace(images=self.augment(batch.images, self.seed, batch.epochs, batch.indices))

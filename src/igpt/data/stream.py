@@ -53,13 +53,21 @@ class Share:
 
 
 class TrainingStream(IterableDataset[ImageBatch]):
-    """Infinite batches of a training split, beginning with micro-step `start`.
+    """Infinite batches of a training split, or of its samples `chosen` (n,), beginning with micro-step `start`.
 
     Data workers take turns, so the batches do not depend on their number.
     """
 
-    def __init__(self, split: PackedImages, share: Share, seed: int, start: int = 0) -> None:
+    def __init__(
+        self,
+        split: PackedImages,
+        share: Share,
+        seed: int,
+        start: int = 0,
+        chosen: NDArray[np.int64] | None = None,
+    ) -> None:
         self.split, self.share, self.seed, self.start = split, share, seed, start
+        self.chosen = np.arange(len(split)) if chosen is None else chosen
 
     def __iter__(self) -> Iterator[ImageBatch]:
         worker = get_worker_info()
@@ -67,13 +75,13 @@ class TrainingStream(IterableDataset[ImageBatch]):
         if worker is not None:
             micro_step, stride = micro_step + worker.id, worker.num_workers
         while True:
-            index, epoch = samples_at(self.share.positions(micro_step), len(self.split), self.seed)
-            yield fetch(self.split, index, epoch)
+            index, epoch = samples_at(self.share.positions(micro_step), len(self.chosen), self.seed)
+            yield fetch(self.split, self.chosen[index], epoch)
             micro_step += stride
 
     def after(self, n: int) -> Iterator[ImageBatch]:
         """The batches after the first n."""
-        return iter(TrainingStream(self.split, self.share, self.seed, self.start + n))
+        return iter(TrainingStream(self.split, self.share, self.seed, self.start + n, self.chosen))
 
 
 class EvaluationBatches(Dataset[ImageBatch]):

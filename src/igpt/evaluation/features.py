@@ -1,30 +1,52 @@
-"""Features of whole splits: of every layer of the model, and of simple baselines; cached in the run directory."""
+"""Features as functions of a batch of images: of every layer of a network, and of simple baselines; and storing them.
+
+Shapes: L layers (a network's blocks and its final norm; 1 for a baseline), B images, T positions, C channels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
+from igpt.batch import ImageBatch
 from igpt.data.datamodule import ImageDataModule
-from igpt.data.packed import cache_key
 from igpt.files import atomic_path
 from igpt.model.transformer import Transformer
 from igpt.pretrained import Pretrained
 
-Features = NDArray[np.float32]  # (layers, N, C)
+Features = NDArray[np.float32]  # (L, N, C) of a whole split; mapped from a file
 
 
-def split_features(pretrained: Pretrained, data: ImageDataModule, split: str, masks: int = 0) -> Features:
-    """Pooled features of every layer and of the final norm of a whole split, (L + 1, N, C), from one pass."""
-    batches = data.token_batches(split, activity="Features of")
-    parts = [pretrained.batch_features(batch, masks).float().cpu() for batch in batches]
-    return torch.cat(parts).transpose(0, 1).contiguous().numpy()
+@dataclass(frozen=True)
+class FeatureKind:
+    """Features of one kind: `pooled` gives them for a batch, float32 (L, B, C).
+
+    `sequences` gives, layer by layer, what a network's features are the mean of, (B, T, C); None for a baseline.
+    """
+
+    name: str
+    pooled: Callable[[ImageBatch], Tensor]
+    sequences: Callable[[ImageBatch], Iterator[Tensor]] | None = None
+
+
+def network_features(name: str, pretrained: Pretrained, data: ImageDataModule, masks: int = 0) -> FeatureKind:
+    """The features of every layer and of the final norm, from one pass; `masks` as in :meth:`Pretrained.features`."""
+
+    def pooled(batch: ImageBatch) -> Tensor:
+        return pretrained.batch_features(data.tokenize(batch), masks).transpose(0, 1).float()
+
+    def sequences(batch: ImageBatch) -> Iterator[Tensor]:
+        return pretrained.model.layer_inputs(data.tokenize(batch).tokens.to(pretrained.device))
+
+    return FeatureKind(name, pooled, sequences)
 
 
 def untrained(pretrained: Pretrained, seed: int = 0) -> Pretrained:
@@ -35,28 +57,65 @@ def untrained(pretrained: Pretrained, seed: int = 0) -> Pretrained:
     return Pretrained(model, pretrained.tokenizer, pretrained.task, pretrained.batch_size).to(pretrained.device)
 
 
-def raw_pixels(data: ImageDataModule, split: str) -> Features:
-    """The pixel values as features in [0, 1], (1, N, H * W * 3)."""
-    images = data.splits[split].images
-    return images.reshape(1, len(images), -1).astype(np.float32) / np.float32(255)
+def raw_pixels() -> FeatureKind:
+    """The pixel values in [0, 1], (1, B, H * W * 3)."""
+    return FeatureKind("raw pixels", lambda batch: batch.images.flatten(1)[None].float() / 255)
 
 
-def palette_histogram(data: ImageDataModule, split: str) -> Features:
-    """The fraction of each image that has each color, (1, N, V)."""
+def palette_histogram(data: ImageDataModule) -> FeatureKind:
+    """The fraction of each image that has each color, (1, B, V)."""
 
-    def count(tokens: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(tokens, data.tokenizer.vocab_size).float().mean(dim=1)
+    def pooled(batch: ImageBatch) -> Tensor:
+        tokens = data.tokenize(batch).tokens
+        return F.one_hot(tokens, data.tokenizer.vocab_size).float().mean(dim=1)[None]
 
-    return torch.cat([count(batch.tokens) for batch in data.token_batches(split)])[None].numpy()
+    return FeatureKind("palette histogram", pooled)
 
 
-def cached(folder: Path, key: dict[str, Any], compute: Callable[[], Features]) -> Features:
-    """The result of `compute()`, or the stored result of an earlier call with the same key."""
-    path = folder / f"{cache_key(key)}.npy"
-    if path.exists():
-        stored: Features = np.load(path, allow_pickle=False)
-        return stored
-    features = compute()
-    with atomic_path(path) as temporary:
-        np.save(temporary, features)
+def concatenated(kind: FeatureKind, layers: range) -> FeatureKind:
+    """The features of several layers, one after another in one vector: (1, B, len(layers) * C).
+
+    Source: Chen et al. 2020, section 4.2, where five layers around the best one improve the probe of the XL model.
+    """
+
+    def pooled(batch: ImageBatch) -> Tensor:
+        return torch.cat(list(kind.pooled(batch)[layers.start : layers.stop]), dim=-1)[None]
+
+    return FeatureKind(concatenated_name(kind.name, layers), pooled)
+
+
+def concatenated_name(name: str, layers: range) -> str:
+    """The name of concatenated features, as in "trained layers 3-7"."""
+    return f"{name} layers {layers[0]}-{layers[-1]}"
+
+
+def layers_around(layer: int, n: int, n_layers: int) -> range:
+    """The `n` layers around one of them, or around the nearest one that has as many on both sides."""
+    first = min(max(layer - n // 2, 0), n_layers - n)
+    return range(first, first + n)
+
+
+def stored_features(kind: FeatureKind, data: ImageDataModule, split: str, path: Path) -> Features:
+    """The features of the labeled images of a split, mapped from the file `path`, which is written if it is missing.
+
+    They are computed and written batch by batch, and the file is complete or absent.
+    """
+    if not path.exists():
+        with atomic_path(path) as temporary:
+            _write(kind, data, split, temporary)
+    features: Features = np.load(path, mmap_mode="r", allow_pickle=False)
     return features
+
+
+def _write(kind: FeatureKind, data: ImageDataModule, split: str, path: Path) -> None:
+    file, done = None, 0
+    for batch in data.labeled_images(split, activity=f"Features ({kind.name}) of"):
+        features = kind.pooled(batch).cpu().numpy()  # (L, B, C)
+        n_layers, n_images, width = features.shape
+        if file is None:
+            shape = (n_layers, data.n_labeled(split), width)
+            file = open_memmap(path, mode="w+", dtype=np.float32, shape=shape)  # type: ignore[no-untyped-call]
+        file[:, done : done + n_images] = features
+        done += n_images
+    assert file is not None  # igpt-probe refuses splits without labels
+    file.flush()

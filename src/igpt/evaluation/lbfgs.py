@@ -5,7 +5,7 @@ Shapes: B problems, D variables each, m pairs in the history.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from igpt.errors import IgptError
 from igpt.progress import track
 
 BatchFunction = Callable[[Tensor], Tensor]  # (B, D) -> (B,); each row independently of the others
+Terms = BatchFunction | Sequence[BatchFunction]  # a function, or functions whose sum is meant
 BatchMap = Callable[[Tensor], Tensor]  # (B, D) -> (B, D); each row independently of the others
 
 SUFFICIENT_DECREASE = 1e-4  # c1 of Nocedal and Wright's condition (3.4)
@@ -21,7 +22,7 @@ SMALLEST_STEP = 2.0**-40
 
 
 def minimize(
-    function: BatchFunction,
+    function: Terms,
     start: Tensor,
     max_iterations: int = 500,
     tolerance: float = 1e-5,
@@ -30,8 +31,9 @@ def minimize(
 ) -> Tensor:
     """Minimizers (B, D) of B independent smooth functions, in the precision and on the device of `start` (B, D).
 
-    `function` maps points (B, D) to values (B,) row by row, and must be differentiable by autograd. The history has
-    `history` pairs per problem. A problem is finished once the largest component of its gradient is at most
+    `function` maps points (B, D) to values (B,) row by row, and must be differentiable by autograd. It may be a list of
+    terms of a sum, of which autograd then keeps intermediate results for one at a time. The history has `history` pairs
+    per problem. A problem is finished once the largest component of its gradient is at most
     `tolerance`, or once no step along its search direction decreases the value; all stop after `max_iterations`
     evaluations. `precondition` multiplies every row by a fixed positive definite matrix. The closer this matrix is to
     the inverse Hessian, the fewer iterations are needed.
@@ -124,14 +126,17 @@ def _sufficient_decrease(
     return by_values | (equal & by_slopes)
 
 
-def value_and_gradient(function: BatchFunction, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Values (B,) and gradients (B, D) of a function at x (B, D)."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        value = function(x)
-        # Rows are independent, so the gradient of the sum has the gradient of each row.
-        (gradient,) = torch.autograd.grad(value.sum(), x)
-    return value.detach(), gradient
+def value_and_gradient(function: Terms, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (B,) and gradients (B, D) of a function, or of a sum of terms, at x (B, D)."""
+    values, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
+    for term in (function,) if callable(function) else function:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            value = term(x)
+            # Rows are independent, so the gradient of the sum has the gradient of each row.
+            (slope,) = torch.autograd.grad(value.sum(), x)
+        values, gradient = values + value.detach(), gradient + slope
+    return values, gradient
 
 
 def _check_finite(value: Tensor, gradient: Tensor) -> None:

@@ -1,32 +1,31 @@
 """Linear probes: multinomial logistic regression on the features of all layers at once.
 
-Shapes: L layers, N samples, C channels, K classes, P candidates (penalties or learning rates).
+Shapes: L layers, N samples, C channels, K classes, P penalties.
 
-Source: Chen et al. 2020, "Generative Pretraining from Pixels", which fits the probes of small data sets by L-BFGS and
-those of ImageNet by SGD.
+Source: Chen et al. 2020, "Generative Pretraining from Pixels", which fits the probes of small data sets by L-BFGS.
+:mod:`igpt.evaluation.stream_probe` has those of ImageNet.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from igpt.errors import IgptError
-from igpt.evaluation.lbfgs import BatchMap, minimize, value_and_gradient
-from igpt.progress import track
+from igpt.evaluation.lbfgs import BatchFunction, BatchMap, minimize
 
-Candidates = Tensor | Sequence[float]
+Penalties = Tensor | Sequence[float]
 
 # How much flatter the cross-entropy of a fitted probe is than at its start. Of 1, 10 and 30, this took the fewest
 # iterations over weak to strong features and penalties from 1e-1 to 1e-4.
 FLATNESS = 10
+LOGITS_AT_ONCE = 2**24  # of all layers, penalties and classes together: 64 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def fit_lbfgs(
     features: Tensor,
     labels: Tensor,
     n_classes: int,
-    penalties: Candidates,
+    penalties: Penalties,
     max_iterations: int = 500,
     tolerance: float = 1e-5,
 ) -> list[LinearProbe]:
@@ -71,7 +70,8 @@ def fit_lbfgs(
 
     `features` (L, N, C) are float32 or float64, `labels` (N,) int64 from 0 to n_classes - 1; the bias is not penalized.
     All layers and penalties are one batch of problems for :func:`igpt.evaluation.lbfgs.minimize`, which explains
-    `max_iterations` and `tolerance`. Memory: a few times the L * P * K * N logits; features are not copied.
+    `max_iterations` and `tolerance`. Memory: about 25 times the L * P * K * C parameters; features are not copied, and
+    logits are computed for some of the samples at a time.
 
     Float32 suffices for standardized features. If channels differ by orders of magnitude, standardize them or use
     float64. Penalties below 1e-3 need a tolerance of 1e-6 for four correct digits of the loss.
@@ -81,68 +81,25 @@ def fit_lbfgs(
 
     Raises :class:`IgptError` for features, labels or penalties that cannot be fitted.
     """
-    start = _start(features, labels, n_classes, penalties, "penalties")
+    start = _start(features, labels, n_classes, penalties)
     features, labels = _without_inference_mode(features), _without_inference_mode(labels)
     penalty = torch.as_tensor(penalties, dtype=features.dtype, device=features.device)
     penalty = _without_inference_mode(penalty)
 
-    def loss(x: Tensor) -> Tensor:
-        parameters = x.view_as(start)
-        penalties = penalty / 2 * parameters[..., :-1].square().sum(dim=(2, 3))  # (L, P)
-        return (_cross_entropy(parameters, features, labels) + penalties).flatten()
+    def penalties_of(x: Tensor) -> Tensor:
+        return (penalty / 2 * x.view_as(start)[..., :-1].square().sum(dim=(2, 3))).flatten()
 
+    def cross_entropy(samples: slice, x: Tensor) -> Tensor:
+        return _cross_entropy(x.view_as(start), features[:, samples], labels[samples]).flatten() / len(labels)
+
+    logits_per_sample = start[..., 0].numel()
+    at_once = max(1, LOGITS_AT_ONCE // logits_per_sample)
+    parts = [slice(first, first + at_once) for first in range(0, len(labels), at_once)]
+    terms: list[BatchFunction] = [penalties_of, *(partial(cross_entropy, part) for part in parts)]
     precondition = _inverse_hessian(features, penalty, n_classes)
     x = start.view(-1, start[0, 0].numel())  # (L * P, K * (C + 1))
-    x = minimize(loss, x, max_iterations, tolerance, precondition=precondition)
+    x = minimize(terms, x, max_iterations, tolerance, precondition=precondition)
     return _probes(x.view_as(start))
-
-
-@torch.inference_mode(False)
-def fit_sgd(
-    features: Tensor,
-    labels: Tensor,
-    n_classes: int,
-    learning_rates: Candidates = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1),
-    steps: int = 10_000,
-    batch_size: int = 256,
-    seed: int = 0,
-    momentum: float = 0.9,
-) -> list[LinearProbe]:
-    """One probe per learning rate, each trained on mean cross-entropy by SGD in every layer: the ImageNet probe.
-
-    `features` (L, N, C) and `labels` (N,) are as in :func:`fit_lbfgs`. The learning rates, which the paper searches
-    from 30 downwards, decay to 0 by a cosine. All layers and learning rates see the same mini-batches, sampled without
-    replacement in each epoch; they depend on `seed` alone.
-
-    Raises :class:`IgptError` for features, labels or learning rates that cannot be fitted.
-    """
-    x = _start(features, labels, n_classes, learning_rates, "learning rates")
-    features, labels = _without_inference_mode(features), _without_inference_mode(labels)
-    rate = torch.as_tensor(learning_rates, dtype=x.dtype, device=x.device)[:, None, None]
-    velocity = torch.zeros_like(x)
-    batches = islice(_batches(len(labels), batch_size, seed), steps)
-    for step, index in enumerate(track(batches, "Fitting probes", steps)):
-        index = index.to(features.device)
-        loss = partial(_cross_entropy, features=features[:, index], labels=labels[index])
-        _, gradient = value_and_gradient(loss, x)
-        velocity = momentum * velocity + gradient
-        decay = (1 + math.cos(math.pi * step / steps)) / 2
-        x = x - rate * decay * velocity
-    return _probes(x)
-
-
-def select_best(probes: Sequence[LinearProbe], features: Tensor, labels: Tensor) -> tuple[LinearProbe, Tensor]:
-    """The most accurate candidate of each layer on a validation split, as one probe, and their indices (L,).
-
-    Of equally accurate candidates, the last one is chosen. Order them from the weakest to the strongest regularization:
-    ascending penalties, or descending learning rates.
-    """
-    accuracy = torch.stack([probe.accuracy(features, labels) for probe in probes])  # (P, L)
-    best = len(probes) - 1 - accuracy.flip(0).argmax(dim=0)  # of equals, argmax takes the first
-    layers = torch.arange(len(best), device=best.device)
-    weight = torch.stack([probe.weight for probe in probes])[best, layers]
-    bias = torch.stack([probe.bias for probe in probes])[best, layers]
-    return LinearProbe(weight, bias), best
 
 
 def low_label_subset(labels: Tensor, per_class: int, seed: int, class_names: Sequence[str]) -> Tensor:
@@ -163,12 +120,12 @@ def low_label_subset(labels: Tensor, per_class: int, seed: int, class_names: Seq
     return torch.cat(chosen).sort().values.to(labels.device)
 
 
-def _start(features: Tensor, labels: Tensor, n_classes: int, candidates: Candidates, what: str) -> Tensor:
+def _start(features: Tensor, labels: Tensor, n_classes: int, penalties: Penalties) -> Tensor:
     """Initial parameters (L, P, K, C + 1), zeros with the bias last; IgptError if they cannot be fitted to the data."""
     _check_data(features, labels, n_classes)
-    if len(candidates) == 0 or any(not 0 <= float(candidate) < math.inf for candidate in candidates):
-        raise IgptError(f"The {what} are {list(candidates)}; give at least one, each finite and not negative.")
-    return features.new_zeros(len(features), len(candidates), n_classes, features.shape[2] + 1)
+    if len(penalties) == 0 or any(not 0 <= float(penalty) < math.inf for penalty in penalties):
+        raise IgptError(f"The penalties are {list(penalties)}; give at least one, each finite and not negative.")
+    return features.new_zeros(len(features), len(penalties), n_classes, features.shape[2] + 1)
 
 
 def _check_data(features: Tensor, labels: Tensor, n_classes: int) -> None:
@@ -194,7 +151,7 @@ def _without_inference_mode(tensor: Tensor) -> Tensor:
 
 
 def _cross_entropy(parameters: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy (L, P) in nats of parameters (L, P, K, C + 1).
+    """Cross-entropy (L, P) in nats of parameters (L, P, K, C + 1), summed over the samples.
 
     Samples are the last dimension of the logits, which makes matrix products and softmax several times faster on a CPU.
     """
@@ -202,7 +159,7 @@ def _cross_entropy(parameters: Tensor, features: Tensor, labels: Tensor) -> Tens
     weight, bias = parameters[..., :-1].flatten(1, 2), parameters[..., -1:].flatten(1, 2)
     logits = torch.baddbmm(bias, weight, features.mT).view(n_layer * n_candidate, n_class, -1)  # (L * P, K, N)
     nats = F.cross_entropy(logits, labels.expand(len(logits), -1), reduction="none")
-    return nats.mean(dim=1).view(n_layer, n_candidate)
+    return nats.sum(dim=1).view(n_layer, n_candidate)
 
 
 def _inverse_hessian(features: Tensor, penalty: Tensor, n_classes: int) -> BatchMap:
@@ -231,13 +188,5 @@ def _inverse_hessian(features: Tensor, penalty: Tensor, n_classes: int) -> Batch
 
 
 def _probes(parameters: Tensor) -> list[LinearProbe]:
-    """One probe per candidate of the parameters (L, P, K, C + 1)."""
+    """One probe per penalty of the parameters (L, P, K, C + 1)."""
     return [LinearProbe(x[..., :-1].mT.contiguous(), x[..., -1].contiguous()) for x in parameters.unbind(dim=1)]
-
-
-def _batches(n_samples: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Indices of infinite mini-batches; each epoch leaves out the samples that do not fill a batch."""
-    generator = torch.Generator().manual_seed(seed)
-    size = min(batch_size, n_samples)
-    while True:
-        yield from torch.randperm(n_samples, generator=generator)[: n_samples // size * size].split(size)

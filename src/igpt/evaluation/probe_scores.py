@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,29 +14,43 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from igpt.data.packed import PackedImages
-from igpt.evaluation.features import Features
+from igpt.evaluation.features import Features, concatenated_name
 from igpt.evaluation.knn import knn_predict
-from igpt.evaluation.linear_probe import LinearProbe, fit_lbfgs, fit_sgd, low_label_subset, select_best, standardize
+from igpt.evaluation.linear_probe import fit_lbfgs, low_label_subset, standardize
 from igpt.evaluation.standard_error import standard_error
 from igpt.progress import track
 
 Row = dict[str, Any]
 
 
+Correct = dict[str, NDArray[np.bool_]]  # by split: which images are classified correctly (L, P, N)
+
+TOGETHER = 2**28  # bytes of features of all splits; layers are fitted together up to this size, as small fits are short
+
+
 @dataclass(frozen=True)
 class ProbeSettings:
     """How probes are fitted.
 
-    `solver` is "lbfgs", or "sgd" for large data. `penalties` are ascending and `learning_rates` descending, that is,
-    from weak to strong regularization. `layer` is the layer that counts where one number is needed; with None, it is
-    chosen on the validation split.
+    `solver` is "lbfgs", with stored features, or "stream", which trains on features as they are computed, for data of
+    any size. `penalties` are ascending and `learning_rates` descending, that is, from weak to strong regularization.
+    `layer` is the layer that counts where one number is needed; with None, it is chosen on the validation split.
+    `concatenate` adds a probe on that many layers around it.
+
+    For "stream" alone: `epochs` over the labeled training images, which are augmented if `augment`, in batches of
+    `batch_size`; `attentive` adds attention pooling; the state is saved every `save_every` steps.
     """
 
     penalties: Sequence[float] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     standardize: bool = True
     solver: str = "lbfgs"
-    learning_rates: Sequence[float] = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
-    sgd_steps: int = 10_000
+    learning_rates: Sequence[float] = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+    epochs: int = 20
+    batch_size: int = 256
+    augment: bool = False
+    attentive: bool = False
+    save_every: int = 500
+    concatenate: int | None = None
     neighbors: int = 10
     layer: int | None = None
 
@@ -50,7 +64,8 @@ class ProbeSettings:
 class LabeledFeatures:
     """Features of one kind (L, N, C), labels (N,), and groups (N,) of images that belong together, by split.
 
-    Without a validation split nothing can be chosen: there must be one candidate, and no layer is the best.
+    Features may be mapped from files; with the solver "stream" there are none. Without a validation split nothing can
+    be chosen: there must be one candidate, and no layer is the best.
     """
 
     name: str
@@ -59,15 +74,23 @@ class LabeledFeatures:
     classes: Sequence[str] = ()
     groups: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
-    def tensors(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        features, labels = torch.from_numpy(self.features[split]), torch.from_numpy(self.labels[split])
-        return features.to(device), labels.to(device)
+    def layers(self, split: str, layers: slice, device: torch.device) -> Tensor:
+        """The features of some layers, as a tensor; a copy, since files are mapped read-only."""
+        return torch.from_numpy(np.array(self.features[split][layers])).to(device)
 
     def subset(self, index: NDArray[np.int64]) -> LabeledFeatures:
         """The same features with only these training samples."""
         features = {**self.features, "train": self.features["train"][:, index]}
         labels = {**self.labels, "train": self.labels["train"][index]}
         return dataclasses.replace(self, features=features, labels=labels)
+
+    def concatenated(self, layers: range) -> LabeledFeatures:
+        """The features of several layers, one after another in one vector, as one layer; in memory."""
+        features = {
+            split: np.concatenate(values[layers.start : layers.stop], axis=-1)[None]
+            for split, values in self.features.items()
+        }
+        return dataclasses.replace(self, name=concatenated_name(self.name, layers), features=features)
 
     def accuracy_columns(self, name: str, split: str, correct: NDArray[np.bool_]) -> list[Row]:
         """Per layer, the accuracy `name`, from 0 to 1, and its standard error.
@@ -84,40 +107,73 @@ class LabeledFeatures:
 def labeled_features(
     name: str, features: dict[str, Features], splits: Mapping[str, PackedImages], classes: Sequence[str]
 ) -> LabeledFeatures:
-    """Features (L, N, C) of whole splits, without the images that have no label."""
-    result = LabeledFeatures(name, {}, {}, classes, {})
-    for split, values in features.items():
-        labeled = np.flatnonzero(splits[split].labels >= 0)
-        # Indexing would copy the features, which may be large.
-        result.features[split] = values if len(labeled) == values.shape[1] else values[:, labeled]
-        result.labels[split] = splits[split].labels[labeled]
-        result.groups[split] = splits[split].groups[labeled]
+    """Features (L, N, C) of the labeled images of splits, with their labels and groups."""
+    result = LabeledFeatures(name, features, {}, classes, {})
+    for split, images in splits.items():
+        labeled = images.labels >= 0
+        result.labels[split], result.groups[split] = images.labels[labeled], images.groups[labeled]
     return result
 
 
 def linear_rows(data: LabeledFeatures, settings: ProbeSettings, device: torch.device) -> list[Row]:
     """One row per layer: the accuracy of the linear probe whose penalty is the best on the validation split."""
-    splits = ("train", "validation", "test") if "validation" in data.features else ("train", "test")
-    features, labels = zip(*(data.tensors(split, device) for split in splits), strict=True)
-    if settings.standardize:
-        features = standardize(*features)
-    probes = _fit(features[0], labels[0], len(data.classes), settings)
-    if "validation" in splits:
-        probe, chosen = select_best(probes, features[1], labels[1])
-        candidates = [settings.candidates[index] for index in chosen.tolist()]
+    return accuracy_rows(data, lbfgs_correct(data, settings, device), settings.penalties)
+
+
+def lbfgs_correct(data: LabeledFeatures, settings: ProbeSettings, device: torch.device) -> Correct:
+    """Which images the probes of each layer and penalty classify correctly, on all splits but the training split.
+
+    At most one layer that is larger than TOGETHER is in memory.
+    """
+    held_out = [split for split in data.features if split != "train"]
+    labels = {split: torch.from_numpy(values).to(device) for split, values in data.labels.items()}
+    found: dict[str, list[Tensor]] = {split: [] for split in held_out}
+    for layers in _layers_together(data.features):
+        train, *others = (data.layers(split, layers, device) for split in ("train", *held_out))
+        if settings.standardize:
+            train, *others = standardize(train, *others)
+        probes = fit_lbfgs(train, labels["train"], len(data.classes), settings.penalties)
+        for split, features in zip(held_out, others, strict=True):
+            found[split].append(torch.stack([p.predict(features) == labels[split] for p in probes], dim=1))
+    return {split: torch.cat(parts).cpu().numpy() for split, parts in found.items()}
+
+
+def _layers_together(features: Mapping[str, Features]) -> Iterator[slice]:
+    n_layers = len(features["train"])
+    n = max(1, TOGETHER * n_layers // sum(each.nbytes for each in features.values()))
+    layers = (slice(first, first + n) for first in range(0, n_layers, n))
+    return track(layers, "Probing layers", -(-n_layers // n))
+
+
+def accuracy_rows(data: LabeledFeatures, correct: Correct, candidates: Sequence[float]) -> list[Row]:
+    """One row per layer: the accuracies of the candidate that is the best on the validation split.
+
+    `correct` says which images the probe of each layer and candidate classifies correctly.
+    """
+    if "validation" in correct:
+        best = best_candidates(correct["validation"])
     else:
-        (probe,) = probes
-        candidates = [settings.candidates[0]] * len(features[0])
+        (_,) = candidates  # nothing can be chosen
+        best = np.zeros(len(correct["test"]), np.int64)
     rows: list[Row] = [
-        {"features": data.name, "layer": layer, "regularization": candidate}
-        for layer, candidate in enumerate(candidates)
+        {"features": data.name, "layer": layer, "regularization": candidates[index]} for layer, index in enumerate(best)
     ]
-    for split, x, y in list(zip(splits, features, labels, strict=True))[1:]:  # all but train; test comes last
-        correct = (probe.predict(x) == y).cpu().numpy()
-        _add_columns(rows, data.accuracy_columns(f"{split}_accuracy", split, correct))
-    balanced, residuals = balanced_accuracy(correct, data.labels["test"])
+    for split in (split for split in ("validation", "test") if split in correct):
+        right = correct[split][np.arange(len(best)), best]  # (L, N)
+        _add_columns(rows, data.accuracy_columns(f"{split}_accuracy", split, right))
+    balanced, residuals = balanced_accuracy(right, data.labels["test"])
     _add_columns(rows, _columns("test_balanced_accuracy", balanced, data.standard_error("test", residuals)))
     return rows
+
+
+def best_candidates(correct: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The candidate (L,) of each layer that classifies most images correctly, by `correct` (L, P, N).
+
+    Of equals, the last one is chosen. Order them from the weakest to the strongest regularization: ascending penalties,
+    or descending learning rates.
+    """
+    hits = correct.sum(axis=2)
+    return np.asarray(hits.shape[1] - 1 - hits[:, ::-1].argmax(axis=1))  # of equals, argmax takes the first
 
 
 def _columns(name: str, values: NDArray[np.float64], errors: NDArray[np.float64]) -> list[Row]:
@@ -128,12 +184,6 @@ def _columns(name: str, values: NDArray[np.float64], errors: NDArray[np.float64]
 def _add_columns(rows: Sequence[Row], columns: Sequence[Row]) -> None:
     for row, values in zip(rows, columns, strict=True):
         row.update(values)
-
-
-def _fit(train: Tensor, labels: Tensor, n_classes: int, settings: ProbeSettings) -> list[LinearProbe]:
-    if settings.solver == "lbfgs":
-        return fit_lbfgs(train, labels, n_classes, settings.penalties)
-    return fit_sgd(train, labels, n_classes, settings.learning_rates, settings.sgd_steps)
 
 
 def balanced_accuracy(
@@ -153,10 +203,13 @@ def balanced_accuracy(
 def knn_correct(data: LabeledFeatures, settings: ProbeSettings) -> NDArray[np.bool_]:
     """Which test images the nearest neighbors classify correctly in each layer, (L, N)."""
     cpu = torch.device("cpu")
-    (train, labels), (test, test_labels) = data.tensors("train", cpu), data.tensors("test", cpu)
-    layers = track(zip(train, test, strict=True), "Searching neighbors", len(train))
-    predictions = [knn_predict(features, labels, queries, settings.neighbors) for features, queries in layers]
-    return np.stack([(predicted == test_labels).numpy() for predicted in predictions])
+    labels, truth = (torch.from_numpy(data.labels[split]) for split in ("train", "test"))
+
+    def correct(layer: int) -> NDArray[np.bool_]:
+        train, queries = (data.layers(split, slice(layer, layer + 1), cpu)[0] for split in ("train", "test"))
+        return (knn_predict(train, labels, queries, settings.neighbors) == truth).numpy()
+
+    return np.stack([correct(layer) for layer in track(range(len(data.features["train"])), "Searching neighbors")])
 
 
 def best_row(rows: Sequence[Row], layer: int | None = None) -> Row | None:

@@ -278,11 +278,16 @@ class ProbeSettings(Component):
         list[NotNegative], Field(min_length=1), expects("one number or more of at least 0, such as [0.01,1]")
     ] = UNSET
     standardize: Flag = UNSET
-    solver: Annotated[str, one_of("lbfgs", "sgd")] = UNSET
+    solver: Annotated[str, one_of("lbfgs", "stream")] = UNSET
     learning_rates: Annotated[
         list[Positive], Field(min_length=1), expects("one number or more above 0, such as [1,0.1]")
     ] = UNSET
-    sgd_steps: Count = UNSET
+    epochs: Count = UNSET
+    batch_size: Count = UNSET
+    augment: Flag = UNSET
+    attentive: Flag = UNSET
+    save_every: Count = UNSET
+    concatenate: MaybeCount = UNSET
     neighbors: Count = UNSET
     layer: MaybeNatural = UNSET
 
@@ -294,14 +299,34 @@ class Probe(OfRun):
     logger: Loggers = UNSET
     masks: Natural
     untrained: Flag
-    attentive_epochs: Natural
     labels_per_class: Annotated[list[Count], expects("a list of whole numbers of at least 1, such as [4,25]")]
     subsets: Count
     probe: Annotated[Any, OneOf("probe", (ProbeSettings,))]
+    devices: Count
+    num_nodes: Count
     name: Text
     seed: Seed
     run_dir: Text
     tokenizer: Tokenizer
+
+    @model_validator(mode="after")
+    def _settings_apply_to_the_solver(self) -> Probe:
+        settings = self.probe
+        if not isinstance(settings, ProbeSettings):
+            return self
+        if settings.solver == "stream":
+            if self.labels_per_class:
+                raise problem("few labels are for probe.solver=lbfgs; leave it []", "labels_per_class")
+            if settings.attentive is True and self.masks:
+                raise problem("attention pooling sees whole images; set masks=0", "masks")
+            return self
+        for name in ("augment", "attentive"):
+            if getattr(settings, name) is True:
+                raise problem("it needs probe.solver=stream", f"probe.{name}")
+        for name in ("devices", "num_nodes"):
+            if getattr(self, name) > 1:
+                raise problem("only probe.solver=stream uses several processes", name)
+        return self
 
 
 class Palette(Node):

@@ -1,0 +1,54 @@
+"""Whether the features of all layers fit on the disk, and those of one layer into memory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from igpt.data.datamodule import ImageDataModule
+from igpt.errors import IgptError
+from igpt.evaluation.probe_scores import ProbeSettings
+from igpt.pretrained import Pretrained
+
+FLOAT = 4  # bytes
+COPIES = 3  # of a layer's features: as stored, standardized, and in between
+PARAMETERS = 25  # L-BFGS keeps ten pairs of vectors, and a few more
+
+
+def require_room(
+    pretrained: Pretrained, data: ImageDataModule, settings: ProbeSettings, folder: Path, networks: int
+) -> None:
+    """Raise :class:`IgptError` if the features of so many networks do not fit below `folder`, or a fit into memory."""
+    shape = pretrained.model.config
+    n_images = sum(data.n_labeled(split) for split in data.splits)
+    n_layers = shape.n_layer + 1
+    layer = FLOAT * n_images * shape.n_embd
+    disk = networks * n_layers * layer
+    parameters = FLOAT * len(settings.penalties) * len(data.source.classes) * shape.n_embd
+    memory = COPIES * layer + PARAMETERS * parameters
+    free = shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+    stored = sum(file.stat().st_size for file in folder.glob("*.npy"))
+    available = available_memory(pretrained.device)
+    if disk > free + stored or memory > available:
+        raise IgptError(
+            f"The features of {n_layers} layers of {n_images:,} images take {_size(disk)} on the disk, and the fit of "
+            f"one layer {_size(memory)} of memory, but {_size(free)} and {_size(available)} are free; use "
+            "probe.solver=stream, which stores no features."
+        )
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device; on the CPU without swapping."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return 2**62
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.3g} GB"
