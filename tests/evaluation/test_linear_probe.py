@@ -1,5 +1,4 @@
 import warnings
-from functools import partial
 
 import numpy as np
 import pytest
@@ -12,15 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from igpt.errors import IgptError
-from igpt.evaluation.linear_probe import (
-    LinearProbe,
-    _batches,
-    fit_lbfgs,
-    fit_sgd,
-    low_label_subset,
-    select_best,
-    standardize,
-)
+from igpt.evaluation import linear_probe
+from igpt.evaluation.linear_probe import LinearProbe, fit_lbfgs, low_label_subset, standardize
 
 L, N, C, K = 3, 400, 12, 5
 PENALTIES = [0.003, 0.03, 0.3]
@@ -121,15 +113,22 @@ def test_a_constant_channel_does_not_matter(standardized):
     torch.testing.assert_close(nats(probe, features, labels), nats(without, kept, labels), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("fit", [fit_lbfgs, partial(fit_sgd, steps=5)])
+def test_samples_may_be_visited_in_parts(standardized, monkeypatch):
+    (whole,) = fit_lbfgs(*standardized, K, [0.1], tolerance=1e-9)
+    monkeypatch.setattr(linear_probe, "LOGITS_AT_ONCE", 7 * L * K)  # seven samples at a time
+    (parts,) = fit_lbfgs(*standardized, K, [0.1], tolerance=1e-9)
+    torch.testing.assert_close(parts.weight, whole.weight, atol=1e-7, rtol=0)
+    torch.testing.assert_close(parts.bias, whole.bias, atol=1e-7, rtol=0)
+
+
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
-def test_probes_can_be_fitted_without_gradient_mode(fit, mode, standardized):
+def test_probes_can_be_fitted_without_gradient_mode(mode, standardized):
     """Features are computed in validation loops, where gradients are disabled."""
-    (expected,) = fit(*standardized, K, torch.tensor([0.1]))
+    (expected,) = fit_lbfgs(*standardized, K, torch.tensor([0.1]))
     with mode():
         features, labels, penalties = standardized[0] * 1, standardized[1] * 1, torch.tensor([0.1])
-        (inside,) = fit(features, labels, K, penalties)
-    (outside,) = fit(features, labels, K, penalties)
+        (inside,) = fit_lbfgs(features, labels, K, penalties)
+    (outside,) = fit_lbfgs(features, labels, K, penalties)
     assert torch.equal(inside.weight, expected.weight)
     assert torch.equal(outside.weight, expected.weight)
 
@@ -145,57 +144,6 @@ def test_constant_features_give_the_class_frequencies(standardized):
     (probe,) = fit_lbfgs(features, labels, K, [0.0], tolerance=1e-6)
     assert (probe.weight == 0).all()
     torch.testing.assert_close(probe.bias[0].softmax(0), labels.bincount() / N, atol=1e-5, rtol=0)
-
-
-def test_sgd_approaches_the_optimum(standardized):
-    """Within 1% for a good learning rate, but not within 10% for one that is too small. Layer 2 is separable."""
-    features, labels = standardized[0][:2], standardized[1]
-    (best,) = fit_lbfgs(features, labels, K, [0.0], tolerance=1e-7)
-    good, small = fit_sgd(features, labels, K, [0.3, 1e-4], steps=600, batch_size=50)
-    optimum = nats(best, features, labels)
-    assert (nats(good, features, labels) >= optimum).all()
-    assert (nats(good, features, labels) <= 1.01 * optimum).all()
-    assert (nats(small, features, labels) >= 1.1 * optimum).all()
-
-
-def test_sgd_on_full_batches_equals_torch(standardized):
-    features, labels = standardized
-    probes = fit_sgd(features, labels, K, [0.5, 0.1], steps=20, batch_size=N)
-    for rate, probe in zip([0.5, 0.1], probes, strict=True):
-        for layer, x in enumerate(features):
-            linear = torch.nn.Linear(C, K, dtype=torch.float64)
-            torch.nn.init.zeros_(linear.weight)
-            torch.nn.init.zeros_(linear.bias)
-            optimizer = torch.optim.SGD(linear.parameters(), lr=rate, momentum=0.9)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
-            for _ in range(20):
-                optimizer.zero_grad()
-                F.cross_entropy(linear(x), labels).backward()
-                optimizer.step()
-                schedule.step()
-            # A momentum of 0.9 amplifies the rounding of every step by ten.
-            torch.testing.assert_close(probe.weight[layer], linear.weight.detach().T, atol=1e-9, rtol=1e-9)
-            torch.testing.assert_close(probe.bias[layer], linear.bias.detach(), atol=1e-9, rtol=1e-9)
-
-
-def test_sgd_depends_on_its_seed_alone(standardized):
-    features, labels = standardized
-    runs = [fit_sgd(features, labels, K, [1.0], steps=5, batch_size=50, seed=seed)[0] for seed in (1, 1, 2)]
-    torch.manual_seed(123)
-    (again,) = fit_sgd(features, labels, K, [1.0], steps=5, batch_size=50, seed=1)
-    assert torch.equal(runs[0].weight, runs[1].weight)
-    assert torch.equal(runs[0].weight, again.weight)
-    assert not torch.allclose(runs[0].weight, runs[2].weight)
-
-
-@given(n_samples=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 99))
-def test_an_epoch_sees_every_sample_at_most_once_and_leaves_less_than_a_batch(n_samples, batch_size, seed):
-    size = min(batch_size, n_samples)
-    batches = _batches(n_samples, batch_size, seed)
-    for _ in range(2):
-        epoch = torch.cat([next(batches) for _ in range(n_samples // size)])
-        assert len(epoch.unique()) == len(epoch) > n_samples - size
-        assert 0 <= epoch.min() <= epoch.max() < n_samples
 
 
 def test_standardized_features_equal_scikit_learns(data):
@@ -225,26 +173,6 @@ def test_accuracy_is_the_share_of_correct_predictions():
     assert probe.accuracy(features, torch.tensor([0, 0, 1, 1])).tolist() == [0.75, 1.0]
 
 
-def threshold(*splits):
-    """Per layer, class 1 above the split and class 0 below."""
-    weight = torch.tensor([[[-1.0, 1.0]]]).repeat(len(splits), 1, 1)
-    split = torch.tensor(splits)
-    return LinearProbe(weight, torch.stack([split, -split], dim=1))
-
-
-def test_every_layer_gets_its_best_candidate_and_the_last_of_equals():
-    features = torch.tensor([0.0, 1.0, 2.0, 3.0]).expand(3, 4)[..., None]
-    labels = torch.tensor([0, 0, 1, 1])
-    candidates = [threshold(1.4, 0.5, 2.5), threshold(1.6, 1.5, 0.5), threshold(9.0, 0.5, -1.0)]
-    best, index = select_best(candidates, features, labels)
-    assert index.tolist() == [1, 1, 1]
-    torch.testing.assert_close(best.bias[:, 0], torch.tensor([1.6, 1.5, 0.5]))
-    reverse, index = select_best(candidates[::-1], features, labels)
-    assert index.tolist() == [2, 1, 2]
-    torch.testing.assert_close(reverse.bias[:, 0], torch.tensor([1.4, 1.5, 2.5]))
-    assert best.accuracy(features, labels).tolist() == reverse.accuracy(features, labels).tolist() == [1, 1, 0.75]
-
-
 @given(st.data())
 def test_low_label_subsets_have_the_requested_number_per_class(data):
     counts = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=6))
@@ -271,7 +199,6 @@ def test_a_class_with_too_few_samples_is_an_error():
         low_label_subset(torch.tensor([0, 0, 0, 1, 1]), 3, 0, ["cat", "dog"])
 
 
-@pytest.mark.parametrize("fit", [fit_lbfgs, fit_sgd])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -288,6 +215,6 @@ def test_a_class_with_too_few_samples_is_an_error():
         (lambda x, y: (x, y, K, [float("nan")]), "finite"),
     ],
 )
-def test_invalid_inputs_of_a_probe_are_refused(fit, change, message, data):
+def test_invalid_inputs_of_a_probe_are_refused(change, message, data):
     with pytest.raises(IgptError, match=message):
-        fit(*change(*data))
+        fit_lbfgs(*change(*data))

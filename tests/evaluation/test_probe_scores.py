@@ -7,11 +7,13 @@ from scipy.stats import sem
 from sklearn.metrics import balanced_accuracy_score
 
 from igpt.data.sources import SPLITS
+from igpt.evaluation import probe_scores
 from igpt.evaluation.linear_probe import low_label_subset
 from igpt.evaluation.probe_scores import (
     LabeledFeatures,
     ProbeSettings,
     balanced_accuracy,
+    best_candidates,
     best_row,
     linear_rows,
     low_label_rows,
@@ -93,3 +95,16 @@ def test_nothing_is_chosen_without_a_validation_split(data):
     assert best_row(rows[:1]) is rows[0]
     with pytest.raises(ValueError, match="too many values"):
         linear_rows(blind, ProbeSettings(penalties=(0.1, 1)), cpu)
+
+
+def test_layers_may_be_fitted_one_by_one(data, monkeypatch):
+    settings, cpu = ProbeSettings(penalties=(0.01, 0.1)), torch.device("cpu")
+    together = linear_rows(data, settings, cpu)
+    monkeypatch.setattr(probe_scores, "TOGETHER", 1)
+    assert linear_rows(data, settings, cpu) == together
+
+
+def test_every_layer_gets_its_best_candidate_and_the_last_of_equals():
+    hits = np.array([[1, 3, 2], [3, 2, 3], [0, 0, 0]])[..., None]
+    correct = np.arange(4) < hits  # (L, P, N)
+    assert best_candidates(correct).tolist() == [1, 2, 2]

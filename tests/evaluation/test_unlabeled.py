@@ -8,13 +8,13 @@ import torch
 
 from igpt.commands.build import number_of_classes
 from igpt.data.datamodule import ImageDataModule
-from igpt.data.packed import PackedImages
 from igpt.data.sources import SPLITS, Chunk
+from igpt.data.stream import Share
 from igpt.errors import IgptError
-from igpt.evaluation.attentive import attentive_correct
 from igpt.evaluation.classification import ClassificationEvaluator
 from igpt.evaluation.evaluator import Evaluation
-from igpt.evaluation.probe_scores import ProbeSettings, labeled_features, linear_rows
+from igpt.evaluation.features import raw_pixels, stored_features
+from igpt.evaluation.probe_scores import labeled_features
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.objective import Objective
@@ -112,22 +112,22 @@ def test_validation_accuracy_while_training_is_over_labeled_images(data):
     assert objective.validation_means["accuracy"].compute() == 0.5
 
 
-def test_a_linear_probe_ignores_images_without_labels():
-    rng = np.random.default_rng(0)
-    features = {split: rng.normal(size=(2, 12, 3)).astype(np.float32) for split in SPLITS}
-    labels = np.arange(12) % 2
-    numbers = np.arange(12)
-
-    def rows(hidden, keep):
-        splits = {s: PackedImages(numbers[keep], np.where(hidden, -1, labels)[keep], numbers[keep]) for s in SPLITS}
-        kept = {split: values[:, keep] for split, values in features.items()}
-        return linear_rows(
-            labeled_features("random", kept, splits, ("even", "odd")), ProbeSettings(), torch.device("cpu")
-        )
-
-    assert rows(HIDDEN, slice(None)) == rows(HIDDEN, ~HIDDEN)
+def test_features_are_those_of_labeled_images(data, tmp_path):
+    """Four of twelve images have no label; the others are bright if their label is 1."""
+    module = data(partly=SPLITS)
+    stored = stored_features(raw_pixels(), module, "train", tmp_path / "features.npy")
+    labeled = labeled_features("raw pixels", {"train": stored}, module.splits, ("dark", "bright"))
+    assert stored.shape == (1, 8, 48)
+    np.testing.assert_array_equal(stored[0, :, 0] > 0.4, labeled.labels["train"] == 1)
+    assert len(labeled.groups["test"]) == 8
 
 
-def test_an_attentive_probe_ignores_images_without_labels(perfect, data):
-    hits = attentive_correct(perfect, data(partly=SPLITS), "test", n_classes=2, epochs=1)
-    assert hits.shape == (2, 8)
+def test_the_stream_of_a_probe_has_each_labeled_image_once_an_epoch(data):
+    module, cpu = data(partly=SPLITS), torch.device("cpu")
+    for augment in (False, True):
+        batches = module.labeled_stream(Share(4), 2, augment, cpu)
+        for epoch in (1, 2):
+            batch = [next(batches), next(batches)]
+            assert torch.cat([b.epochs for b in batch]).tolist() == [epoch] * 8
+            assert sorted(torch.cat([b.indices for b in batch]).tolist()) == np.flatnonzero(~HIDDEN).tolist()
+            assert all((b.labels == b.indices % 2).all() for b in batch)

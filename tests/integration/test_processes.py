@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import SMALL
 
@@ -18,13 +20,18 @@ RECIPE = (
 )  # fmt: skip
 
 
+def start(cwd, name, *arguments):
+    """Run a command in processes of its own; what it printed."""
+    script = Path(sys.executable).with_name(name)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    result = subprocess.run([script, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
 def train(cwd, name, *overrides):
     """Train in processes of their own; the run directory."""
-    script = Path(sys.executable).with_name("igpt-train")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    command = [script, *RECIPE, f"hydra.run.dir={name}", *overrides]
-    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stdout + result.stderr
+    start(cwd, "igpt-train", *RECIPE, f"hydra.run.dir={name}", *overrides)
     return cwd / name
 
 
@@ -53,3 +60,23 @@ def test_two_processes_and_one_that_accumulates_are_the_same_training(tmp_path):
     assert all(len(samples) == 16 for samples in seen(one).values())
     assert metrics(two) == pytest.approx(metrics(one), rel=1e-5)
     assert len([name for _, name in metrics(one) if name.startswith("train/nats")]) == 12
+
+
+def test_two_processes_and_one_train_the_same_probes(tmp_path, trained, command):
+    """Also with a number of test images, 512 and 1, that is not the same in both."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    settings = ("probe.solver=stream", "probe.epochs=1", "probe.learning_rates=[0.3,0.01]", "probe.attentive=true")
+    common = (f"run={run}", "device=cpu", "logger=none", "untrained=false", *settings)
+    states, tables = [], []
+    for devices in (1, 2):
+        printed = start(tmp_path, "igpt-probe", *common, f"devices={devices}")
+        assert printed.count("Results are in") == 1
+        states.append(torch.load(run / "probe" / "stream.pt", weights_only=True))
+        tables.append((run / "probe" / "accuracy.csv").read_text())
+        (run / "probe" / "stream.pt").unlink()
+    one, two = states
+    assert one["step"] == two["step"] > 5
+    assert any(name.endswith("weight") and value.abs().max() > 0.1 for name, value in one["heads"].items())
+    for name, value in one["heads"].items():
+        torch.testing.assert_close(two["heads"][name], value, atol=1e-5, rtol=1e-5)
+    assert tables[0] == tables[1]

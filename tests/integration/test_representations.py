@@ -85,11 +85,12 @@ SCORES = ("validation_accuracy", "test_accuracy", "test_balanced_accuracy", "knn
 
 
 def test_probe_prints_every_layer_beside_the_baselines(trained, command, cache):
-    printed = command("probe", f"run={trained}", "labels_per_class=[5]", "subsets=2", "logger=none")
+    few_labels = ("labels_per_class=[5]", "subsets=2")
+    printed = command("probe", f"run={trained}", *few_labels, "probe.concatenate=2", "logger=none")
     rows = read(trained / "probe" / "accuracy.csv")
     assert [(row["features"], row["layer"]) for row in rows] == [
         ("trained", "0"), ("trained", "1"), ("untrained", "0"), ("untrained", "1"), ("raw pixels", "0"),
-        ("palette histogram", "0"),
+        ("palette histogram", "0"), ("trained layers 0-1", "0"),
     ]  # fmt: skip
     shown = [(100 * float(row[name]), 100 * float(row[f"{name}_error"])) for row in rows for name in SCORES]
     assert all(f" {accuracy:.1f} +- {error:.1f}" in printed for accuracy, error in shown)
@@ -114,16 +115,28 @@ def test_probe_prints_every_layer_beside_the_baselines(trained, command, cache):
 def test_probe_computes_features_once(trained, command):
     command("probe", f"run={trained}", "logger=none")
     files = {path: path.stat().st_mtime_ns for path in (trained / "features").iterdir()}
-    assert len(files) == 6
+    assert len(files) == 12  # of four kinds of features and three splits
     command("probe", f"run={trained}", "logger=none")
     assert files == {path: path.stat().st_mtime_ns for path in (trained / "features").iterdir()}
 
 
-def test_attentive_probe_reports_every_layer(trained, command):
-    command("probe", f"run={trained}", "logger=none", "untrained=false", "attentive_epochs=1")
-    scores = [row["attentive_accuracy"] for row in read(trained / "probe" / "accuracy.csv")]
-    assert all(0.3 < float(score) < 1 for score in scores[:2])
-    assert scores[2:] == ["", ""]
+STREAM = ("probe.solver=stream", "logger=none", "device=cpu", "probe.epochs=2", "probe.learning_rates=[1,0.1]")
+
+
+def test_a_stream_probe_has_every_layer_with_attention_and_concatenated(trained, command):
+    command("probe", f"run={trained}", *STREAM, "probe.attentive=true", "probe.concatenate=2", "untrained=false")
+    rows = read(trained / "probe" / "accuracy.csv")
+    assert [(row["features"], row["layer"]) for row in rows] == [
+        ("trained", "0"), ("trained", "1"), ("raw pixels", "0"), ("palette histogram", "0"),
+        ("trained layers 0-1", "0"),
+    ]  # fmt: skip
+    assert all(0.2 < float(row["test_accuracy"]) < 1 and float(row["test_accuracy_error"]) > 0.02 for row in rows)
+    assert [bool(row["attentive_accuracy"]) for row in rows] == [True, True, False, False, False]
+    before = (trained / "probe" / "stream.pt").read_bytes()
+    printed = command("probe", f"run={trained}", *STREAM, "probe.attentive=true", "untrained=false")
+    assert (trained / "probe" / "stream.pt").read_bytes() == before  # it was complete
+    assert read(trained / "probe" / "accuracy.csv")[:4] == [{k: row[k] for k in row} for row in rows[:4]]
+    assert "trained layers" not in printed
 
 
 def test_online_probe_leaves_the_training_alone(command, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -138,6 +139,7 @@ def start_processes(config: DictConfig, pretrained: Pretrained) -> Processes:
 
     if config.devices > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise IgptError("Several processes cannot probe within a sweep (-m); set devices=1, or probe runs one by one.")
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # no advice: a login node needs no srun
     try:
         fabric = Fabric(accelerator=pretrained.device.type, devices=config.devices, num_nodes=config.num_nodes)
         fabric.launch()

@@ -1,0 +1,266 @@
+"""Probes of features that are not stored: SGD as torch's, agreement with L-BFGS, exact continuation, flat memory."""
+
+import multiprocessing
+import os
+import signal
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch.nn import functional as F
+
+from igpt.data.datamodule import ImageDataModule
+from igpt.data.packed import PackedImages
+from igpt.data.sources import SPLITS, Chunk
+from igpt.data.stream import Share
+from igpt.evaluation.features import FeatureKind, concatenated, layers_around, raw_pixels, stored_features
+from igpt.evaluation.probe_heads import AttentiveHead, AttentiveHeads, LinearHeads
+from igpt.evaluation.probe_scores import ProbeSettings, accuracy_rows, labeled_features, linear_rows
+from igpt.evaluation.stream_probe import ATTENTIVE, Processes, StreamProbe
+from igpt.tokenizers import Gray
+
+CPU = torch.device("cpu")
+
+
+def test_a_step_equals_torchs_sgd():
+    """On raw features with the cosine schedule, for each layer and learning rate by itself."""
+    n_layers, n, width, n_classes, rates, steps = 3, 40, 6, 4, [0.5, 0.1], 12
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(n_layers, n, width, generator=generator, dtype=torch.float64)
+    labels = torch.randint(n_classes, (n,), generator=generator)
+    mean, deviation = features.mean(dim=1), features.std(dim=1)
+    heads = LinearHeads(mean, deviation, torch.tensor(rates, dtype=torch.float64), n_classes)
+    for step in range(steps):
+        gradient, _ = heads.gradient(features, labels)
+        heads.step(gradient / n, (1 + np.cos(np.pi * step / steps)) / 2)
+    for layer, x in enumerate((features - mean[:, None]) / deviation[:, None]):
+        for index, rate in enumerate(rates):
+            linear = torch.nn.Linear(width, n_classes, dtype=torch.float64)
+            torch.nn.init.zeros_(linear.weight)
+            torch.nn.init.zeros_(linear.bias)
+            optimizer = torch.optim.SGD(linear.parameters(), lr=rate, momentum=0.9)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+            for _ in range(steps):
+                optimizer.zero_grad()
+                F.cross_entropy(linear(x), labels).backward()
+                optimizer.step()
+                schedule.step()
+            ours = heads.weight[layer].unflatten(-1, (len(rates), n_classes))[:, index]  # (C + 1, K)
+            torch.testing.assert_close(ours[:-1], linear.weight.detach().T, atol=1e-9, rtol=1e-9)
+            torch.testing.assert_close(ours[-1], linear.bias.detach(), atol=1e-9, rtol=1e-9)
+            assert torch.equal(heads.predict(features)[layer, index], linear(x).argmax(dim=-1))
+
+
+def test_attention_pooling_equals_its_formula():
+    torch.manual_seed(0)
+    head, x = AttentiveHead(width=6, n_heads=2, n_classes=3), torch.randn(5, 7, 6)
+    torch.nn.init.normal_(head.classifier.weight)
+    keys, values = (x @ head.key_value.weight.T).split(6, dim=-1)
+    pooled = []
+    for h in (slice(0, 3), slice(3, 6)):
+        scores = (keys[..., h] @ head.query[h] / 3**0.5).softmax(dim=1)  # (B, T)
+        pooled.append((scores[..., None] * values[..., h]).sum(dim=1))
+    expected = torch.cat(pooled, dim=-1) @ head.classifier.weight.T + head.classifier.bias
+    torch.testing.assert_close(head(x), expected)
+
+
+def test_the_gradients_of_attention_pooling_are_those_of_all_layers_together():
+    heads = AttentiveHeads(n_layers=2, width=6, n_heads=2, n_classes=3)
+    for head in heads.layers:
+        torch.nn.init.normal_(head.classifier.weight)
+    sequences, labels = torch.randn(2, 5, 7, 6), torch.tensor([0, 1, 2, 1, 0])
+    with torch.no_grad():
+        means, classes = heads(iter(sequences), labels)
+    ours = [parameter.grad for parameter in heads.parameters()]
+    loss = sum(
+        F.cross_entropy(head(x), labels, reduction="sum") for head, x in zip(heads.layers, sequences, strict=True)
+    )
+    for gradient, expected in zip(ours, torch.autograd.grad(loss, heads.parameters()), strict=True):
+        torch.testing.assert_close(gradient, expected)
+    torch.testing.assert_close(means, sequences.mean(dim=2))
+    assert classes.shape == (2, 5)
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """Noisy images of four classes, each with a mean image of its own."""
+
+    n: int = 3000
+    resolution: int = 4
+    name: str = "blobs"
+    classes: tuple[str, ...] = ("a", "b", "c", "d")
+
+    def key(self):
+        return {"n": self.n}
+
+    def sizes(self):
+        return dict.fromkeys(SPLITS, self.n)
+
+    def read(self, split, start, stop):
+        rng = np.random.default_rng([SPLITS.index(split), start])
+        labels = rng.integers(4, size=stop - start)
+        centers = np.random.default_rng(7).normal(128, 12, size=(4, 4, 4, 3))
+        images = np.clip(centers[labels] + rng.normal(0, 30, size=(stop - start, 4, 4, 3)), 0, 255)
+        return Chunk(images.astype(np.uint8), labels)
+
+
+def blobs(folder, n=3000):
+    data = ImageDataModule(Blobs(n), batch_size=100, cache_dir=str(folder), eval_batch_size=500, tokenizer=Gray())
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def two_layers(at_batch=lambda number: None):
+    """Features of two layers, random maps of the pixels; `at_batch` is called with the number of each batch."""
+    maps = torch.randn(2, 48, 10, generator=torch.Generator().manual_seed(0))
+    numbers = count()
+
+    def sequences(batch):
+        at_batch(next(numbers))
+        pixels = batch.images.flatten(1).float() / 255
+        return iter(torch.stack([pixels @ maps, (pixels @ maps).square()], dim=2))  # (B, 2, C) of each layer
+
+    return FeatureKind("maps", lambda batch: torch.stack([x.mean(dim=1) for x in sequences(batch)]), sequences)
+
+
+def stream(kinds, data, path, **settings):
+    settings = ProbeSettings(solver="stream", **settings)
+    return StreamProbe(kinds, data, settings, Processes(Fabric(accelerator="cpu"), CPU), path, "key", n_heads=2)
+
+
+def test_stream_and_lbfgs_agree_within_a_point(tmp_path):
+    data, kinds = blobs(tmp_path), [raw_pixels(), two_layers()]
+    probes = stream(kinds, data, tmp_path / "stream.pt", epochs=10, batch_size=100)
+    probes.fit()
+    correct = {split: probes.correct(split) for split in ("validation", "test")}
+    for kind in (*kinds, concatenated(kinds[1], range(2))):
+        stored = {split: stored_features(kind, data, split, tmp_path / f"{kind.name} {split}.npy") for split in SPLITS}
+        by_lbfgs = linear_rows(labeled_features(kind.name, stored, data.splits, "abcd"), ProbeSettings(), CPU)
+        if kind in kinds:
+            held_out = {split: found[kind.name] for split, found in correct.items()}
+            labeled = labeled_features(kind.name, {}, data.splits, "abcd")
+            by_stream = accuracy_rows(labeled, held_out, probes.settings.learning_rates)
+            for ours, theirs in zip(by_stream, by_lbfgs, strict=True):
+                assert ours["test_accuracy"] == pytest.approx(theirs["test_accuracy"], abs=0.01)
+                assert 0.4 < ours["test_accuracy"] < 0.95  # of four classes; neither chance nor too easy
+    attentive = correct["test"]["maps" + ATTENTIVE]
+    assert attentive.shape == (2, 1, 3000)
+    assert (attentive.mean(axis=2) > 0.4).all()
+
+
+def fit_until_killed(folder):
+    def kill(number):
+        if number == 45:  # of 30 for the statistics, and 30 for training
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    stream([two_layers(kill)], blobs(folder), folder / "stream.pt", epochs=1, batch_size=100, save_every=4).fit()
+
+
+def test_a_killed_probe_continues_bitwise(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole = stream([two_layers()], blobs(tmp_path), tmp_path / "whole.pt", epochs=1, batch_size=100)
+        whole.fit()
+        process = multiprocessing.get_context("spawn").Process(target=fit_until_killed, args=(tmp_path,))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        resumed = stream([two_layers()], blobs(tmp_path), tmp_path / "stream.pt", epochs=1, batch_size=100)
+        assert resumed.step == 12  # the last multiple of four before the kill
+        resumed.fit()
+    finally:
+        torch.set_num_threads(threads)
+    assert len(resumed.heads.state_dict()) == len(whole.heads.state_dict())
+    for name, value in whole.heads.state_dict().items():
+        assert torch.equal(resumed.heads.state_dict()[name], value), name
+    assert (resumed.correct("test")["maps"] == whole.correct("test")["maps"]).all()
+
+
+def test_probes_of_another_key_are_replaced(tmp_path):
+    data = blobs(tmp_path, 200)
+    first = stream([raw_pixels()], data, tmp_path / "stream.pt", epochs=1)
+    first.fit()
+    settings, processes = ProbeSettings(solver="stream", epochs=1), first.processes
+    assert StreamProbe([raw_pixels()], data, settings, processes, tmp_path / "stream.pt", "key").step == first.steps
+    assert StreamProbe([raw_pixels()], data, settings, processes, tmp_path / "stream.pt", "other").step == 0
+
+
+class ManyImages:
+    """The data of a probe with n images that take no memory."""
+
+    def __init__(self, n):
+        images = np.broadcast_to(np.uint8(100), (n, 4, 4, 3))
+        self.images = PackedImages(images, np.arange(n) % 4, np.arange(n))
+        self.source = Blobs(n)
+
+    def n_labeled(self, split):
+        return len(self.images)
+
+    def labeled_stream(self, share, start, augment, device):
+        return blobs_stream(self.images, share, start)
+
+
+def blobs_stream(images, share, start):
+    from igpt.data.stream import TrainingStream
+
+    return iter(TrainingStream(images, share, 0, start))
+
+
+def peak_memory():
+    """The peak of this process's memory since the last reset, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts the peak of a process's memory")
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    """Stored, the features of 100,000 images would take 410 MB."""
+    maps = torch.randn(4, 48, 256)
+    kind = FeatureKind("maps", lambda batch: batch.images.flatten(1).float() @ maps)
+    peaks = []
+    for n in (5_000, 100_000):
+        Path("/proc/self/clear_refs").write_text("5")
+        before = peak_memory()
+        stream([kind], ManyImages(n), tmp_path / f"{n}.pt", epochs=1, batch_size=1000, learning_rates=[0.1]).fit()
+        peaks.append(peak_memory() - before)
+    assert peaks[1] < peaks[0] + 40
+
+
+def test_an_interrupted_extraction_leaves_nothing_and_starts_again(tmp_path):
+    data, path = blobs(tmp_path), tmp_path / "features" / "maps.npy"
+
+    def fail(number):
+        if number == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stored_features(two_layers(fail), data, "test", path)
+    assert list(path.parent.iterdir()) == []
+    stored = stored_features(two_layers(), data, "test", path)
+    assert isinstance(stored, np.memmap)
+    batches = data.labeled_images("test")
+    np.testing.assert_array_equal(stored, torch.cat([two_layers().pooled(b) for b in batches], dim=1).numpy())
+    assert stored_features(two_layers(fail), data, "test", path).shape == (2, 3000, 10)
+
+
+def test_layers_around_one_stay_within_the_network():
+    assert layers_around(6, 5, 13) == range(4, 9)
+    assert layers_around(0, 5, 13) == range(5)
+    assert layers_around(12, 5, 13) == range(8, 13)
+    assert layers_around(2, 4, 4) == range(4)
+
+
+def test_processes_divide_a_batch(tmp_path):
+    data = blobs(tmp_path, 200)
+    whole = next(data.labeled_stream(Share(64), 3, False, CPU))
+    parts = [next(data.labeled_stream(Share(64, rank, 2), 3, False, CPU)) for rank in (0, 1)]
+    assert torch.equal(torch.cat([part.indices for part in parts]), whole.indices)
+    assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
