@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +18,15 @@ from igpt.data.datamodule import ImageDataModule
 from igpt.data.packed import PackedImages
 from igpt.data.sources import SPLITS, Chunk
 from igpt.data.stream import Share
+from igpt.errors import IgptError
+from igpt.evaluation import room
 from igpt.evaluation.features import FeatureKind, concatenated, layers_around, raw_pixels, stored_features
 from igpt.evaluation.probe_heads import AttentiveHead, AttentiveHeads, LinearHeads
 from igpt.evaluation.probe_scores import ProbeSettings, accuracy_rows, labeled_features, linear_rows
+from igpt.evaluation.room import require_room
 from igpt.evaluation.stream_probe import ATTENTIVE, Processes, StreamProbe
+from igpt.objectives.tasks import Autoregressive
+from igpt.pretrained import Pretrained
 from igpt.tokenizers import Gray
 
 CPU = torch.device("cpu")
@@ -264,3 +270,17 @@ def test_processes_divide_a_batch(tmp_path):
     parts = [next(data.labeled_stream(Share(64, rank, 2), 3, False, CPU)) for rank in (0, 1)]
     assert torch.equal(torch.cat([part.indices for part in parts]), whole.indices)
     assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+
+
+def test_features_that_do_not_fit_are_refused(tmp_path, monkeypatch, tiny):
+    data, settings = blobs(tmp_path), ProbeSettings()
+    pretrained = Pretrained(tiny, Gray(), Autoregressive())  # 2 layers of width 16
+    require_room(pretrained, data, settings, tmp_path / "features", networks=2)
+    disk = 2 * 3 * 9000 * 16 * 4  # bytes
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk - 1))
+    with pytest.raises(IgptError, match=r"3 layers of 9,000 images take 0.00346 GB on the disk.*probe.solver=stream"):
+        require_room(pretrained, data, settings, tmp_path / "features", networks=2)
+    require_room(pretrained, data, settings, tmp_path / "features", networks=1)
+    monkeypatch.setattr(room, "available_memory", lambda device: 1_000_000)
+    with pytest.raises(IgptError, match="and the fit of one layer 0.00177 GB of memory, but .* and 0.001 GB are free"):
+        require_room(pretrained, data, settings, tmp_path / "features", networks=1)

@@ -63,7 +63,6 @@ def test_two_processes_and_one_that_accumulates_are_the_same_training(tmp_path):
 
 
 def test_two_processes_and_one_train_the_same_probes(tmp_path, trained, command):
-    """Also with a number of test images, 512 and 1, that is not the same in both."""
     run = shutil.copytree(trained, tmp_path / "run")
     settings = ("probe.solver=stream", "probe.epochs=1", "probe.learning_rates=[0.3,0.01]", "probe.attentive=true")
     common = (f"run={run}", "device=cpu", "logger=none", "untrained=false", *settings)

@@ -42,7 +42,7 @@ def require_room(
 def available_memory(device: torch.device) -> int:
     """Bytes that can still be allocated on a device; on the CPU without swapping."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return int(torch.cuda.mem_get_info(device)[0])
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:  # not Linux
