@@ -276,11 +276,11 @@ def test_features_that_do_not_fit_are_refused(tmp_path, monkeypatch, tiny):
     data, settings = blobs(tmp_path), ProbeSettings()
     pretrained = Pretrained(tiny, Gray(), Autoregressive())  # 2 layers of width 16
     require_room(pretrained, data, settings, tmp_path / "features", networks=2)
-    disk = 2 * 3 * 9000 * 16 * 4  # bytes
+    disk = 4 * 9000 * (2 * 3 * 16 + 48 + 11)  # bytes; raw pixels have 48 channels, and the histogram has 11
     monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk - 1))
-    with pytest.raises(IgptError, match=r"3 layers of 9,000 images take 0.00346 GB on the disk.*probe.solver=stream"):
+    with pytest.raises(IgptError, match=r"9,000 images and of the baselines take 0.00558 GB .*probe.solver=stream"):
         require_room(pretrained, data, settings, tmp_path / "features", networks=2)
     require_room(pretrained, data, settings, tmp_path / "features", networks=1)
     monkeypatch.setattr(room, "available_memory", lambda device: 1_000_000)
-    with pytest.raises(IgptError, match="and the fit of one layer 0.00177 GB of memory, but .* and 0.001 GB are free"):
+    with pytest.raises(IgptError, match="and a fit 0.0053 GB of memory, but .* and 0.001 GB are free"):
         require_room(pretrained, data, settings, tmp_path / "features", networks=1)

@@ -47,6 +47,7 @@ def probe(config: DictConfig) -> None:
     settings = instantiate(config.probe, _convert_="all")
     check_choices(config, settings, pretrained, data)
     run = find_run(config.run)
+    run.path.mkdir(parents=True, exist_ok=True)  # that of a model of the Hugging Face Hub
     with locked(run.probe_lock) if is_main_process() else nullcontext():
         solve = by_stream if settings.solver == "stream" else by_lbfgs
         rows, few = solve(config, settings, pretrained, data, run)
@@ -72,16 +73,17 @@ def by_lbfgs(
         features = {split: stored_features(kind, data, split, run.features / name) for split, name in names.items()}
         return labeled_features(kind.name, features, data.splits, data.source.classes)
 
+    def rows_of(kind: LabeledFeatures) -> list[Row]:
+        rows = linear_rows(kind, settings, pretrained.device)
+        add_columns(rows, kind.accuracy_columns("knn_accuracy", "test", knn_correct(kind, settings)))
+        return rows
+
     require_room(pretrained, data, settings, run.features, 1 + config.untrained)
     kinds = [stored(kind) for kind in feature_kinds(config, pretrained, data)]
-    rows: list[Row] = []
-    for kind in kinds:
-        found = linear_rows(kind, settings, pretrained.device)
-        add_columns(found, kind.accuracy_columns("knn_accuracy", "test", knn_correct(kind, settings)))
-        rows += found
+    rows = [row for kind in kinds for row in rows_of(kind)]
     if settings.concatenate:
         layers = layers_around(best_layer(rows, settings), settings.concatenate, len(kinds[0].features["train"]))
-        rows += linear_rows(kinds[0].concatenated(layers), settings, pretrained.device)
+        rows += rows_of(kinds[0].concatenated(layers))
     return rows, low_label_rows(kinds, config.labels_per_class, config.subsets, settings, pretrained.device)
 
 

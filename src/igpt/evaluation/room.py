@@ -20,21 +20,22 @@ PARAMETERS = 25  # L-BFGS keeps ten pairs of vectors, and a few more
 def require_room(
     pretrained: Pretrained, data: ImageDataModule, settings: ProbeSettings, folder: Path, networks: int
 ) -> None:
-    """Raise :class:`IgptError` if the features of so many networks do not fit below `folder`, or a fit into memory."""
-    shape = pretrained.model.config
+    """Raise :class:`IgptError` if the features of so many networks and of the baselines do not fit on the disk of
+    `folder`, or those of one layer into memory.
+    """
+    shape, classes = pretrained.model.config, len(data.source.classes)
     n_images = sum(data.n_labeled(split) for split in data.splits)
-    n_layers = shape.n_layer + 1
-    layer = FLOAT * n_images * shape.n_embd
-    disk = networks * n_layers * layer
-    parameters = FLOAT * len(settings.penalties) * len(data.source.classes) * shape.n_embd
-    memory = COPIES * layer + PARAMETERS * parameters
+    n_layers, pixels = shape.n_layer + 1, 3 * data.source.resolution**2
+    disk = FLOAT * n_images * (networks * n_layers * shape.n_embd + pixels + shape.vocab_size)
+    widest = max(shape.n_embd, pixels, shape.vocab_size)
+    memory = FLOAT * widest * (COPIES * n_images + PARAMETERS * len(settings.penalties) * classes)
     free = shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
     stored = sum(file.stat().st_size for file in folder.glob("*.npy"))
     available = available_memory(pretrained.device)
     if disk > free + stored or memory > available:
         raise IgptError(
-            f"The features of {n_layers} layers of {n_images:,} images take {_size(disk)} on the disk, and the fit of "
-            f"one layer {_size(memory)} of memory, but {_size(free)} and {_size(available)} are free; use "
+            f"The features of {n_layers} layers of {n_images:,} images and of the baselines take {_size(disk)} on "
+            f"the disk, and a fit {_size(memory)} of memory, but {_size(free)} and {_size(available)} are free; use "
             "probe.solver=stream, which stores no features."
         )
 
