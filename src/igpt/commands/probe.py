@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from igpt.run_directory import RunDirectory
 
 TRAINED = "trained"  # the name of the model's own features
+SETTINGS_OF_TRAINING = ("standardize", "learning_rates", "epochs", "batch_size", "attentive_rate")  # by SGD
 
 
 def main() -> None:
@@ -99,7 +100,7 @@ def by_stream(
     processes = start_processes(config, pretrained)
     origin = {
         **origin_of(config, pretrained, data),
-        **{name: getattr(settings, name) for name in ("standardize", "learning_rates", "epochs", "batch_size")},
+        **{name: getattr(settings, name) for name in SETTINGS_OF_TRAINING},
         "seed": data.seed,
         "augment": repr(data.augment) if settings.augment else None,
     }

@@ -38,7 +38,8 @@ class ProbeSettings:
     `concatenate` adds a probe on that many layers around it.
 
     For "stream" alone: `epochs` over the labeled training images, which are augmented if `augment`, in batches of
-    `batch_size`; `attentive` adds attention pooling; the state is saved every `save_every` steps.
+    `batch_size`; `attentive` adds attention pooling, which Adam trains with the learning rate
+    `attentive_rate`; the state is saved every `save_every` steps.
     """
 
     penalties: Sequence[float] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -49,6 +50,7 @@ class ProbeSettings:
     batch_size: int = 256
     augment: bool = False
     attentive: bool = False
+    attentive_rate: float = 0.01
     save_every: int = 500
     concatenate: int | None = None
     neighbors: int = 10

@@ -31,13 +31,12 @@ from igpt.evaluation.features import FeatureKind
 from igpt.evaluation.probe_heads import AttentiveHeads, LinearHeads
 from igpt.evaluation.probe_scores import ProbeSettings
 from igpt.files import atomic_path
-from igpt.progress import Progress
+from igpt.progress import Progress, track
 
 log = logging.getLogger(__name__)
 
 STATISTICS_IMAGES = 10_000  # mean and deviation are those of so many training images, or of one epoch if that has fewer
-ATTENTIVE_RATE = 1e-3  # the learning rate of attention pooling, which Adam trains
-ATTENTIVE = ", attentive"
+ATTENTIVE = ", attentive"  # follows the name of a kind of features in the name of its attention pooling
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class StreamProbe:
     def _make_heads(self, n_heads: int | None) -> None:
         """Heads by the names of their kind of features, and the optimizer of attention pooling."""
         n_classes, device = len(self.data.source.classes), self.processes.device
-        rates = torch.tensor(self.settings.learning_rates)
+        rates = torch.tensor(self.settings.learning_rates, dtype=torch.float32)
         self.linear, self.attentive = nn.ModuleDict(), nn.ModuleDict()
         for kind in self.kinds:
             mean, deviation = self.statistics[kind.name]
@@ -102,7 +101,7 @@ class StreamProbe:
             if n_heads and kind.sequences:
                 self.attentive[kind.name] = AttentiveHeads(len(mean), mean.shape[1], n_heads, n_classes)
         self.heads = nn.ModuleList([self.linear, self.attentive]).to(device)
-        self.adam = torch.optim.Adam([{"params": list(self.attentive.parameters())}], lr=ATTENTIVE_RATE)
+        self.adam = torch.optim.Adam([{"params": list(self.attentive.parameters())}], lr=self.settings.attentive_rate)
 
     # Training
 
@@ -137,7 +136,7 @@ class StreamProbe:
         for parameter in self.attentive.parameters():
             assert parameter.grad is not None
             parameter.grad = self._mean(parameter.grad)
-        self.adam.param_groups[0]["lr"] = ATTENTIVE_RATE * decay
+        self.adam.param_groups[0]["lr"] = self.settings.attentive_rate * decay
         self.adam.step()
         self.adam.zero_grad()
         return accuracies
@@ -174,14 +173,13 @@ class StreamProbe:
         images = min(STATISTICS_IMAGES, self.data.n_labeled("train")) if self.settings.standardize else 1
         n_batches = math.ceil(images / self.settings.batch_size)
         moments: dict[str, Tensor] = {}
-        for batch in islice(self._batches(0), n_batches):
+        for batch in track(islice(self._batches(0), n_batches), "Mean and deviation of features", n_batches):
             for kind in self.kinds:
                 x = kind.pooled(batch).cpu().double()
                 sums = torch.stack([x.sum(dim=1), x.square().sum(dim=1)])  # (2, L, C)
                 moments[kind.name] = moments.get(kind.name, 0) + sums
-        return {
-            name: self._standardization(sums, n_batches * self.settings.batch_size) for name, sums in moments.items()
-        }
+        n = n_batches * self.settings.batch_size  # in all processes together
+        return {name: self._standardization(sums, n) for name, sums in moments.items()}
 
     def _standardization(self, sums: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Mean and deviation (L, C) from this process's sums of features and of their squares (2, L, C)."""

@@ -286,6 +286,7 @@ class ProbeSettings(Component):
     batch_size: Count = UNSET
     augment: Flag = UNSET
     attentive: Flag = UNSET
+    attentive_rate: Positive = UNSET
     save_every: Count = UNSET
     concatenate: MaybeCount = UNSET
     neighbors: Count = UNSET
