@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from igpt.objectives.tasks import Autoregressive, Losses
 
 
@@ -16,3 +18,11 @@ class Smoothed(Autoregressive):
         nats = -log_p.gather(-1, batch.tokens[..., None]).mean()
         loss = (1 - self.smoothing) * nats - self.smoothing * log_p.mean()
         return Losses(loss, {"nats_per_token": nats})
+
+
+@dataclass(frozen=True)
+class WithHead(Autoregressive):
+    """Autoregressive, with a module beside the model."""
+
+    def make_head(self, width, n_classes):
+        return nn.Linear(width, 2)
