@@ -8,7 +8,7 @@ WORKERS ?= auto# number of test processes
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster lint format bench clean
+.PHONY: help install demo model test test-cluster lint format bench clean
 
 help: ## list the targets
 	@echo "igpt: generative pre-training from pixels"
@@ -35,6 +35,14 @@ demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, s
 	$(BIN)/igpt-evaluate run=$(RUN)
 	$(BIN)/igpt-probe run=$(RUN)
 	@echo "Look at $(RUN)/figures (samples, completions, curve, palette) and $(RUN)/probe/accuracy.png"
+
+MODEL := src/igpt/registry/emoji-nano
+
+model: install ## rebuild the model that comes with igpt from its recipe; RUN=DIR takes a run that exists
+	$(BIN)/igpt-train experiment=emoji_ar hydra.run.dir=$(RUN)
+	rm -rf $(MODEL)
+	$(BIN)/igpt-export run=$(RUN) output=$(MODEL) format=igpt dtype=float16 evaluate=true license=apache-2.0
+	$(BIN)/python -m igpt.registry.enter emoji-nano $(MODEL)
 
 # Test processes share the cores, so each uses one thread.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --maxprocesses 8

@@ -5,7 +5,6 @@ import os
 import runpy
 import subprocess
 import sys
-from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
@@ -86,9 +85,9 @@ def test_no_two_modules_have_one_name():
 
 def test_every_other_file_of_the_package_is_packaged(setup):
     patterns = [p for names in setup["options.package_data"].values() for p in names.replace(",", " ").split()]
-    files = [path.name for path in (ROOT / "src" / "igpt").rglob("*.*") if path.suffix not in (".py", ".pyc")]
-    assert "decoder.c" in files
-    assert [name for name in files if not any(fnmatch(name, pattern) for pattern in patterns)] == []
+    files = [path for path in (ROOT / "src" / "igpt").rglob("*.*") if path.suffix not in (".py", ".pyc")]
+    assert {"decoder.c", "model.safetensors"} < {path.name for path in files}
+    assert [path for path in files if not any(path.match(pattern) for pattern in patterns)] == []
 
 
 def test_model_presets_on_the_command_line_are_those_in_python():

@@ -2,7 +2,7 @@
 
     import igpt
 
-    model = igpt.load("outputs/NAME/TIME")             # or a checkpoint, an exported folder, a name of the Hub
+    model = igpt.load("emoji-nano")                    # comes with igpt; or a run directory, an exported folder, ...
     model.sample(16)                                   # uint8 (16, R, R, 3)
     model.sample(16, seed=1, sampling=igpt.SamplingConfig(top_p=0.9))
     images = igpt.read_images("holiday/", model.resolution)

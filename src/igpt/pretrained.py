@@ -34,8 +34,8 @@ AnyImages = Any  # what :func:`~igpt.data.image_input.as_images` takes
 
 def load(run: str | Path, device: str | torch.device | None = None, checkpoint: str = "best") -> Pretrained:
     """Load what `run` names: a run directory (its `best` or `last` checkpoint), a checkpoint file, a folder that
-    igpt-export wrote or that has an ImageGPT of transformers, such a model on the Hugging Face Hub (OWNER/NAME), or a
-    TensorFlow checkpoint of OpenAI's release (its folder, or its path).
+    igpt-export wrote or that has an ImageGPT of transformers, such a model on the Hugging Face Hub (OWNER/NAME), a
+    TensorFlow checkpoint of OpenAI's release (its folder, or its path), or a model of igpt's own table (emoji-nano).
 
     `device` None is a GPU if there is one. Raises :class:`IgptError` if the model or the device cannot be used.
     """

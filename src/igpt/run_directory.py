@@ -12,6 +12,7 @@ from typing import Any
 
 from igpt.errors import IgptError
 from igpt.files import atomic_path, expand_user
+from igpt.registry import advice, is_model_name
 
 
 @dataclass(frozen=True)
@@ -130,17 +131,18 @@ def find_run(run: str | Path) -> RunDirectory:
     """The run directory that `run` names: itself, or the one that a checkpoint file lies in. Results of a TensorFlow
     checkpoint have their place in its folder.
 
-    Results of a model of the Hugging Face Hub have theirs below outputs/, which need not exist.
+    Results of a model by name, of igpt's table or of the Hugging Face Hub, have theirs below outputs/, which need not
+    exist.
     """
     if not str(run).strip():
         raise IgptError("run= names nothing; write the folder directly after the =.")
-    if is_hub_name(run):
+    if is_model_name(run) or is_hub_name(run):
         return RunDirectory(Path("outputs", *str(run).split("/")))
     path = expand_user(run)
     if (index := tensorflow_index(path)) is not None:
         return RunDirectory(index.parent)
     if not path.exists():
-        raise IgptError(f"There is no run at {path}; give a run directory or a checkpoint file.")
+        raise IgptError(f"There is no run at {path}; {advice(run)}")
     if path.is_file() and path.suffix != ".ckpt":
         raise IgptError(f"{path} is not a checkpoint file (.ckpt); give a run directory or one of its checkpoints.")
     return RunDirectory(path.parent.parent if path.is_file() else path)
@@ -180,8 +182,8 @@ def find_run_to_resume(run: str) -> RunDirectory:
 
     Any checkpoint but the last one is refused, since metrics.csv and last.ckpt are ahead of it.
     """
-    if is_hub_name(run):
-        raise IgptError(f"There is no run at {run} to resume; begin one from a model of the Hub with init_from={run}.")
+    if is_model_name(run) or is_hub_name(run):
+        raise IgptError(f"There is no run at {run} to resume; begin one from the model {run} with init_from={run}.")
     directory = RunDirectory(find_run(run).path.resolve())
     file = expand_user(run)
     if file.is_file() and file.resolve() != directory.last.resolve():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from igpt.configuration.stored import configuration_of
 from igpt.errors import IgptError
 from igpt.files import expand_user
+from igpt.registry import is_model_name
 from igpt.run_directory import find_run
 
 if TYPE_CHECKING:
@@ -38,15 +40,31 @@ def load_model(config: DictConfig) -> Pretrained:
 
 
 def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
-    """The data that a run was trained on, with the tokenizer of its checkpoint."""
+    """The data that a run, or a model of igpt's table, was trained on, with the tokenizer of its checkpoint."""
     directory = find_run(run)
     assert pretrained.loaded_from is not None
+    if is_model_name(run):
+        return open_data(configuration_of_named(run), pretrained)
     if pretrained.loaded_from.suffix != ".ckpt":  # only checkpoints of igpt come with their data
         raise IgptError(
             f"{run} is an exported model, which brings no data; name some with data=NAME (igpt-evaluate, igpt-probe), "
             "or the images to complete with images=FILES (igpt-sample; completions=0 needs none)."
         )
     return open_data(configuration_of(directory), pretrained, directory.data)
+
+
+def configuration_of_named(name: str) -> DictConfig:
+    """The configuration that a model of igpt's table was trained with, with the cache of this machine.
+
+    That of any other exported folder is not used, since it could name any class, which would be run.
+    """
+    from igpt.convert.read_model import read_model
+
+    configuration = read_model(name).description.configuration
+    if "data" not in configuration:
+        raise IgptError(f"{name} brings no data; name some with data=NAME.")
+    configuration["data"]["cache_dir"] = os.environ.get("IGPT_CACHE", "~/.cache/igpt")
+    return OmegaConf.create(configuration)
 
 
 def chosen_data(config: DictConfig, command: str, pretrained: Pretrained) -> ImageDataModule:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from igpt.checkpoint import read_checkpoint
-from igpt.convert import hub_models, hugging_face, igpt_folder, openai_release
+from igpt.convert import hub_models, hugging_face, igpt_folder, named_models, openai_release
 from igpt.convert.stored_model import StoredModel
 from igpt.convert.weight_files import weight_files
 from igpt.files import expand_user
+from igpt.registry import is_model_name
 from igpt.run_directory import find_checkpoint, is_hub_name
 
 
 def read_model(run: str | Path, prefer: str = "best") -> StoredModel:
     """The model that `run` names: a run directory (its `best` or `last` checkpoint), a checkpoint file, an exported
     folder of igpt or of transformers, a TensorFlow checkpoint of OpenAI's release (its folder, or its path with or
-    without .index), or a model of the Hugging Face Hub (OWNER/NAME).
+    without .index), a model of igpt's table (emoji-nano), or one of the Hugging Face Hub (OWNER/NAME).
     """
-    folder = hub_models.download(str(run)) if is_hub_name(run) else expand_user(run)
+    if is_model_name(run):
+        folder = named_models.folder_of(str(run))
+    else:
+        folder = hub_models.download(str(run)) if is_hub_name(run) else expand_user(run)
     if (folder / igpt_folder.DESCRIPTION).exists():
         return igpt_folder.read(folder)
     if is_hub_name(run) or (folder / hugging_face.CONFIG).exists():
