@@ -196,8 +196,8 @@ def test_status_and_traceback_in_a_shell(tmp_path):
     result = subprocess.run([script, "run=nowhere"], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.strip() == (
-        "Error: There is no run at nowhere; give a run directory, a checkpoint file, an exported folder or the name of a "
-        "model (emoji-nano)."
+        "Error: There is no run at nowhere; give a run directory, a checkpoint file, an exported folder or the name of "
+        "a model (emoji-nano)."
     )
     environment = {"PATH": "/usr/bin:/bin", "HYDRA_FULL_ERROR": "1", "HOME": str(tmp_path)}
     result = subprocess.run([script, "run=nowhere"], capture_output=True, text=True, cwd=tmp_path, env=environment)
