@@ -20,7 +20,14 @@ from igpt.data.sources import SPLITS, Chunk
 from igpt.data.stream import Share
 from igpt.errors import IgptError
 from igpt.evaluation import room
-from igpt.evaluation.features import FeatureKind, concatenated, layers_around, raw_pixels, stored_features
+from igpt.evaluation.features import (
+    FeatureKind,
+    concatenated,
+    layers_around,
+    palette_histogram,
+    raw_pixels,
+    stored_features,
+)
 from igpt.evaluation.probe_heads import AttentiveHead, AttentiveHeads, LinearHeads
 from igpt.evaluation.probe_scores import ProbeSettings, accuracy_rows, labeled_features, linear_rows
 from igpt.evaluation.room import require_room
@@ -255,6 +262,13 @@ def test_an_interrupted_extraction_leaves_nothing_and_starts_again(tmp_path):
     batches = data.labeled_images("test")
     np.testing.assert_array_equal(stored, torch.cat([two_layers().pooled(b) for b in batches], dim=1).numpy())
     assert stored_features(two_layers(fail), data, "test", path).shape == (2, 3000, 10)
+
+
+def test_a_histogram_counts_the_colors_of_each_image(tmp_path):
+    data = blobs(tmp_path, 50)
+    (batch,) = data.labeled_images("test")
+    counts = [np.bincount(tokens, minlength=256) for tokens in data.tokenize(batch).tokens.numpy()]
+    np.testing.assert_allclose(palette_histogram(data).pooled(batch)[0].numpy(), np.stack(counts) / 16)
 
 
 def test_layers_around_one_stay_within_the_network():

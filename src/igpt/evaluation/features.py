@@ -14,7 +14,6 @@ import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from igpt.batch import ImageBatch
 from igpt.data.datamodule import ImageDataModule
@@ -66,8 +65,9 @@ def palette_histogram(data: ImageDataModule) -> FeatureKind:
     """The fraction of each image that has each color, (1, B, V)."""
 
     def pooled(batch: ImageBatch) -> Tensor:
-        tokens = data.tokenize(batch).tokens
-        return F.one_hot(tokens, data.tokenizer.vocab_size).float().mean(dim=1)[None]
+        tokens = data.tokenize(batch).tokens  # (B, T)
+        counts = torch.zeros(len(tokens), data.tokenizer.vocab_size, device=tokens.device)
+        return counts.scatter_add_(1, tokens, torch.ones_like(tokens, dtype=counts.dtype))[None] / tokens.shape[1]
 
     return FeatureKind("palette histogram", pooled)
 

@@ -25,7 +25,9 @@ Row = dict[str, Any]
 
 Correct = dict[str, NDArray[np.bool_]]  # by split: which images are classified correctly (L, P, N)
 
-TOGETHER = 2**28  # bytes of features of all splits; layers are fitted together up to this size, as small fits are short
+TOGETHER = (
+    2**24
+)  # bytes of features that are fitted together; small fits take more time between operations than in them
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def linear_rows(data: LabeledFeatures, settings: ProbeSettings, device: torch.de
 def lbfgs_correct(data: LabeledFeatures, settings: ProbeSettings, device: torch.device) -> Correct:
     """Which images the probes of each layer and penalty classify correctly, on all splits but the training split.
 
-    At most one layer that is larger than TOGETHER is in memory.
+    Small layers are fitted together with all penalties. Larger ones are fitted one by one, each penalty by itself, so
+    that no fit waits for one that takes more iterations.
     """
     held_out = [split for split in data.features if split != "train"]
     labels = {split: torch.from_numpy(values).to(device) for split, values in data.labels.items()}
@@ -134,7 +137,9 @@ def lbfgs_correct(data: LabeledFeatures, settings: ProbeSettings, device: torch.
         train, *others = (data.layers(split, layers, device) for split in ("train", *held_out))
         if settings.standardize:
             train, *others = standardize(train, *others)
-        probes = fit_lbfgs(train, labels["train"], len(data.classes), settings.penalties)
+        alone = train.nbytes > TOGETHER
+        batches = [[penalty] for penalty in settings.penalties] if alone else [settings.penalties]
+        probes = [p for batch in batches for p in fit_lbfgs(train, labels["train"], len(data.classes), batch)]
         for split, features in zip(held_out, others, strict=True):
             found[split].append(torch.stack([p.predict(features) == labels[split] for p in probes], dim=1))
     return {split: torch.cat(parts).cpu().numpy() for split, parts in found.items()}
@@ -142,7 +147,7 @@ def lbfgs_correct(data: LabeledFeatures, settings: ProbeSettings, device: torch.
 
 def _layers_together(features: Mapping[str, Features]) -> Iterator[slice]:
     n_layers = len(features["train"])
-    n = max(1, TOGETHER * n_layers // sum(each.nbytes for each in features.values()))
+    n = max(1, TOGETHER * n_layers // features["train"].nbytes)
     layers = (slice(first, first + n) for first in range(0, n_layers, n))
     return track(layers, "Probing layers", -(-n_layers // n))
 
