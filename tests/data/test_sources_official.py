@@ -4,7 +4,6 @@ import io
 import json
 import os
 import pickle
-import struct
 import sys
 import tarfile
 
@@ -26,10 +25,7 @@ from igpt.data.sources import (
 from igpt.data.sources.cifar import load_arrays
 from igpt.data.sources.splits import complete_splits, hold_out
 from igpt.errors import IgptError
-
-
-def random_images(n, side, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+from official_files import random_images, tar, write_cifar10, write_cifar100, write_stl10
 
 
 def read_all(source):
@@ -54,14 +50,6 @@ def assert_splits(source, train, test, n_validation):
             np.testing.assert_array_equal(part.labels, chunk.labels[start : start + 7])
 
 
-def tar(path, folder, files):
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in files.items():
-            information = tarfile.TarInfo(f"{folder}/{name}")
-            information.size = len(content)
-            archive.addfile(information, io.BytesIO(content))
-
-
 def unpack(path):
     with tarfile.open(path) as archive:
         archive.extractall(path.parent, filter="data")
@@ -71,38 +59,9 @@ def unpack(path):
 # CIFAR
 
 
-class Python2Pickler(pickle._Pickler):
-    """Writes bytes in the format of strings of Python 2."""
-
-    def save_string(self, value):
-        self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
-
-    dispatch = {**pickle._Pickler.dispatch, bytes: save_string}  # noqa: RUF012
-
-
-def python2_pickle(value):
-    file = io.BytesIO()
-    Python2Pickler(file, protocol=2).dump(value)
-    return file.getvalue().replace(
-        b"numpy._core.multiarray", b"numpy.core.multiarray"
-    )  # the module's name before numpy 2
-
-
-def cifar_part(images, labels, key):
-    rows = np.stack([image[:, :, c].ravel() for image in images for c in range(3)]).reshape(len(images), 3072)
-    return python2_pickle({b"data": rows, key: labels.tolist(), b"filenames": [b"a.png"] * len(images)})
-
-
 @pytest.fixture
 def cifar10(tmp_path):
-    images, labels = random_images(60, 32), np.arange(60) * 7 % 10
-    starts = {f"data_batch_{i + 1}": 10 * i for i in range(5)} | {"test_batch": 50}
-    parts = {
-        name: cifar_part(images[start : start + 10], labels[start : start + 10], b"labels")
-        for name, start in sorted(starts.items(), reverse=True)  # the order in an archive is arbitrary
-    }
-    tar(tmp_path / "cifar-10-python.tar.gz", "cifar-10-batches-py", parts)
-    return tmp_path, images, labels
+    return tmp_path, *write_cifar10(tmp_path)
 
 
 @pytest.mark.parametrize("unpacked", [False, True])
@@ -124,15 +83,7 @@ def test_cifar10_at_a_lower_resolution(cifar10):
 
 
 def test_cifar100_has_its_fine_labels(tmp_path):
-    images, labels = random_images(30, 32), np.arange(30) * 3
-    tar(
-        tmp_path / "cifar-100-python.tar.gz",
-        "cifar-100-python",
-        {
-            "train": cifar_part(images[:20], labels[:20], b"fine_labels"),
-            "test": cifar_part(images[20:], labels[20:], b"fine_labels"),
-        },
-    )
+    images, labels = write_cifar100(tmp_path)
     source = CIFAR100Source(root=str(tmp_path))
     assert_splits(source, (images[:20], labels[:20]), (images[20:], labels[20:]), n_validation=2)
     assert len(source.classes) == 100
@@ -175,24 +126,7 @@ def test_a_damaged_archive_is_named(cifar10):
 
 @pytest.fixture
 def stl10(tmp_path):
-    images, labels = random_images(45, 96), np.arange(45) % 10
-    columns = [image[:, column, c].tobytes() for image in images for c in range(3) for column in range(96)]
-    size = 3 * 96  # columns of an image
-    folds = [" ".join(str(3 * i + k % 3) for i in range(10)) + " \n" for k in range(10)]
-    tar(
-        tmp_path / "stl10_binary.tar.gz",
-        "stl10_binary",
-        {
-            "test_X.bin": b"".join(columns[30 * size :]),
-            "test_y.bin": bytes((labels[30:] + 1).tolist()),
-            "train_X.bin": b"".join(columns[: 30 * size]),
-            "train_y.bin": bytes((labels[:30] + 1).tolist()),
-            "unlabeled_X.bin": b"",
-            "class_names.txt": b"airplane\nbird\n",
-            "fold_indices.txt": "".join(folds).encode(),
-        },
-    )
-    return tmp_path, images, labels
+    return tmp_path, *write_stl10(tmp_path)
 
 
 @pytest.mark.parametrize("unpacked", [False, True])
