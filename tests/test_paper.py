@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_module
+from matplotlib.figure import Figure
 from PIL import Image
 
 from conftest import run_command
@@ -45,11 +46,15 @@ def test_the_page_is_that_of_the_table():
 
 
 def test_every_command_of_the_table_passes_the_schema():
-    for row in ROWS.values():
-        for command in row["commands"]:
-            name = shlex.split(command)[0].removeprefix("igpt-")
-            for overrides in build_paper.overrides_of(command):
-                check(composed(name, *(word for word in overrides if not word.startswith("hydra."))), name)
+    checked = set()
+    for command in (command for row in ROWS.values() for command in row["commands"]):
+        name = shlex.split(command)[0].removeprefix("igpt-")
+        for words in build_paper.overrides_of(command):
+            overrides = [word for word in words if not word.startswith(("hydra.", "run="))]
+            overrides += [] if name == "train" else ["run=x"]
+            if (name, *overrides) not in checked:
+                check(composed(name, *overrides), name)
+            checked.add((name, *overrides))
 
 
 def test_every_recipe_has_a_row_and_names_its_runs_after_itself():
@@ -112,6 +117,7 @@ def files(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _tiny_files(files, monkeypatch):
     monkeypatch.setenv("IGPT_DATA", str(files))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())  # most of the time
 
 
 def take_two_steps(name, folder, *overrides):

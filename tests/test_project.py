@@ -75,7 +75,7 @@ def test_every_folder_with_code_or_configuration_is_packaged(setup):
         for base, prefix in ((ROOT / "src" / "igpt", ("igpt",)), (ROOT / "conf", ("igpt", "conf")))
         for path in base.rglob("__init__.py")
     }
-    assert found | {"igpt.conf.experiment"} == listed
+    assert found | {"igpt.conf.experiment", "igpt.conf.experiment.paper"} == listed
 
 
 def test_no_two_modules_have_one_name():
