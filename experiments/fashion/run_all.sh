@@ -37,6 +37,15 @@ for seed in 0 1 2; do
     done
 done
 
+# Attention pooling. It replaces the results of the other probes in the folder of the run, which are kept under another name.
+if [ ! -e "$out/ar-seed0/probe-lbfgs" ]; then
+    cp -r "$out/ar-seed0/probe" "$out/ar-seed0/probe-lbfgs"
+fi
+if [ ! -e "$out/ar-seed0/probe-stream" ]; then
+    igpt-probe run="$out/ar-seed0" logger=none probe.solver=stream probe.attentive=true
+    cp -r "$out/ar-seed0/probe" "$out/ar-seed0/probe-stream"
+fi
+
 # 2. Size, resolution and lossless gray levels; accuracy of the probes during training.
 train ar-xs experiment=fashion_ar model=xs trainer.max_steps=8000
 probe ar-xs
@@ -45,7 +54,7 @@ probe ar-28
 train ar-gray experiment=fashion_ar tokenizer=gray
 probe ar-gray
 train ar-curve experiment=fashion_ar callbacks=online_probe trainer.max_steps=8000 \
-    callbacks.online_probe.n_train=20000 callbacks.online_probe.n_validation=6000
+    callbacks.online_probe.n_train=20000 callbacks.online_probe.n_validation=6000 callbacks.online_probe.penalty=0.001
 
 # 3. Fine-tuning: joint and plain, from both models and from scratch.
 for seed in 0 1 2; do
