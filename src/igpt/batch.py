@@ -7,6 +7,14 @@ from typing import NamedTuple
 from torch import Tensor
 
 
+class Crops(NamedTuple):
+    """The crops of a batch of windows, which were cut out of photos whose longer side is vertical."""
+
+    boxes: Tensor  # (B, 4) float64: left, upper, right, lower, in pixels of the window
+    rows: Tensor  # (B, 2) int64: first and last (exclusive) row of the window that belongs to the photo
+    transposed: Tensor  # (B,) bool: the photo is stored transposed
+
+
 class ImageBatch(NamedTuple):
     """The output of a data loader."""
 
@@ -14,6 +22,7 @@ class ImageBatch(NamedTuple):
     labels: Tensor  # (B,) int64
     indices: Tensor  # (B,) int64, indices of the samples in the split
     epochs: Tensor  # (B,) int64, number of complete passes over the split before the sample; 0 in evaluation
+    crops: Crops | None = None  # if the images are windows, the crops in them
 
 
 class TokenBatch(NamedTuple):

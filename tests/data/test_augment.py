@@ -149,14 +149,14 @@ def test_resizing_keeps_constant_images():
 def test_imagenet_views_are_pillows_resize_of_their_boxes(stored, resolution):
     augment = ImageNetCrop(resolution)
     images, view = noise(12, stored, stored), (3, *samples(12, epoch=5))
-    boxes = augment.boxes(stored, *view).tolist()
+    boxes = augment.boxes(*[torch.full((12,), stored)] * 2, *view).tolist()
     theirs = [pillow(image, resolution, tuple(box)) for image, box in zip(images, boxes, strict=True)]
     assert_within_one_level(augment(images, *view), theirs)
 
 
 def test_imagenet_boxes_are_crops_at_whole_places_of_every_size_equally_often():
     stored, n = 96, 12900
-    boxes = ImageNetCrop().boxes(stored, 0, *samples(n)).numpy()
+    boxes = ImageNetCrop().boxes(*[torch.full((n,), stored)] * 2, 0, *samples(n)).numpy()
     assert boxes.min() >= 0
     assert boxes.max() <= stored
     sides = 224 * stored / (boxes[:, 2] - boxes[:, 0])
@@ -171,7 +171,7 @@ def test_imagenet_boxes_are_crops_at_whole_places_of_every_size_equally_often():
 
 
 def test_imagenet_boxes_reach_both_ends_of_the_range():
-    boxes = ImageNetCrop(shorter_side=(5, 5), crop=4).boxes(5, 0, *samples(100))
+    boxes = ImageNetCrop(shorter_side=(5, 5), crop=4).boxes(*[torch.full((100,), 5)] * 2, 0, *samples(100))
     assert {tuple(corner) for corner in boxes[:, :2].tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 

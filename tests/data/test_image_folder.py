@@ -16,7 +16,7 @@ from conftest import together, train_two_steps
 from igpt.data import content_hashes as content
 from igpt.data import disk_memo
 from igpt.data.content_hashes import content_hashes
-from igpt.data.image_files import decode
+from igpt.data.image_files import decode, square
 from igpt.data.sources import SPLITS, ImageFolderSource, at_resolution, image_folder
 from igpt.errors import IgptError
 from igpt.files import sha256
@@ -158,7 +158,7 @@ def test_every_kind_of_image_is_decoded(tmp_path, save):
     expected, tolerance = save(tmp_path / "file")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = decode(tmp_path / "file", 8)
+        found = decode(tmp_path / "file", 8, square)
     assert found.shape == (8, 8, 3)
     found = found[1::5, 1::5]  # one pixel inside each square
     np.testing.assert_allclose(found.astype(int), expected, atol=tolerance)
@@ -226,14 +226,14 @@ def test_reduced_decoding_of_jpegs_hardly_changes_them(tmp_path, resolution):
     y, x = np.mgrid[:1200, :1000] / 300
     photo = np.stack([127 + 120 * np.sin(y * x), 127 + 120 * np.cos(3 * y), 10 * (x + y)], -1).astype(np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.jpg", quality=95)
-    whole, square = Image.open(tmp_path / "photo.jpg"), (0, 100, 1000, 1100)
-    expected = np.asarray(whole.resize((resolution, resolution), Image.Resampling.HAMMING, square)).astype(int)
-    assert np.abs(decode(tmp_path / "photo.jpg", resolution) - expected).mean() < 0.7
+    photo, center = Image.open(tmp_path / "photo.jpg"), (0, 100, 1000, 1100)
+    expected = np.asarray(photo.resize((resolution, resolution), Image.Resampling.HAMMING, center)).astype(int)
+    assert np.abs(decode(tmp_path / "photo.jpg", resolution, square) - expected).mean() < 0.7
 
 
 def test_small_images_are_interpolated(tmp_path):
     Image.fromarray(np.array([[0, 255]] * 2, np.uint8)).save(tmp_path / "a.png")
-    row = decode(tmp_path / "a.png", 16)[8, :, 0].astype(int)
+    row = decode(tmp_path / "a.png", 16, square)[8, :, 0].astype(int)
     assert (np.diff(row) >= 0).all()
     assert len(set(row)) > 6
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from igpt import counter_rng
+from igpt.batch import Crops
 from igpt.errors import IgptError
 
 # Streams of random numbers, one for each random choice.
@@ -94,9 +96,9 @@ class ImageNetCrop:
     """The paper's augmentation of ImageNet (section 3.1), with one resize instead of two.
 
     The shorter side of the photo is resized to a random integer in `shorter_side` (both ends included), a square of
-    `crop` pixels is cropped at random, and resized to `resolution`. Here the crop is a box in the stored image, whose
-    side corresponds to the shorter side. Packed images are the center squares of photos, so all crops lie in the center
-    square, whereas the paper's reach the ends of the longer side.
+    `crop` pixels is cropped at random, and resized to `resolution`. Here the crop is a box in the stored photo, whose
+    shorter side corresponds to that of the resized one. Photos are stored whole, and :mod:`igpt.data.photo_windows`
+    cuts the box with its surroundings out of them. Images that are square anyway are cropped by calling this object.
     """
 
     resolution: int = 32
@@ -117,16 +119,26 @@ class ImageNetCrop:
         return self.resolution
 
     def __call__(self, images: Tensor, seed: int, epochs: Tensor, indices: Tensor) -> Tensor:
-        return resize(images, self.resolution, self.boxes(images.shape[1], seed, epochs, indices))
+        sides = torch.full_like(indices, images.shape[1])
+        return resize(images, self.resolution, self.boxes(sides, sides, seed, epochs, indices))
 
-    def boxes(self, stored: int, seed: int, epochs: Tensor, indices: Tensor) -> Tensor:
-        """The crops (left, upper, right, lower), (B, 4) float64, in pixels of an image of side `stored`."""
+    def boxes(self, widths: Tensor, heights: Tensor, seed: int, epochs: Tensor, indices: Tensor) -> Tensor:
+        """The crops (left, upper, right, lower), (B, 4) float64, in pixels of stored photos of these sizes (B,)."""
         random = _BatchRandom(seed, epochs, indices)
         smallest, largest = self.shorter_side
         side = smallest + random.below(largest - smallest + 1, SIDE)
-        left, upper = random.below(side - self.crop + 1, COLUMN), random.below(side - self.crop + 1, ROW)
-        corners = torch.stack([left, upper, left + self.crop, upper + self.crop], dim=1)
-        return corners * stored / side[:, None].double()
+        stored = torch.stack([widths, heights], dim=1)  # (B, 2)
+        resized = stored * side[:, None] // stored.amin(dim=1, keepdim=True)
+        free = resized - self.crop + 1
+        corner = torch.stack([random.below(free[:, 0], COLUMN), random.below(free[:, 1], ROW)], dim=1)
+        corners = torch.stack([corner, corner + self.crop], dim=1)  # (B, 2, 2)
+        return (corners * stored[:, None] / resized[:, None].double()).flatten(1)
+
+    def window_height(self, stored: int) -> int:
+        """Rows that a crop and the pixels around it that its resizing uses take up, in a photo of width `stored`."""
+        smallest = self.shorter_side[0]
+        largest_crop = self.crop * stored / smallest * (1 + 1 / smallest)  # the longer side is rounded down
+        return math.ceil(largest_crop + 2 * max(largest_crop / self.resolution, 1)) + 1
 
 
 @dataclass(frozen=True)
@@ -151,11 +163,18 @@ class _BatchRandom:
         return self.uniform(stream) < 0.5
 
 
-def resize(images: Tensor, resolution: int, box: Tensor | None = None) -> Tensor:
+def resize_crops(windows: Tensor, resolution: int, crops: Crops) -> Tensor:
+    """The crops in `windows` (B, H, W, 3) uint8, as upright images (B, resolution, resolution, 3) uint8."""
+    views = resize(windows, resolution, crops.boxes, crops.rows)
+    return torch.where(crops.transposed[:, None, None, None], views.transpose(1, 2), views)
+
+
+def resize(images: Tensor, resolution: int, box: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
     """The content of `box` in images (B, H, W, 3) uint8, as (B, resolution, resolution, 3) uint8, antialiased.
 
     `box` is (left, upper, right, lower) in pixels, (4,) or (B, 4) for one box per image, inside the image and not
-    empty; by default it is the whole image. The result differs from Pillow's BILINEAR by at most one level, since
+    empty; by default it is the whole image. `rows` (B, 2) are the first and the last row (exclusive) that belong to
+    each image; by default, all do. The result differs from Pillow's BILINEAR by at most one level, since
     Pillow also rounds to uint8 between its two passes. It takes 24 H W bytes per image: 200 MB for 128 images of
     256 x 256.
     """
@@ -167,21 +186,26 @@ def resize(images: Tensor, resolution: int, box: Tensor | None = None) -> Tensor
     left, upper, right, lower = box.double().view(-1, 4, 1, 1).unbind(1)
     # Weights are integers, and all sums of products stay below 2^53, so float64 is exact in any order of addition.
     # A view therefore depends neither on the device nor on the rest of the batch, which float32 could not ensure.
-    rows = _weights(height, resolution, upper, lower) @ images.double().flatten(2)  # (B, resolution, W * 3)
-    columns = rows.unflatten(2, (width, 3)).transpose(1, 2).flatten(2)  # (B, W, resolution * 3)
+    weights = _weights(height, resolution, upper, lower, rows)
+    resized = weights @ images.double().flatten(2)  # (B, resolution, W * 3)
+    columns = resized.unflatten(2, (width, 3)).transpose(1, 2).flatten(2)  # (B, W, resolution * 3)
     sums = _weights(width, resolution, left, right) @ columns  # (B, columns, rows * 3)
     sums = sums.unflatten(2, (resolution, 3)).transpose(1, 2)
     return (sums / WEIGHT_SUM**2 + 0.5).clamp(max=255).to(torch.uint8)
 
 
-def _weights(size: int, resolution: int, start: Tensor, stop: Tensor) -> Tensor:
+def _weights(size: int, resolution: int, start: Tensor, stop: Tensor, inside: Tensor | None = None) -> Tensor:
     """Weights (B, resolution, size) of `size` input pixels in `resolution` output pixels that cover [start, stop).
 
     The filter is a triangle that reaches one output pixel to either side, or one input pixel where those are larger.
-    `start` and `stop` have shape (B, 1, 1). The weights are integers in float64 that sum to about WEIGHT_SUM.
+    `start` and `stop` have shape (B, 1, 1). Pixels outside of the range `inside` (B, 2) have the weight 0. The weights
+    are integers in float64 that sum to about WEIGHT_SUM.
     """
     step = (stop - start) / resolution
     centers = start + step * (torch.arange(resolution, device=start.device)[:, None] + 0.5)
     pixels = torch.arange(size, device=start.device) + 0.5
     triangle = (1 - (pixels - centers).abs() / step.clamp(min=1)).clamp(min=0)
+    if inside is not None:
+        first, last = inside.view(-1, 2, 1, 1).unbind(1)
+        triangle = triangle.where((pixels > first) & (pixels < last), 0)
     return (triangle / triangle.sum(dim=2, keepdim=True) * WEIGHT_SUM).round()

@@ -13,11 +13,12 @@ import pytorch_lightning as pl
 import torch
 
 from igpt.batch import ImageBatch, TokenBatch
-from igpt.data.augment import Augmentation, Identity
+from igpt.data.augment import Augmentation, Identity, ImageNetCrop, resize_crops
 from igpt.data.loader import BatchLoader
-from igpt.data.packed import PackedImages, open_packed, pack, packed_folder
+from igpt.data.packed import PackedImages, open_packed, open_photos, pack, packed_folder
 from igpt.data.packed.layout import read_manifest
-from igpt.data.sources import ImageSource, at_resolution
+from igpt.data.photo_windows import PhotoWindows
+from igpt.data.sources import ImageSource, PhotoSource, WholePhotos, at_resolution
 from igpt.data.stream import EvaluationBatches, Share, TrainingStream, epoch_order
 from igpt.errors import IgptError
 from igpt.files import expand_user
@@ -45,7 +46,8 @@ class ImageDataModule(pl.LightningDataModule):
     training) and converted to tokens.
 
     With `stored_resolution`, training images are also packed at that resolution, from which `augment` makes images at
-    the resolution of the model. With `drop_duplicates`, training images that equal a validation or test image at the
+    the resolution of the model. They are packed as squares; only photos that :class:`ImageNetCrop` crops are packed
+    whole. With `drop_duplicates`, training images that equal a validation or test image at the
     resolution of the model are left out, and validation images that equal a test image, too.
     """
 
@@ -94,10 +96,13 @@ class ImageDataModule(pl.LightningDataModule):
 
     @functools.cached_property
     def training_source(self) -> ImageSource:
-        """The source at the resolution of the packed training images."""
-        if self.stored_resolution == self.source.resolution:
-            return self.source
-        return at_resolution(self.source, self.stored_resolution)
+        """The source of the packed training images, at their resolution."""
+        source = self.source
+        if self.stored_resolution != source.resolution:
+            source = at_resolution(source, self.stored_resolution)
+        if isinstance(self.augment, ImageNetCrop) and isinstance(source, PhotoSource):
+            return WholePhotos(source)
+        return source
 
     def key(self) -> dict[str, Any]:
         """Everything that the images of the splits depend on."""
@@ -168,22 +173,27 @@ class ImageDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Infinite batches, beginning with the current step of the trainer."""
-        train = self._open(self.training_source)["train"]
         rank, world_size, step = 0, 1, 0
         if self.trainer:
             rank, world_size, step = self.trainer.global_rank, self.trainer.world_size, self.trainer.global_step
         share = Share(self.batch_size, rank, world_size, self.accumulation(world_size))
-        return self._loader(TrainingStream(train, share, self.seed, step * share.accumulate))
+        return self._loader(TrainingStream(self._training_images(), share, self.seed, step * share.accumulate))
+
+    def _training_images(self) -> PackedImages | PhotoWindows:
+        source = self.training_source
+        if isinstance(source, WholePhotos) and isinstance(self.augment, ImageNetCrop):
+            return PhotoWindows(open_photos(self._folder(source))["train"], self.augment, self.seed)
+        return self._open(source)["train"]
 
     def labeled_stream(self, share: Share, start: int, augment: bool, device: torch.device) -> Iterator[ImageBatch]:
         """Infinite batches, on `device`, of the training images that have a label, from step `start`.
 
         Each epoch visits all of these images. Without `augment`, they are the same in each epoch.
         """
-        train = self._open(self.training_source)["train"] if augment else self.splits["train"]
+        train = self._training_images() if augment else self.splits["train"]
         labeled = np.flatnonzero(train.labels >= 0)
         for batch in self._loader(TrainingStream(train, share, self.seed, start, labeled)):
-            here = ImageBatch(*(part.to(device) for part in batch))
+            here: ImageBatch = self.transfer_batch_to_device(batch, device, 0)
             yield self.augmented(here) if augment else here
 
     def n_labeled(self, split: str) -> int:
@@ -255,4 +265,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     def augmented(self, batch: ImageBatch) -> ImageBatch:
         """The batch with a random view of each image, on whichever device it is."""
-        return batch._replace(images=self.augment(batch.images, self.seed, batch.epochs, batch.indices))
+        if batch.crops is None:
+            views = self.augment(batch.images, self.seed, batch.epochs, batch.indices)
+        else:
+            views = resize_crops(batch.images, self.source.resolution, batch.crops)
+        return batch._replace(images=views, crops=None)

@@ -1,9 +1,9 @@
-"""Reading image files of any format as square uint8 arrays."""
+"""Reading image files of any format as uint8 arrays, square or whole."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -19,7 +19,11 @@ SUFFIXES = frozenset((
     ".tif", ".tiff", ".webp",
 ))  # fmt: skip
 
+LONGEST = 100  # times its shorter side: the longer side of a whole image; beyond, one would take up too much memory
 DRAFT = 4  # a JPEG is decoded at a reduced size, but at no less than this multiple of the resolution
+
+
+Shape = Callable[[Image.Image, int], NDArray[np.uint8]]  # makes an array of an open image, at a resolution
 
 
 class UnreadableImageError(Exception):
@@ -47,29 +51,30 @@ def expand_folders(paths: Sequence[str]) -> list[Path]:
 
 
 def read_image(path: Path, resolution: int) -> NDArray[np.uint8]:
-    """The image in a file, (R, R, 3), by :func:`decode`; one that cannot be read is an :class:`IgptError`."""
+    """The center square of the image in a file, (R, R, 3); one that cannot be read is an :class:`IgptError`."""
     try:
-        return decode(path, resolution)
+        return decode(path, resolution, square)
     except UnreadableImageError as error:
         raise IgptError(f"{path} is not an image that can be read ({error}).") from None
 
 
 def read_or_blank(
-    files: Iterable[tuple[str, Path | IO[bytes] | None]], resolution: int
-) -> tuple[NDArray[np.uint8], dict[int, str]]:
-    """Images (n, R, R, 3) of named files, and position -> "name: reason" of the unreadable ones, which are white."""
-    images, unreadable = [np.empty((0, resolution, resolution, 3), np.uint8)], {}
+    files: Iterable[tuple[str, Path | IO[bytes] | None]], resolution: int, shape: Shape
+) -> tuple[list[NDArray[np.uint8]], dict[int, str]]:
+    """The images in named files, and position -> "name: reason" of the unreadable ones, which are white squares."""
+    images, unreadable = [], {}
     for position, (name, file) in enumerate(files):
         try:
-            images.append(decode(file, resolution)[None])
+            images.append(decode(file, resolution, shape))
         except UnreadableImageError as error:
-            images.append(np.full((1, resolution, resolution, 3), 255, np.uint8))
+            images.append(np.full((resolution, resolution, 3), 255, np.uint8))
             unreadable[position] = f"{name}: {error}"
-    return np.concatenate(images), unreadable
+    return images, unreadable
 
 
-def decode(file: Path | IO[bytes] | None, resolution: int) -> NDArray[np.uint8]:
-    """The first frame of an image as (R, R, 3): rotated upright, on white, cropped to the center square, resized.
+def decode(file: Path | IO[bytes] | None, resolution: int, shape: Shape) -> NDArray[np.uint8]:
+    """The first frame of an image, rotated upright and on white, as the array that :func:`square` or :func:`whole`
+    makes of it.
 
     An image that cannot be read is an :class:`UnreadableImageError`. Among these are a missing file (None) and images
     with more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
@@ -81,7 +86,7 @@ def decode(file: Path | IO[bytes] | None, resolution: int) -> NDArray[np.uint8]:
         try:
             with Image.open(file) as image:
                 image.draft(None, 2 * (DRAFT * resolution,))
-                return square(image, resolution)
+                return shape(image, resolution)
         except UnidentifiedImageError:
             raise UnreadableImageError("its format is unknown") from None
         except Exception as error:  # Pillow raises errors of any type on damaged files
@@ -89,12 +94,32 @@ def decode(file: Path | IO[bytes] | None, resolution: int) -> NDArray[np.uint8]:
 
 
 def square(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
-    """An open image as (R, R, 3) by the steps of :func:`decode`; it is rotated in place.
+    """The center square of an open image at the resolution, (R, R, 3); the image is rotated upright in place.
 
     Raises ValueError if the range of its values is unknown.
     """
+    upright = _upright_rgb(image)
+    side = min(upright.size)
+    left, top = (upright.width - side) / 2, (upright.height - side) / 2
+    return _resized(upright, (resolution, resolution), (left, top, left + side, top + side))
+
+
+def whole(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
+    """An open image (H, W, 3) with its shorter side at the resolution; the image is rotated upright in place.
+
+    Raises ValueError as :func:`square` does, and for an image that is too long and thin.
+    """
+    upright = _upright_rgb(image)
+    shorter, longer = sorted(upright.size)
+    if longer > LONGEST * shorter:
+        raise ValueError(f"at {upright.width}x{upright.height} pixels it is more than {LONGEST} times as long as wide")
+    width, height = (round(side * resolution / shorter) for side in upright.size)
+    return _resized(upright, (width, height), (0, 0, *upright.size))
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
     ImageOps.exif_transpose(image, in_place=True)
-    return _resized_center(_on_white(_eight_bit(image)), resolution)
+    return _on_white(_eight_bit(image))
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -121,11 +146,8 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def _resized_center(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
-    """The center square at the resolution: averaged if it is larger, or else interpolated."""
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
+def _resized(image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    """A box of the image at another size: averaged if it is larger, or else interpolated."""
     # A box filter uses whole pixels, which displaces edges unless the ratio is an integer.
-    method = Image.Resampling.HAMMING if side >= resolution else Image.Resampling.BICUBIC
-    box = (left, top, left + side, top + side)
-    return np.asarray(image.resize((resolution, resolution), method, box))
+    reduces = min(image.size) >= min(size)
+    return np.asarray(image.resize(size, Image.Resampling.HAMMING if reduces else Image.Resampling.BICUBIC, box))

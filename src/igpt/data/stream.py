@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from igpt.batch import ImageBatch
 from igpt.data.packed import PackedImages
+from igpt.data.photo_windows import PhotoWindows
 
 
 @functools.lru_cache(maxsize=2)
@@ -60,7 +61,7 @@ class TrainingStream(IterableDataset[ImageBatch]):
 
     def __init__(
         self,
-        split: PackedImages,
+        split: PackedImages | PhotoWindows,
         share: Share,
         seed: int,
         start: int = 0,
@@ -112,7 +113,10 @@ class EvaluationBatches(Dataset[ImageBatch]):
         return (self[batch] for batch in range(n, len(self)))
 
 
-def fetch(split: PackedImages, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> ImageBatch:
+def fetch(split: PackedImages | PhotoWindows, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> ImageBatch:
     """A batch (B,) by one indexing operation per array."""
+    if isinstance(split, PhotoWindows):
+        return split.fetch(index, epoch)
     arrays = (split.images[index], split.labels[index], index, epoch)
-    return ImageBatch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
+    images, labels, indices, epochs = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
+    return ImageBatch(images, labels, indices, epochs)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from igpt.data.packed.layout import Rows, array_file, packed_folder, read_manifest
+from igpt.data.packed.images import images_in
+from igpt.data.packed.layout import Rows, packed_folder, read_manifest
 from igpt.data.packed.shards import JOURNAL
-from igpt.data.sources import SPLITS, ImageSource, at_resolution
+from igpt.data.sources import SPLITS, ImageSource, WholePhotos, at_resolution
 from igpt.files import atomic_path
 from igpt.progress import track
 
@@ -22,9 +23,9 @@ log = logging.getLogger(__name__)
 PRECEDENCE = ("test", "validation", "train")  # a duplicate counts in the later one of its splits
 
 
-def find_duplicates(splits: Mapping[str, NDArray[np.uint8]], exclude: Rows, full_train: bool = False) -> Rows:
+def find_duplicates(splits: Mapping[str, Iterable[NDArray[np.uint8]]], exclude: Rows, full_train: bool = False) -> Rows:
     """The training images (rows) that equal a validation or test image, and the validation images that equal a test
-    image; `splits` are arrays (n, R, R, 3).
+    image; `splits` are images (H, W, 3).
 
     Rows in `exclude` are ignored. With `full_train`, the validation images are among the training images on purpose, so
     training images are compared with the test images alone.
@@ -45,7 +46,7 @@ def find_duplicates(splits: Mapping[str, NDArray[np.uint8]], exclude: Rows, full
 
 
 def _hash(image: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    return hashlib.blake2b(bytes(str(image.shape), "ascii") + image.tobytes(), digest_size=16).digest()
 
 
 def source_duplicates(source: ImageSource, folder: Path, unreadable: Rows, drop_duplicates_at: int | None) -> Rows:
@@ -60,19 +61,22 @@ def source_duplicates(source: ImageSource, folder: Path, unreadable: Rows, drop_
     duplicates: Rows = json.loads(stored.read_text())
     if any(duplicates.values()):
         resolution = drop_duplicates_at or source.resolution
+        photos = isinstance(source, WholePhotos) and not drop_duplicates_at
+        where = f"as whole photos of {resolution} pixels" if photos else f"at {resolution}x{resolution}"
         log.warning(
-            "%s: images that occur in two splits at %dx%d: %d of train in validation or test, %d of validation in "
+            "%s: images that occur in two splits %s: %d of train in validation or test, %d of validation in "
             "test; %s.",
-            source.name, resolution, resolution, len(duplicates["train"]), len(duplicates["validation"]),
+            source.name, where, len(duplicates["train"]), len(duplicates["validation"]),
             "they are left out" if drop_duplicates_at else "data.drop_duplicates=true leaves them out",
         )  # fmt: skip
     return duplicates
 
 
 def _compare(source: ImageSource, folder: Path, unreadable: Rows, drop_duplicates_at: int | None) -> Rows:
-    if drop_duplicates_at and drop_duplicates_at != source.resolution:
-        # The same rows are dropped at every resolution: those that are equal at the model's.
-        at_model = packed_folder(at_resolution(source, drop_duplicates_at), folder.parents[1], drop_duplicates_at)
+    squares = source.squares if isinstance(source, WholePhotos) else source
+    if drop_duplicates_at and (squares is not source or drop_duplicates_at != source.resolution):
+        # The same rows are dropped whatever is stored: those that are equal at the model's resolution.
+        at_model = packed_folder(at_resolution(squares, drop_duplicates_at), folder.parents[1], drop_duplicates_at)
         return dict(read_manifest(at_model)["duplicates"])
-    images = {split: np.load(array_file(folder, split, "images"), mmap_mode="r") for split in SPLITS}
+    images = {split: images_in(folder, split) for split in SPLITS}
     return find_duplicates(images, unreadable, full_train=getattr(source, "full_train", False))

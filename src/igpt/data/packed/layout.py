@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from igpt.data.sources import SPLITS, ImageSource
+from igpt.data.sources import SPLITS, ImageSource, WholePhotos
 from igpt.errors import IgptError
 from igpt.files import sha256
 
 FORMAT = 5  # part of the folder's name; increase it when the files change their meaning
 MANIFEST = "manifest.json"
 ARRAYS = ("images", "labels", "groups")  # each split has one file of each
+PHOTO_ARRAYS = ("images", "places", "labels", "groups")  # the same, for whole photos
 
 Rows = Mapping[str, Sequence[int]]  # split -> some of its rows
 
@@ -35,14 +36,24 @@ def packed_folder(source: ImageSource, cache_dir: Path, drop_duplicates_at: int 
     return cache_dir / "packed" / f"{source.name}-{cache_key(settings, source.key())}"
 
 
+def arrays_of(source: ImageSource) -> tuple[str, ...]:
+    """Names of the arrays of each split.
+
+    Of squares, `images` has one entry (R, R, 3) per image. Of whole photos, it has the rows (R, 3) of all photos, whose
+    longer side is vertical: the others are transposed. `places` has the first row of each photo, the number of its rows
+    and whether it is transposed.
+    """
+    return PHOTO_ARRAYS if isinstance(source, WholePhotos) else ARRAYS
+
+
 def array_file(folder: Path, split: str, array: str) -> Path:
-    """The file of a split's `images`, `labels` or `groups`."""
+    """The file of an array of a split."""
     return folder / f"{split}.{array}.npy"
 
 
 def write_manifest(source: ImageSource, folder: Path, duplicates: Rows) -> None:
     """Describe the folder: source, shapes, checksums of the files, and which rows of the source were duplicates."""
-    arrays = [array_file(folder, split, array) for split in SPLITS for array in ARRAYS]
+    arrays = [array_file(folder, split, array) for split in SPLITS for array in arrays_of(source)]
     manifest = {
         "format": FORMAT,
         "source": source.key(),

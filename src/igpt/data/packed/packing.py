@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -12,11 +13,13 @@ from filelock import FileLock
 from igpt.data.packed.arrays import keep_rows
 from igpt.data.packed.checksums import mark_verified, verify_checksums
 from igpt.data.packed.duplicates import source_duplicates
-from igpt.data.packed.layout import ARRAYS, Rows, array_file, packed_folder, write_manifest
-from igpt.data.packed.shards import JOURNAL, create_arrays, read_shards, unreadable_images
+from igpt.data.packed.layout import Rows, array_file, arrays_of, packed_folder, write_manifest
+from igpt.data.packed.shards import JOURNAL, create_arrays, finish_arrays, read_shards, unreadable_images
 from igpt.data.packed.unreadable import keep_report, report_unreadable
-from igpt.data.sources import SPLITS, ImageSource
+from igpt.data.sources import SPLITS, ImageSource, WholePhotos
 from igpt.errors import IgptError
+
+log = logging.getLogger(__name__)
 
 
 def pack(
@@ -55,11 +58,12 @@ def _pack(
     try:
         sizes = create_arrays(source, unfinished)
         read_shards(source, unfinished, sizes, processes)
+        finish_arrays(source, unfinished)
         found = unreadable_images(unfinished, sizes)
         report_unreadable(unfinished, found, sum(sizes.values()), max_unreadable)
         unreadable = {split: list(rows) for split, rows in found.items()}
         duplicates = source_duplicates(source, unfinished, unreadable, drop_duplicates_at)
-        _remove(unfinished, sizes, unreadable, duplicates if drop_duplicates_at else {})
+        _remove(source, unfinished, sizes, unreadable, duplicates if drop_duplicates_at else {})
         write_manifest(source, unfinished, duplicates)
     except BrokenProcessPool:
         raise IgptError(
@@ -72,10 +76,13 @@ def _pack(
     unfinished.rename(folder)
     shutil.rmtree(folder / JOURNAL)
     mark_verified(folder)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    log.info("Packed %s: %s images, %.1f MB in %s", source.name, f"{sum(sizes.values()):,}", size / 1e6, folder)
 
 
-def _remove(folder: Path, sizes: dict[str, int], unreadable: Rows, dropped: Rows) -> None:
-    """Remove these rows from the arrays."""
+def _remove(source: ImageSource, folder: Path, sizes: dict[str, int], unreadable: Rows, dropped: Rows) -> None:
+    """Remove these images from the arrays; of whole photos, only the places, since others may follow in the file."""
+    arrays = [array for array in arrays_of(source) if array != "images" or not isinstance(source, WholePhotos)]
     for split in SPLITS:
         removed = {*unreadable[split], *dropped.get(split, ())}
         keep = np.delete(np.arange(sizes[split]), sorted(removed))
@@ -83,5 +90,5 @@ def _remove(folder: Path, sizes: dict[str, int], unreadable: Rows, dropped: Rows
             reasons = [f"cannot be read (see {keep_report(folder)})"] if unreadable[split] else []
             reasons += ["data.drop_duplicates=true drops"] if dropped.get(split) else []
             raise IgptError(f"No {split} image is left without those that {' or that '.join(reasons)}.")
-        for array in ARRAYS:
+        for array in arrays:
             keep_rows(array_file(folder, split, array), keep)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igpt.cluster.child_processes import Spawn
-from igpt.data.packed.arrays import create_array, write_rows
+from igpt.data.packed.arrays import append_rows, create_array, create_growing_array, finish_growing_array, write_rows
 from igpt.data.packed.layout import array_file
-from igpt.data.sources import SPLITS, Chunk, ImageSource
+from igpt.data.sources import SPLITS, Chunk, ImageSource, WholePhotos
 from igpt.errors import IgptError
 from igpt.files import atomic_path
 from igpt.progress import Progress
@@ -55,7 +56,12 @@ def create_arrays(source: ImageSource, folder: Path) -> dict[str, int]:
         shutil.rmtree(folder, ignore_errors=True)
         (folder / JOURNAL).mkdir(parents=True)
         for split, n in sizes.items():
-            create_array(array_file(folder, split, "images"), np.uint8, (n, source.resolution, source.resolution, 3))
+            images, side = array_file(folder, split, "images"), source.resolution
+            if isinstance(source, WholePhotos):
+                create_growing_array(images, np.uint8, (side, 3))
+                create_array(array_file(folder, split, "places"), np.int64, (n, 3))
+            else:
+                create_array(images, np.uint8, (n, side, side, 3))
             create_array(array_file(folder, split, "labels"), np.int64, (n,))
             create_array(array_file(folder, split, "groups"), np.int64, (n,))
         created.touch()
@@ -115,13 +121,34 @@ def read_shard(source: ImageSource, folder: Path, shard: Shard) -> int:
             f"The source {source.name} read {len(chunk.images)} images and {len(chunk.labels)} labels for images "
             f"{shard.start} to {shard.stop} of its {shard.split} split; correct its method read."
         )
-    write_rows(array_file(folder, shard.split, "images"), shard.start, chunk.images)
+    images = array_file(folder, shard.split, "images")
+    if isinstance(source, WholePhotos):
+        places = _append_photos(images, list(chunk.images), folder / JOURNAL / f"{shard.split}.lock")
+        write_rows(array_file(folder, shard.split, "places"), shard.start, places)
+    else:
+        write_rows(images, shard.start, np.asarray(chunk.images))
     write_rows(array_file(folder, shard.split, "labels"), shard.start, chunk.labels)
     write_rows(array_file(folder, shard.split, "groups"), shard.start, _unique_groups(chunk, shard))
     with atomic_path(shard.journal_file(folder)) as temporary:
         unreadable = {shard.start + position: reason for position, reason in chunk.unreadable.items()}
         temporary.write_text(json.dumps(unreadable))
     return len(shard)
+
+
+def _append_photos(path: Path, photos: Sequence[NDArray[np.uint8]], lock: Path) -> NDArray[np.int64]:
+    """Append photos (H, W, 3) to the rows in the file, transposed if they are wide; return their places (n, 3)."""
+    transposed = [photo.shape[1] > photo.shape[0] for photo in photos]
+    upright = [photo.swapaxes(0, 1) if wide else photo for photo, wide in zip(photos, transposed, strict=True)]
+    lengths = np.array([len(photo) for photo in upright])
+    first = append_rows(path, np.concatenate(upright), lock)
+    return np.stack([first + np.cumsum(lengths) - lengths, lengths, transposed], axis=1)
+
+
+def finish_arrays(source: ImageSource, folder: Path) -> None:
+    """Complete the files of whole photos, once all shards are read."""
+    if isinstance(source, WholePhotos):
+        for split in SPLITS:
+            finish_growing_array(array_file(folder, split, "images"))
 
 
 def _unique_groups(chunk: Chunk, shard: Shard) -> NDArray[np.int64]:

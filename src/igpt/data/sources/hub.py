@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from igpt.data.disk_memo import memo_lock, read_memos, write_memo
-from igpt.data.image_files import read_or_blank
+from igpt.data.image_files import Shape, read_or_blank
+from igpt.data.sources.photos import PhotoSource
 from igpt.data.sources.source import SPLITS, Chunk
-from igpt.data.sources.splits import VALIDATION_NAMES, Indices, SplitSource, consecutive_indices, rows_by_part
+from igpt.data.sources.splits import VALIDATION_NAMES, Indices, consecutive_indices, rows_by_part
 from igpt.errors import IgptError
 from igpt.files import expand_user
 from igpt.progress import track
@@ -31,8 +32,8 @@ def _datasets() -> Any:
 
 
 @dataclass(frozen=True)
-class HubSource(SplitSource):
-    """The images of `datasets.load_dataset(path, subset, data_files=..., revision=...)`, square and at `resolution`.
+class HubSource(PhotoSource):
+    """The images of `datasets.load_dataset(path, subset, data_files=..., revision=...)`.
 
     `path` is a data set of the Hub, a local folder, or the format ("parquet", "imagefolder") of `data_files`. `splits`
     maps our splits to the data set's, for example {"train": "train", "test": "validation"}; by default, splits of the
@@ -101,9 +102,9 @@ class HubSource(SplitSource):
     def _provided_splits(self) -> dict[str, Indices]:
         return consecutive_indices({split: len(data) for split, data in self._data.items()})
 
-    def _read_images(self, indices: Indices) -> Chunk:
+    def _read_photos(self, indices: Indices, shape: Shape) -> Chunk:
         labels: list[Any] = []
-        images, unreadable = read_or_blank(self._image_files(indices, labels), self.resolution)
+        images, unreadable = read_or_blank(self._image_files(indices, labels), self.resolution, shape)
         return Chunk(images, np.array(labels, np.int64), unreadable)
 
     def _image_files(self, indices: Indices, labels: list[Any]) -> Iterator[tuple[str, Any]]:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from igpt.data.content_hashes import content_hashes
-from igpt.data.image_files import SUFFIXES, read_or_blank
+from igpt.data.image_files import SUFFIXES, Shape, read_or_blank
 from igpt.data.sources.folder_walk import FolderWalk
 from igpt.data.sources.groups import group_indices, group_key
+from igpt.data.sources.photos import PhotoSource
 from igpt.data.sources.source import SPLITS, Chunk, ImageFile
 from igpt.data.sources.split_folders import find_splits, refuse_nested_splits
-from igpt.data.sources.splits import Indices, SplitSource, consecutive_indices
+from igpt.data.sources.splits import Indices, consecutive_indices
 from igpt.errors import IgptError
 from igpt.files import expand_user, printable
 
@@ -26,8 +27,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ImageFolderSource(SplitSource):
-    """The images below `path`, made square and resized by :func:`igpt.data.image_files.decode`.
+class ImageFolderSource(PhotoSource):
+    """The images below `path`.
 
     If `path` has a folder `train`, then `train`, `validation` (or `val`, `valid`, `dev`) and `test`, in upper or lower
     case, are the splits, and a missing one is a share of `train`. Otherwise, or with `split_folders=False`, all images
@@ -74,9 +75,9 @@ class ImageFolderSource(SplitSource):
         self._refuse_divided_groups(splits)
         return splits
 
-    def _read_images(self, indices: Indices) -> Chunk:
+    def _read_photos(self, indices: Indices, shape: Shape) -> Chunk:
         files = [str(self._root / self._files[index]) for index in indices]
-        images, unreadable = read_or_blank(((file, Path(file)) for file in files), self.resolution)
+        images, unreadable = read_or_blank(((file, Path(file)) for file in files), self.resolution, shape)
         groups = self._groups()
         return Chunk(images, self._labels[indices], unreadable, None if groups is None else groups[indices])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +16,7 @@ SPLITS = ("train", "validation", "test")
 class Chunk:
     """Some neighboring images of a split."""
 
-    images: NDArray[np.uint8]  # (n, R, R, 3)
+    images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]  # (n, R, R, 3), or n whole photos (H, W, 3)
     labels: NDArray[np.int64]  # (n,); -1 for an image without a label
     unreadable: dict[int, str] = field(default_factory=dict)  # position in the chunk -> file and reason
     groups: NDArray[np.int64] | None = None  # (n,), equal for images that belong together; -1 for no group
