@@ -124,13 +124,13 @@ class ImageNetCrop:
 
     def boxes(self, widths: Tensor, heights: Tensor, seed: int, epochs: Tensor, indices: Tensor) -> Tensor:
         """The crops (left, upper, right, lower), (B, 4) float64, in pixels of stored photos of these sizes (B,)."""
-        random = _BatchRandom(seed, epochs, indices)
+        streams = torch.arange(ROW, SIDE + 1, device=indices.device)  # all at once, which is faster
+        row, column, size = counter_rng.uniform(seed, streams[:, None], epochs, indices)  # (B,) each
         smallest, largest = self.shorter_side
-        side = smallest + random.below(largest - smallest + 1, SIDE)
+        side = smallest + (size * (largest - smallest + 1)).long()
         stored = torch.stack([widths, heights], dim=1)  # (B, 2)
         resized = stored * side[:, None] // stored.amin(dim=1, keepdim=True)
-        free = resized - self.crop + 1
-        corner = torch.stack([random.below(free[:, 0], COLUMN), random.below(free[:, 1], ROW)], dim=1)
+        corner = (torch.stack([column, row], dim=1) * (resized - self.crop + 1)).long()
         corners = torch.stack([corner, corner + self.crop], dim=1)  # (B, 2, 2)
         return (corners * stored[:, None] / resized[:, None].double()).flatten(1)
 
@@ -154,7 +154,7 @@ class _BatchRandom:
         streams = torch.full_like(self.indices, stream)
         return counter_rng.uniform(self.seed, streams, self.epochs, self.indices)
 
-    def below(self, n: int | Tensor, stream: int) -> Tensor:
+    def below(self, n: int, stream: int) -> Tensor:
         """int64 in [0, n)."""
         return (self.uniform(stream) * n).long()
 

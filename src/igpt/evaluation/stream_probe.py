@@ -203,7 +203,7 @@ class StreamProbe:
         found: dict[str, Tensor] = {}
         done = 0
         for batch in self.data.labeled_images(split, rank, world_size, "Probes classify"):
-            here = ImageBatch(*(part.to(self.processes.device) for part in batch))
+            here: ImageBatch = self.data.transfer_batch_to_device(batch, self.processes.device, 0)
             positions = rank + world_size * torch.arange(done, done + len(batch.labels))
             done += len(batch.labels)
             for name, classes in self._classes(here):
