@@ -89,6 +89,7 @@ def test_training_on_random_crops_of_them(settings, command, tmp_path):
     summary = train_two_steps(
         command, tmp_path, "hub", f"data.source.path={settings['path']}", f"+data.source.data_files={{{files}}}",
         "+data.source.splits={train:train,test:validation}", "data/augment=imagenet", "data.source.resolution=8",
-        "data.stored_resolution=20", "data.source.validation_share=0.25", "tokenizer=gray", "data.num_workers=0", *columns,
+        "data.stored_resolution=20", "data.source.validation_share=0.25", "tokenizer=gray",
+        "data.num_workers=0", *columns,
     )  # fmt: skip
     assert summary["test/images"] == 4
