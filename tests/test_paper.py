@@ -15,6 +15,8 @@ from conftest import run_command
 from igpt.commands.plan import model_of
 from igpt.configuration.schema.check import check
 from igpt.planning.compute import measure
+from igpt.tokenizers import color_palette
+from igpt.tokenizers.nearest import nearest_table
 from official_files import random_images, write_cifar10, write_cifar100, write_stl10
 
 ROOT = Path(__file__).parents[1]
@@ -114,10 +116,22 @@ def files(tmp_path_factory):
     return root
 
 
+TABLES = {}
+
+
+def remembered_table(colors):
+    """The runs have few different palettes, whose tables would take a third of the time."""
+    key = colors.tobytes()
+    if key not in TABLES:
+        TABLES[key] = nearest_table(colors)
+    return TABLES[key]
+
+
 @pytest.fixture(autouse=True)
 def _tiny_files(files, monkeypatch):
+    monkeypatch.setattr(color_palette, "nearest_table", remembered_table)
     monkeypatch.setenv("IGPT_DATA", str(files))
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())  # most of the time
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
 
 
 def take_two_steps(name, folder, *overrides):
