@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from igpt import counter_rng
 from igpt.data.augment import COLUMN, ROW, SIDE, ImageNetCrop, resize_crops
 from igpt.data.datamodule import ImageDataModule
+from igpt.data.loader import BatchLoader
 from igpt.data.packed import open_packed, open_photos, pack, packed_folder, packing, shards
 from igpt.data.photo_windows import PhotoWindows
 from igpt.data.sources import SPLITS, ImageFolderSource, WholePhotos
@@ -122,7 +122,7 @@ def test_batches_of_photos_do_not_depend_on_workers_processes_or_resumes(photos,
     windows = PhotoWindows(train_photos(photos, tmp_path), ImageNetCrop(16), seed=0)
     stream = TrainingStream(windows, Share(8), seed=0)
     expected = [resize_crops(b.images, 16, b.crops) for b in itertools.islice(stream, 9)]
-    for loader in (DataLoader(stream, batch_size=None, num_workers=2), stream):
+    for loader in (BatchLoader(stream, num_workers=2, pin_memory=False), stream):
         for theirs, batch in zip(expected, loader, strict=False):
             assert torch.equal(resize_crops(batch.images, 16, batch.crops), theirs)
     resumed = TrainingStream(windows, Share(8), seed=0, start=5)
