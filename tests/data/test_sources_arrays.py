@@ -125,12 +125,14 @@ IMAGES_ONLY = {"images": IMAGES}
     ({"images": IMAGES.transpose(0, 3, 1, 2)}, "has the shape (30, 3, 8, 8); images must have (N, H, W)"),
     ({"images": IMAGES[:0]}, "is empty: its shape is (0, 8, 8, 3)"),
     ({"pixels": IMAGES}, "has no training images among its arrays (pixels); name them train_images"),
-    ({}, "has no training images among its arrays ()"),
+    ({"images": IMAGES[0]}, "has the shape (8, 8, 3), which looks like one color image"),
+    ({}, "arrays in memory has no arrays; name the arrays"),
     ({"test_images": IMAGES}, "has no training images among its arrays (test_images)"),
     ({**IMAGES_ONLY, "x": IMAGES}, "has both images and x for train images; keep one"),
     ({**IMAGES_ONLY, "labels": LABELS[:29]}, "labels of arrays in memory has 29 labels for 30 train images."),
     ({**IMAGES_ONLY, "labels": LABELS / 2}, "has values of type float64; labels must be whole numbers"),
     ({**IMAGES_ONLY, "labels": np.eye(30, dtype=int)}, "has the shape (30, 30); labels must have (N,) or (N, 1)"),
+    ({**IMAGES_ONLY, "labels": np.array(3)}, "has the shape (); labels must have (N,) or (N, 1)"),
     ({**IMAGES_ONLY, "labels": LABELS - 2}, "has the label -2; classes must be numbered from 0"),
     ({**IMAGES_ONLY, "labels": LABELS + 10**9}, "has the label 1000000002; classes must be numbered from 0"),
     ({**SPLIT, "test_labels": LABELS[20:] + 1}, "test_labels of arrays in memory has the label 3, but the training"),
@@ -174,10 +176,16 @@ def test_a_truncated_file_is_named(name, tmp_path):
         ArraysSource(str(path)).sizes()
 
 
+def test_a_text_file_is_refused_without_advice_to_load_it(tmp_path):
+    (tmp_path / "a.npy").write_text("0, 1, 2")
+    with pytest.raises(IgptError, match=r"a\.npy is damaged or of another format \(it is not an \.npy or \.npz file\)"):
+        ArraysSource(str(tmp_path / "a.npy")).sizes()
+
+
 def test_a_missing_file_and_an_empty_folder(tmp_path):
     with pytest.raises(IgptError, match=r"There are no arrays at .*nowhere\.npz; set data\.source\.path"):
         ArraysSource(str(tmp_path / "nowhere.npz")).sizes()
-    with pytest.raises(IgptError, match="has no training images among its arrays"):
+    with pytest.raises(IgptError, match=r"has no \.npy files; name the arrays"):
         ArraysSource(str(tmp_path)).sizes()
     for arguments in ({}, {"path": "a.npz", "arrays": SPLIT}):
         with pytest.raises(IgptError, match="either the path of a file or arrays"):

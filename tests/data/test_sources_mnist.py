@@ -20,9 +20,16 @@ DAMAGES = {
     "truncated": (lambda data: data[:-1], "it has 31375 bytes instead of the 31376 that its header states"),
     "longer": (lambda data: data + b"1", "it has 31377 bytes instead of the 31376 that its header states"),
     "other size": (lambda data: data[:8] + struct.pack(">II", 32, 32) + data[16:], "items of shape (32, 32) instead"),
-    "only a header": (lambda data: data[:6], "is damaged"),
+    "part of a header": (lambda data: data[:6], "it ends within its header"),
     "empty": (lambda data: b"", "its magic number is 0"),
 }
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    """Files of 50 images pass for the official ones."""
+    for kind in (MNISTSource, FashionMNISTSource):
+        monkeypatch.setattr(kind, "counts", {"train": N_TRAIN, "t10k": 50 - N_TRAIN})
 
 
 def write_idx(folder, images=IMAGES, labels=LABELS, n_train=N_TRAIN, compressed=True):
@@ -119,6 +126,27 @@ def test_labels_that_do_not_belong_are_refused(tmp_path):
     write_idx(tmp_path / "b" / "mnist", labels=LABELS[:49])
     with pytest.raises(IgptError, match=r"it has 9 labels for 10 images"):
         MNISTSource(root=str(tmp_path / "b")).sizes()
+
+
+def test_another_number_of_images_is_refused(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    write_idx(tmp_path / "mnist")
+    with pytest.raises(IgptError, match=r"train-images.* has 40 images instead of the official 60000"):
+        MNISTSource(root=str(tmp_path)).sizes()
+
+
+def test_the_key_follows_what_is_in_the_files_and_not_their_compression(tmp_path):
+    def key(**content):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        write_idx(folder / "mnist", **content)
+        return MNISTSource(root=str(folder)).key()
+
+    original = key()
+    assert key(compressed=False) == original
+    other = IMAGES.copy()
+    other[45, 3, 2] ^= 1  # of a test image
+    assert key(images=other) != original
+    assert key(labels=np.roll(LABELS, 1)) != original
 
 
 def test_training_on_fashion_mnist_as_gray_levels(tmp_path, command):

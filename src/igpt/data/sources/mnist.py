@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         if magic != expected:
             raise ValueError(f"its magic number is {magic} instead of {expected}")
         start = 4 * (1 + n_dims)
+        if len(content) < start:
+            raise ValueError("it ends within its header")
         n, *sizes = np.frombuffer(content[4:start], ">u4").tolist()
         if tuple(sizes) != shape:
             raise ValueError(f"it holds items of shape {tuple(sizes)} instead of {shape}")
@@ -57,6 +60,7 @@ class _MNISTSource(OfficialSource):
 
     side: ClassVar[int] = SIDE
     parts: ClassVar[dict[str, tuple[str, ...]]] = {"train": ("train",), "test": ("t10k",)}
+    counts: ClassVar[dict[str, int]] = {"train": 60_000, "t10k": 10_000}  # images of each part
     folders: ClassVar[tuple[str, ...]]
     system: ClassVar[tuple[str, ...]] = ()
     address: ClassVar[str]
@@ -67,6 +71,17 @@ class _MNISTSource(OfficialSource):
     @property
     def origin(self) -> str:
         return str(self._folder)
+
+    def key(self) -> dict[str, Any]:
+        return {**super().key(), "contents": self._contents}
+
+    @functools.cached_property
+    def _contents(self) -> dict[str, str]:
+        """A hash of each part. Other data sets have files of the same names and sizes, so names do not identify one."""
+        return {
+            part: hashlib.sha256(self._part_images(part).tobytes() + labels.tobytes()).hexdigest()
+            for part, labels in self._labels_by_part.items()
+        }
 
     def _labels(self, part: str) -> Indices:
         path = self._find(f"{part}-labels-idx1-ubyte")
@@ -84,7 +99,12 @@ class _MNISTSource(OfficialSource):
         return np.repeat(gray[..., None], 3, axis=-1)
 
     def _part_images(self, part: str) -> NDArray[np.uint8]:
-        return _cached_images(self._find(f"{part}-images-idx3-ubyte"), (SIDE, SIDE))
+        path = self._find(f"{part}-images-idx3-ubyte")
+        images = _cached_images(path, (SIDE, SIDE))
+        with damage_named(path):
+            if len(images) != self.counts[part]:
+                raise ValueError(f"it has {len(images)} images instead of the official {self.counts[part]}")
+        return images
 
     def _find(self, name: str) -> Path:
         """The file `name`, or the compressed file, which is downloaded if both are missing."""

@@ -95,6 +95,9 @@ class ArraysSource(SplitSource):
     def _image_arrays(self) -> Parts:
         """The names of the arrays of images, `train` at least."""
         found = self._arrays_of("images")
+        if not self._names:
+            kind = "arrays" if self.path is None or not expand_user(self.path).is_dir() else ".npy files"
+            raise IgptError(f"{self.origin} has no {kind}; name the arrays of images train_images or images, for example.")
         if "train" not in found:
             raise IgptError(
                 f"{self.origin} has no training images among its arrays ({some_of(self._names)}); name them "
@@ -177,6 +180,11 @@ class ArraysSource(SplitSource):
             raise IgptError(
                 f"{what} has the shape {images.shape}; images must have (N, H, W), (N, H, W, 1) or (N, H, W, 3)."
             )
+        if images.ndim == 3 and images.shape[2] in (3, 4):
+            raise IgptError(
+                f"{what} has the shape {images.shape}, which looks like one color image; images in color must have "
+                "(N, H, W, 3), one image (1, H, W, 3)."
+            )
         if images.size == 0:
             raise IgptError(f"{what} is empty: its shape is {images.shape}.")
         return images
@@ -192,7 +200,7 @@ class ArraysSource(SplitSource):
         what = f"{name} of {self.origin}"
         if not np.issubdtype(labels.dtype, np.integer):
             raise IgptError(f"{what} has values of type {labels.dtype}; labels must be whole numbers from 0.")
-        if labels.shape not in ((len(labels),), (len(labels), 1)):
+        if labels.ndim != 1 and (labels.ndim != 2 or labels.shape[1] != 1):
             raise IgptError(f"{what} has the shape {labels.shape}; labels must have (N,) or (N, 1).")
         smallest, largest = int(labels.min(initial=0)), int(labels.max(initial=0))
         if smallest < -1 or largest >= MAX_CLASSES:
@@ -227,6 +235,10 @@ def _part_of(name: str) -> tuple[str, str] | None:
 def _load(path: Path) -> Any:
     """The array in an .npy file, which stays on disk, or the arrays in an .npz file; never a pickle."""
     with damage_named(path):
+        with path.open("rb") as file:
+            start = file.read(6)
+        if not start.startswith((b"\x93NUMPY", b"PK")):  # NumPy would advise to load it unsafely, as a pickle
+            raise ValueError("it is not an .npy or .npz file")
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
