@@ -23,6 +23,7 @@ SCRIPTS = (
     "palette",
     "packing",
     "loader",
+    "photo_windows",
     "probe",
     "plan",
     "scaling",

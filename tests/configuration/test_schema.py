@@ -36,6 +36,8 @@ def overrides_of(choice):
     """What else a choice needs."""
     if choice in ("data=arrays", "data=folder", "data=hub"):
         return [choice, "data.source.path=x"]
+    if choice in ("data=mnist", "data=fashion_mnist"):
+        return [choice, "tokenizer=gray"]
     more = {"objective=classify": "objective.task=ar", "data/augment=imagenet": "data.stored_resolution=64"}
     return [choice, more[choice]] if choice in more else [choice]
 
@@ -46,6 +48,19 @@ GROUPS = ("callbacks", "data", "data/augment", "debug", "logger", "model", "obje
 @pytest.mark.parametrize("choice", [choice for group in GROUPS for choice in choices(group)])
 def test_every_choice_of_every_group_passes(choice):
     check(composed("train", *overrides_of(choice)), "train")
+
+
+@pytest.mark.parametrize("command", ["train", "palette"])
+@pytest.mark.parametrize("data", ["mnist", "fashion_mnist"])
+def test_a_palette_of_gray_images_has_at_most_256_colors(data, command):
+    check(composed(command, f"data={data}", "tokenizer.size=256"), command)
+    check(composed(command, f"data={data}", "tokenizer.path=palette.npz"), command)
+    with pytest.raises(IgptError) as caught:
+        check(composed(command, f"data={data}"), command)
+    assert str(caught.value) == (
+        "tokenizer.size is 512; the images are gray and have at most 256 colors; "
+        "choose tokenizer=gray or tokenizer=palette_16."
+    )
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationInfo, model_validator
 
 from igpt.configuration.schema.components import UNSET, Component, Node, OneOf
-from igpt.configuration.schema.data_schemas import RGB, Data, Gray, Order, PaletteRecipe, Tokenizer
+from igpt.configuration.schema.data_schemas import RGB, Data, Gray, MNISTSource, Order, PaletteRecipe, Tokenizer
 from igpt.configuration.schema.training_schemas import (
     Autoregressive,
     Callbacks,
@@ -53,6 +53,17 @@ from igpt.generation.sampling_config import not_applicable
 from igpt.planning.devices import DEVICES
 
 EXPORT_FORMATS = ("huggingface", "igpt")
+GRAY_LEVELS = 256
+
+
+def check_colors(data: Any, tokenizer: Any) -> None:
+    """Refuse a palette that is built from gray images and has more colors than they can have."""
+    gray = isinstance(getattr(data, "source", None), MNISTSource)
+    if gray and isinstance(tokenizer, PaletteRecipe) and not tokenizer.path and (tokenizer.size or 0) > GRAY_LEVELS:
+        text = (
+            f"the images are gray and have at most {GRAY_LEVELS} colors; choose tokenizer=gray or tokenizer=palette_16"
+        )
+        raise problem(text, "tokenizer.size")
 
 
 class Train(Node):
@@ -100,6 +111,12 @@ class Train(Node):
             return None
         resolution: int | None = getattr(source, "resolution", None)
         return resolution and each * resolution**2
+
+    @model_validator(mode="after")
+    def _gray_images_have_few_colors(self, info: ValidationInfo) -> Train:
+        if not before_model(info):
+            check_colors(self.data, self.tokenizer)
+        return self
 
     @model_validator(mode="after")
     def _interpolation_needs_a_model(self) -> Train:
@@ -335,6 +352,12 @@ class Palette(Node):
 
     data: Data
     tokenizer: Tokenizer
+
+    @model_validator(mode="after")
+    def _gray_images_have_few_colors(self, info: ValidationInfo) -> Palette:
+        if not before_model(info):
+            check_colors(self.data, self.tokenizer)
+        return self
 
 
 class Jobs(Node):

@@ -97,7 +97,9 @@ class ArraysSource(SplitSource):
         found = self._arrays_of("images")
         if not self._names:
             kind = "arrays" if self.path is None or not expand_user(self.path).is_dir() else ".npy files"
-            raise IgptError(f"{self.origin} has no {kind}; name the arrays of images train_images or images, for example.")
+            raise IgptError(
+                f"{self.origin} has no {kind}; name the arrays of images train_images or images, for example."
+            )
         if "train" not in found:
             raise IgptError(
                 f"{self.origin} has no training images among its arrays ({some_of(self._names)}); name them "
