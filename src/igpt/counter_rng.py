@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor
 
+RANGE = 2**53  # random integers are below it, since a float64 has 53 bits
 
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift, which fills with zeros; torch's own repeats the sign bit."""
+Integers = Any  # int64, a tensor or a NumPy array; the arithmetic of both is modulo 2^64
+
+
+def _shift_right(x: Integers, bits: int) -> Integers:
+    """Logical shift, which fills with zeros; the operator repeats the sign bit."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _mix(x: Tensor) -> Tensor:
+def _mix(x: Integers) -> Integers:
     """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every input bit changes half of the output bits."""
     x = (x ^ _shift_right(x, 30)) * -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9 as a signed number
     x = (x ^ _shift_right(x, 27)) * -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
     return x ^ _shift_right(x, 31)
+
+
+def integers(seed: int, first: Integers, *others: Integers) -> Integers:
+    """Integers in [0, RANGE), int64, as a function of `seed` and the int64 counters, which broadcast.
+
+    The counters are all tensors, or all NumPy arrays, which are several times as fast if they are small.
+    """
+    state = _mix(seed + first * -0x61C8864680B583EB + 1)  # 0x9E3779B97F4A7C15, bits of the golden ratio
+    for counter in others:
+        state = _mix(state + counter * -0x61C8864680B583EB + 1)
+    return _shift_right(state, 11)
 
 
 def uniform(seed: int, *counters: Tensor) -> Tensor:
@@ -23,8 +39,5 @@ def uniform(seed: int, *counters: Tensor) -> Tensor:
 
     They are equal on all devices, since they take only integer arithmetic modulo 2^64 and one exact division.
     """
-    # Made on the device, since a copy to it would wait for it.
-    state = torch.full((), seed, dtype=torch.int64, device=counters[0].device)
-    for counter in counters:
-        state = _mix(state + counter * -0x61C8864680B583EB + 1)  # 0x9E3779B97F4A7C15, bits of the golden ratio
-    return _shift_right(state, 11).double() / 2**53
+    numbers: Tensor = integers(seed, *counters).double() / RANGE
+    return numbers

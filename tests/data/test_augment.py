@@ -48,6 +48,7 @@ def test_counter_random_numbers_equal_python_integers():
     first, second = torch.arange(50), torch.arange(50) * 7 + 3
     expected = [splitmix(42, a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
     assert counter_rng.uniform(42, first, second).tolist() == expected
+    assert (counter_rng.integers(42, first.numpy(), second.numpy()) / 2**53).tolist() == expected
 
 
 def test_counter_random_numbers_are_uniform_and_uncorrelated():
@@ -145,18 +146,24 @@ def test_resizing_keeps_constant_images():
             assert (resize(images, resolution) == level).all()
 
 
+def boxes_in_squares(augment, stored, seed, epochs, indices):
+    """The crops (B, 4) in images of side `stored`."""
+    sides = np.full(len(indices), stored)
+    return np.stack(augment.boxes(sides, sides, stored, seed, epochs.numpy(), indices.numpy()), axis=1)
+
+
 @pytest.mark.parametrize(("stored", "resolution"), [(64, 32), (48, 64), (224, 32)])
 def test_imagenet_views_are_pillows_resize_of_their_boxes(stored, resolution):
     augment = ImageNetCrop(resolution)
     images, view = noise(12, stored, stored), (3, *samples(12, epoch=5))
-    boxes = augment.boxes(*[torch.full((12,), stored)] * 2, *view).tolist()
+    boxes = boxes_in_squares(augment, stored, *view).tolist()
     theirs = [pillow(image, resolution, tuple(box)) for image, box in zip(images, boxes, strict=True)]
     assert_within_one_level(augment(images, *view), theirs)
 
 
 def test_imagenet_boxes_are_crops_at_whole_places_of_every_size_equally_often():
     stored, n = 96, 12900
-    boxes = ImageNetCrop().boxes(*[torch.full((n,), stored)] * 2, 0, *samples(n)).numpy()
+    boxes = boxes_in_squares(ImageNetCrop(), stored, 0, *samples(n))
     assert boxes.min() >= 0
     assert boxes.max() <= stored
     sides = 224 * stored / (boxes[:, 2] - boxes[:, 0])
@@ -171,7 +178,7 @@ def test_imagenet_boxes_are_crops_at_whole_places_of_every_size_equally_often():
 
 
 def test_imagenet_boxes_reach_both_ends_of_the_range():
-    boxes = ImageNetCrop(shorter_side=(5, 5), crop=4).boxes(*[torch.full((100,), 5)] * 2, 0, *samples(100))
+    boxes = boxes_in_squares(ImageNetCrop(shorter_side=(5, 5), crop=4), 5, 0, *samples(100))
     assert {tuple(corner) for corner in boxes[:, :2].tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 

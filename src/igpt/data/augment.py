@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from igpt import counter_rng
@@ -15,6 +17,9 @@ from igpt.errors import IgptError
 
 # Streams of random numbers, one for each random choice.
 FLIP, ROW, COLUMN, SIDE = 1, 2, 3, 4
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 WEIGHT_SUM = 2.0**22  # approximate sum of the integer weights of an output pixel
 
@@ -119,20 +124,39 @@ class ImageNetCrop:
         return self.resolution
 
     def __call__(self, images: Tensor, seed: int, epochs: Tensor, indices: Tensor) -> Tensor:
-        sides = torch.full_like(indices, images.shape[1])
-        return resize(images, self.resolution, self.boxes(sides, sides, seed, epochs, indices))
-
-    def boxes(self, widths: Tensor, heights: Tensor, seed: int, epochs: Tensor, indices: Tensor) -> Tensor:
-        """The crops (left, upper, right, lower), (B, 4) float64, in pixels of stored photos of these sizes (B,)."""
+        side = images.shape[1]
+        sides = torch.full_like(indices, side)
         streams = torch.arange(ROW, SIDE + 1, device=indices.device)  # all at once, which is faster
-        row, column, size = counter_rng.uniform(seed, streams[:, None], epochs, indices)  # (B,) each
+        random = counter_rng.uniform(seed, streams[:, None], epochs, indices)  # (3, B)
+        return resize(images, self.resolution, torch.stack(self._boxes(sides, sides, side, random), dim=1))
+
+    def boxes(
+        self, widths: Integers, heights: Integers, shorter: int, seed: int, epochs: Integers, indices: Integers
+    ) -> tuple[Floats, ...]:
+        """The crops (left, upper, right, lower), each (B,), in pixels of stored photos of these sizes (B,).
+
+        All photos have the same `shorter` side. The calling object crops squares in the same way, but on their device.
+        """
+        integers = counter_rng.integers(seed, np.arange(ROW, SIDE + 1)[:, None], epochs, indices)  # (3, B)
+        return self._boxes(widths, heights, shorter, integers / counter_rng.RANGE)
+
+    def _boxes(self, widths: Any, heights: Any, shorter: int, random: Any) -> tuple[Any, ...]:
+        """The same, of tensors or NumPy arrays, with random numbers (3, B) for row, column and size.
+
+        Whole numbers are kept in float64, where they are exact.
+        """
+        row, column, size = random
         smallest, largest = self.shorter_side
-        side = smallest + (size * (largest - smallest + 1)).long()
-        stored = torch.stack([widths, heights], dim=1)  # (B, 2)
-        resized = stored * side[:, None] // stored.amin(dim=1, keepdim=True)
-        corner = (torch.stack([column, row], dim=1) * (resized - self.crop + 1)).long()
-        corners = torch.stack([corner, corner + self.crop], dim=1)  # (B, 2, 2)
-        return (corners * stored[:, None] / resized[:, None].double()).flatten(1)
+        side = smallest + size * (largest - smallest + 1) // 1  # (B,) of the resized photo
+        left, right = self._interval(column, widths, side, shorter)
+        upper, lower = self._interval(row, heights, side, shorter)
+        return left, upper, right, lower
+
+    def _interval(self, random: Any, stored: Any, side: Any, shorter: int) -> tuple[Any, Any]:
+        """Both ends (B,) of the crops along one axis, on which the photos have `stored` pixels (B,)."""
+        resized = stored * side // shorter
+        start = random * (resized - self.crop + 1) // 1
+        return start * stored / resized, (start + self.crop) * stored / resized
 
     def window_height(self, stored: int) -> int:
         """Rows that a crop and the pixels around it that its resizing uses take up, in a photo of width `stored`."""
