@@ -113,6 +113,19 @@ def test_a_probe_that_asks_for_more_than_there_is(refused, trained, monkeypatch)
     assert "probe.neighbors is 5000" in refused("probe", f"run={trained}", "logger=none", "probe.neighbors=5000")
 
 
+def test_a_probe_of_processes_that_would_not_share_the_work(refused, trained, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it
+    message = refused("probe", f"run={trained}", "logger=none", "probe.solver=stream")
+    assert "2 processes were started, but devices=1 num_nodes=1 are 1; set devices to" in message
+    assert "2 processes were started" in refused("probe", f"run={trained}", "logger=none")
+
+
+def test_a_probe_on_augmented_images_without_an_augmentation(refused, trained):
+    settings = ("logger=none", "probe.solver=stream", "probe.augment=true")
+    message = refused("probe", f"run={trained}", "data=emoji", "data/augment=none", *settings)
+    assert "probe.augment is true, but data.augment is none" in message
+
+
 def test_classes_by_name_and_nothing_but_metrics(command, tmp_path):
     few = ("trainer.max_steps=2", "trainer.val_check_interval=1")
     command("train", *SMALL, "hydra.run.dir=named", *few, "showcase_class=Flags", "sample_every=null")

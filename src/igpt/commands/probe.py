@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import os
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from igpt.cluster.ranks import is_main_process
 from igpt.cluster.signals import exit_with_starter, stop_signals
 from igpt.configuration.app import run_app
-from igpt.console import table_text
 from igpt.errors import IgptError
 from igpt.run_lock import locked
 
@@ -41,8 +40,10 @@ def main() -> None:
 def probe(config: DictConfig) -> None:
     """Probe every layer and the baselines; print a table, and write it with a figure to the run's probe/."""
     from igpt.commands.open_run import load_model
+    from igpt.commands.probe_report import write_results
     from igpt.run_directory import find_run
 
+    check_processes(config)
     pretrained = load_model(config)
     data = probed_data(config, pretrained)
     settings = instantiate(config.probe, _convert_="all")
@@ -62,16 +63,18 @@ def by_lbfgs(
     """Rows per layer, and with few labels, of probes on stored features."""
     from igpt.data.packed import cache_key
     from igpt.evaluation.features import layers_around, stored_features
-    from igpt.evaluation.probe_scores import knn_correct, labeled_features, linear_rows, low_label_rows
+    from igpt.evaluation.probe_scores import add_columns, knn_correct, labeled_features, linear_rows, low_label_rows
     from igpt.evaluation.room import require_room
 
     origin = origin_of(config, pretrained, data)
     for left_behind in run.features.glob(".*.npy"):
         left_behind.unlink()  # by a kill while it was written
 
+    def file_of(kind: FeatureKind, split: str) -> Path:
+        return run.features / f"{cache_key({**origin, 'kind': kind.name, 'split': split})}.npy"
+
     def stored(kind: FeatureKind) -> LabeledFeatures:
-        names = {split: f"{cache_key({**origin, 'kind': kind.name, 'split': split})}.npy" for split in splits_of(data)}
-        features = {split: stored_features(kind, data, split, run.features / name) for split, name in names.items()}
+        features = {split: stored_features(kind, data, split, file_of(kind, split)) for split in splits_of(data)}
         return labeled_features(kind.name, features, data.splits, data.source.classes)
 
     def rows_of(kind: LabeledFeatures) -> list[Row]:
@@ -79,8 +82,10 @@ def by_lbfgs(
         add_columns(rows, kind.accuracy_columns("knn_accuracy", "test", knn_correct(kind, settings)))
         return rows
 
-    require_room(pretrained, data, settings, run.features, 1 + config.untrained)
-    kinds = [stored(kind) for kind in feature_kinds(config, pretrained, data)]
+    to_store = feature_kinds(config, pretrained, data)
+    files = [file_of(kind, split) for kind in to_store for split in splits_of(data)]
+    require_room(pretrained, data, settings, files, 1 + config.untrained)
+    kinds = [stored(kind) for kind in to_store]
     rows = [row for kind in kinds for row in rows_of(kind)]
     if settings.concatenate:
         layers = layers_around(best_layer(rows, settings), settings.concatenate, len(kinds[0].features["train"]))
@@ -94,7 +99,7 @@ def by_stream(
     """Rows per layer of probes on features that are not stored. All processes call this; the main one uses the rows."""
     from igpt.data.packed import cache_key
     from igpt.evaluation.features import concatenated, layers_around
-    from igpt.evaluation.probe_scores import accuracy_rows, labeled_features
+    from igpt.evaluation.probe_scores import accuracy_rows, add_columns, labeled_features
     from igpt.evaluation.stream_probe import ATTENTIVE, StreamProbe
 
     processes = start_processes(config, pretrained)
@@ -102,8 +107,11 @@ def by_stream(
         **origin_of(config, pretrained, data),
         **{name: getattr(settings, name) for name in SETTINGS_OF_TRAINING},
         "seed": data.seed,
-        "augment": repr(data.augment) if settings.augment else None,
+        "augment": {"by": repr(data.augment), "images": data.training_source.key()} if settings.augment else None,
     }
+    if is_main_process():
+        for left_behind in run.probe.glob(".stream*.pt"):
+            left_behind.unlink()  # by a kill while it was written
 
     def rows_of(kinds: Sequence[FeatureKind], path: Path, n_heads: int | None) -> list[Row]:
         key = cache_key({**origin, "kinds": [kind.name for kind in kinds], "n_heads": n_heads})
@@ -162,39 +170,6 @@ def best_layer(rows: list[Row], settings: ProbeSettings) -> int:
     return int(row["layer"])
 
 
-def add_columns(rows: list[Row], columns: list[Row]) -> None:
-    for row, values in zip(rows, columns, strict=True):
-        row.update(values)
-
-
-def write_results(
-    config: DictConfig, settings: ProbeSettings, rows: list[Row], few: list[Row], majority: float, run: RunDirectory
-) -> None:
-    """Print the tables, and write and log them with a summary and a figure."""
-    from igpt import figures
-    from igpt.commands.build_trainer import build_loggers
-    from igpt.evaluation.final_report import write_json
-    from igpt.evaluation.probe_scores import best_row
-    from igpt.training.loggers.media import log_probe
-    from igpt.training.loggers.wandb_tracker import finishing_wandb
-
-    config.run_dir, output = str(run.path), run.probe  # `run` may be a checkpoint file
-    write_table(rows, output / "accuracy.csv")
-    print_table(rows)
-    if few:
-        write_table(few, output / "low_label.csv")
-        print_table(few)
-    kinds = dict.fromkeys(row["features"] for row in rows)
-    reported = {kind: best_row([r for r in rows if r["features"] == kind], settings.layer) for kind in kinds}
-    summary = {f"probe/{kind}/{name}": value for kind, row in reported.items() for name, value in (row or {}).items()}
-    write_json({**summary, "majority_share": majority}, output / "summary.json")
-    path = figures.save(figures.probe_curve(rows, majority), output / "accuracy.png")
-    with finishing_wandb():
-        for logger in build_loggers(config, run):
-            log_probe(logger, rows, path)
-    print(f"Results are in {output}: accuracy.csv, accuracy.png, summary.json{', low_label.csv' if few else ''}")
-
-
 def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
     """The data to probe on: those of the configuration, or those that the run was trained on."""
     from igpt.commands.open_run import chosen_data, data_of_run
@@ -216,9 +191,25 @@ def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
     return data
 
 
+def check_processes(config: DictConfig) -> None:
+    """Raise :class:`IgptError` if torchrun started other processes than the configuration asks for, since each of them
+    would probe alone.
+    """
+    started, asked = int(os.environ.get("WORLD_SIZE", 1)), config.devices * config.num_nodes
+    if started not in (1, asked):
+        raise IgptError(
+            f"{started} processes were started, but devices={config.devices} num_nodes={config.num_nodes} are {asked}; "
+            "set devices to the processes of a machine and num_nodes to the machines, with probe.solver=stream."
+        )
+
+
 def check_choices(config: DictConfig, settings: ProbeSettings, pretrained: Pretrained, data: ImageDataModule) -> None:
     """Raise :class:`IgptError` for settings that do not apply to the model, or that need held-out images."""
+    from igpt.data.augment import Identity
+
     n_layers = pretrained.model.config.n_layer + 1
+    if settings.augment and isinstance(data.augment, Identity):
+        raise IgptError("probe.augment is true, but data.augment is none; choose it with data=NAME data/augment=flip.")
     if settings.layer is not None and not 0 <= settings.layer < n_layers:
         raise IgptError(f"probe.layer is {settings.layer}; the model's layers are 0 to {n_layers - 1}.")
     if config.masks and pretrained.model.config.causal:
@@ -283,30 +274,6 @@ def say(text: str) -> None:
     """Print, in the main process."""
     if is_main_process():
         print(text)
-
-
-def write_table(rows: list[Row], path: Path) -> None:
-    from igpt.files import atomic_path
-
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def print_table(rows: list[Row]) -> None:
-    """Print the rows as a table; accuracies in per cent, with their standard errors."""
-
-    def cell(name: str, row: Row) -> str:
-        if "accuracy" not in name or name not in row:
-            return str(row.get(name, ""))
-        error = f" +- {100 * row[f'{name}_error']:.1f}" if f"{name}_error" in row else ""
-        return f"{100 * row[name]:.1f}{error}"
-
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if not name.endswith("_error")]
-    print(table_text(names, [[cell(name, row) for name in names] for row in rows]))
-    print()
 
 
 if __name__ == "__main__":

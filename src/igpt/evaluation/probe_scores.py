@@ -21,13 +21,10 @@ from igpt.evaluation.standard_error import standard_error
 from igpt.progress import track
 
 Row = dict[str, Any]
-
-
 Correct = dict[str, NDArray[np.bool_]]  # by split: which images are classified correctly (L, P, N)
 
-TOGETHER = (
-    2**24
-)  # bytes of features that are fitted together; small fits take more time between operations than in them
+# Bytes of features that are fitted together: small fits take more time between operations than in them.
+TOGETHER = 2**24
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,11 @@ class ProbeSettings:
     def candidates(self) -> Sequence[float]:
         """Penalties or learning rates, of which one is chosen on the validation split."""
         return self.penalties if self.solver == "lbfgs" else self.learning_rates
+
+    def __post_init__(self) -> None:
+        """Order the candidates as :func:`best_candidates` expects them."""
+        object.__setattr__(self, "penalties", tuple(sorted(self.penalties)))
+        object.__setattr__(self, "learning_rates", tuple(sorted(self.learning_rates, reverse=True)))
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,9 @@ def accuracy_rows(data: LabeledFeatures, correct: Correct, candidates: Sequence[
     ]
     for split in (split for split in ("validation", "test") if split in correct):
         right = correct[split][np.arange(len(best)), best]  # (L, N)
-        _add_columns(rows, data.accuracy_columns(f"{split}_accuracy", split, right))
+        add_columns(rows, data.accuracy_columns(f"{split}_accuracy", split, right))
     balanced, residuals = balanced_accuracy(right, data.labels["test"])
-    _add_columns(rows, _columns("test_balanced_accuracy", balanced, data.standard_error("test", residuals)))
+    add_columns(rows, _columns("test_balanced_accuracy", balanced, data.standard_error("test", residuals)))
     return rows
 
 
@@ -188,7 +190,8 @@ def _columns(name: str, values: NDArray[np.float64], errors: NDArray[np.float64]
     return [{name: float(value), f"{name}_error": float(error)} for value, error in zip(values, errors, strict=True)]
 
 
-def _add_columns(rows: Sequence[Row], columns: Sequence[Row]) -> None:
+def add_columns(rows: Sequence[Row], columns: Sequence[Row]) -> None:
+    """Add to each row the values of further columns."""
     for row, values in zip(rows, columns, strict=True):
         row.update(values)
 

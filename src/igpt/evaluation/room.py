@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,19 +19,21 @@ PARAMETERS = 25  # L-BFGS keeps ten pairs of vectors, and a few more
 
 
 def require_room(
-    pretrained: Pretrained, data: ImageDataModule, settings: ProbeSettings, folder: Path, networks: int
+    pretrained: Pretrained, data: ImageDataModule, settings: ProbeSettings, files: Sequence[Path], networks: int
 ) -> None:
-    """Raise :class:`IgptError` if the features of so many networks and of the baselines do not fit on the disk of
-    `folder`, or those of one layer into memory.
+    """Raise :class:`IgptError` if the features of so many networks and of the baselines do not fit on the disk, or
+    those of one fit into memory.
+
+    The features go to `files`, of which some may be written already.
     """
     shape, classes = pretrained.model.config, len(data.source.classes)
     n_images = sum(data.n_labeled(split) for split in data.splits)
     n_layers, pixels = shape.n_layer + 1, 3 * data.source.resolution**2
     disk = FLOAT * n_images * (networks * n_layers * shape.n_embd + pixels + shape.vocab_size)
-    widest = max(shape.n_embd, pixels, shape.vocab_size)
+    widest = max(shape.n_embd * (settings.concatenate or 1), pixels, shape.vocab_size)
     memory = FLOAT * widest * (COPIES * n_images + PARAMETERS * len(settings.penalties) * classes)
-    free = shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
-    stored = sum(file.stat().st_size for file in folder.glob("*.npy"))
+    free = shutil.disk_usage(next(path for path in files[0].absolute().parents if path.exists())).free
+    stored = sum(file.stat().st_size for file in files if file.exists())
     available = available_memory(pretrained.device)
     if disk > free + stored or memory > available:
         raise IgptError(

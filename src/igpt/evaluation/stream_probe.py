@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from igpt.batch import ImageBatch
+from igpt.cluster.agreement import DelayedMaximum
+from igpt.cluster.signals import Interrupted, stop_signals
 from igpt.data.datamodule import ImageDataModule
 from igpt.data.stream import Share
 from igpt.errors import IgptError
@@ -107,13 +109,25 @@ class StreamProbe:
 
     @torch.no_grad()
     def fit(self) -> None:
-        """Train all classifiers for the remaining steps."""
+        """Train all classifiers for the remaining steps.
+
+        If a signal asks to stop, the state is saved after the step, and all processes raise :class:`Interrupted`.
+        """
+        stop_signals.defer()
+        try:
+            self._train()
+        finally:
+            stop_signals.obey()
+
+    def _train(self) -> None:
         accuracies: dict[str, Tensor] = {}  # (L, R) of each kind: a moving average over about 50 batches
 
         def best_accuracy() -> str:
             best = (f"{name} {100 * float(accuracy.max()):.1f}%" for name, accuracy in accuracies.items())
             return f"accuracy in training so far: {', '.join(best)}"
 
+        requested = DelayedMaximum()
+        requested.start()
         batches = islice(self._batches(self.step), self.steps - self.step)
         with Progress("Training probes", self.steps, self.step, best_accuracy) as progress:
             for batch in batches:
@@ -121,8 +135,13 @@ class StreamProbe:
                     accuracies[name] = accuracies.get(name, accuracy).lerp(accuracy, 0.02)
                 self.step += 1
                 progress.update(self.step)
-                if self.step % self.settings.save_every == 0 or self.step == self.steps:
+                stops = requested.submit(int(stop_signals.requested))
+                if stops or self.step % self.settings.save_every == 0 or self.step == self.steps:
                     self._save()
+                if stops:
+                    log.info("Saved at step %d of %d; the same command continues from it.", self.step, self.steps)
+                    raise Interrupted
+        requested.finish()
 
     def _train_step(self, batch: ImageBatch) -> dict[str, Tensor]:
         """One step of all classifiers; the shares of this process's images that each classifies correctly (L, R)."""
@@ -200,17 +219,24 @@ class StreamProbe:
         Attention pooling, with one candidate instead of R, has the name of its kind and ATTENTIVE.
         """
         rank, world_size = self.share.rank, self.share.world_size
-        found: dict[str, Tensor] = {}
+        n = self.data.n_labeled(split)
+        found = {name: torch.zeros(*shape, n, dtype=torch.uint8) for name, shape in self._candidates()}
         done = 0
         for batch in self.data.labeled_images(split, rank, world_size, "Probes classify"):
             here: ImageBatch = self.data.transfer_batch_to_device(batch, self.processes.device, 0)
             positions = rank + world_size * torch.arange(done, done + len(batch.labels))
             done += len(batch.labels)
             for name, classes in self._classes(here):
-                if name not in found:
-                    found[name] = torch.zeros(*classes.shape[:2], self.data.n_labeled(split), dtype=torch.uint8)
                 found[name][..., positions] = (classes == here.labels).cpu().byte()
         return {name: self.processes.sum(hits).bool().numpy() for name, hits in found.items()}
+
+    def _candidates(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """The number of layers and of candidates of each kind of classifiers, by its name."""
+        for kind in self.kinds:
+            n_layers = len(self._linear(kind).weight)
+            yield kind.name, (n_layers, len(self.settings.learning_rates))
+            if kind.name in self.attentive:
+                yield kind.name + ATTENTIVE, (n_layers, 1)
 
     def _classes(self, batch: ImageBatch) -> Iterator[tuple[str, Tensor]]:
         """The classes (L, R, B) that the classifiers of each kind predict, by their names."""
