@@ -31,7 +31,7 @@ from igpt.evaluation.features import (
 )
 from igpt.evaluation.probe_heads import AttentiveHead, AttentiveHeads, LinearHeads
 from igpt.evaluation.probe_scores import ProbeSettings, accuracy_rows, labeled_features, linear_rows
-from igpt.evaluation.room import require_room
+from igpt.evaluation.room import left_in_cgroups, require_room
 from igpt.evaluation.stream_probe import ATTENTIVE, Processes, StreamProbe
 from igpt.objectives.tasks import Autoregressive
 from igpt.pretrained import Pretrained
@@ -83,7 +83,7 @@ def test_attention_pooling_equals_its_formula():
 
 
 def test_the_gradients_of_attention_pooling_are_those_of_all_layers_together():
-    heads = AttentiveHeads(n_layers=2, width=6, n_heads=2, n_classes=3)
+    heads = AttentiveHeads(n_layers=2, width=6, n_heads=2, n_classes=3, seed=0)
     for head in heads.layers:
         torch.nn.init.normal_(head.classifier.weight)
     sequences, labels = torch.randn(2, 5, 7, 6), torch.tensor([0, 1, 2, 1, 0])
@@ -139,7 +139,7 @@ def two_layers(at_batch=lambda number: None):
         pixels = batch.images.flatten(1).float() / 255
         return iter(torch.stack([pixels @ maps, (pixels @ maps).square()], dim=2))  # (B, 2, C) of each layer
 
-    return FeatureKind("maps", lambda batch: torch.stack([x.mean(dim=1) for x in sequences(batch)]), sequences)
+    return FeatureKind("maps", lambda batch: torch.stack([x.mean(dim=1) for x in sequences(batch)]), sequences, 500)
 
 
 def stream(kinds, data, path, **settings):
@@ -214,6 +214,57 @@ def test_a_signal_saves_after_the_step(tmp_path):
         resumed.fit()
     for name, value in whole.heads.state_dict().items():
         assert torch.equal(resumed.heads.state_dict()[name], value), name
+
+
+def test_attention_pooling_sees_a_batch_in_parts_that_the_model_takes(tmp_path):
+    data, sizes = blobs(tmp_path, 200), []
+    whole = two_layers()
+
+    def sequences(batch):
+        sizes.append(len(batch.images))
+        return whole.sequences(batch)
+
+    states = []
+    for at_once in (100, 30):
+        kind = FeatureKind("maps", whole.pooled, sequences, at_once)
+        probes = stream([kind], data, tmp_path / f"{at_once}.pt", epochs=2, batch_size=100)
+        probes.fit()
+        states.append(probes.heads.state_dict())
+    assert sizes == 4 * [100] + 4 * [30, 30, 30, 10]
+    assert states[0]["1.maps.layers.0.query"].abs().max() > 0
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, atol=1e-4, rtol=1e-4)
+
+
+def test_a_process_without_images_takes_part_in_the_sum(tmp_path):
+    data = blobs(tmp_path, 200)
+    probes = stream([two_layers()], data, tmp_path / "stream.pt", epochs=1, batch_size=100)
+    probes.share = Share(400, 300, 400)  # the 301st of 400 processes, for 200 images
+    correct = probes.correct("test")
+    assert correct["maps"].shape == (2, 9, 200)
+    assert correct["maps" + ATTENTIVE].shape == (2, 1, 200)
+    assert not correct["maps"].any()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_memory_is_what_the_cgroups_leave(tmp_path, version):
+    membership, root = tmp_path / "cgroup", tmp_path / "sys"
+    assert left_in_cgroups(membership, root) == 2**62
+    top = root if version == 2 else root / "memory"
+    job, task = top / "slurm" / "job_7", top / "slurm" / "job_7" / "task_0"
+    task.mkdir(parents=True)
+    if version == 2:
+        membership.write_text("0::/slurm/job_7/task_0\n")
+        limit, usage, cache, unlimited = "memory.max", "memory.current", "inactive_file", "max"
+    else:
+        membership.write_text("3:cpu:/\n2:memory:/slurm/job_7/task_0\n0::/\n")
+        limit, usage, cache = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+        unlimited = str(2**63 - 4096)
+    for folder, maximum in ((task, unlimited), (job, "1000")):  # SLURM limits the job, not its tasks
+        (folder / limit).write_text(maximum + "\n")
+        (folder / usage).write_text("700\n")
+        (folder / "memory.stat").write_text(f"anon 500\n{cache} 200\n")
+    assert left_in_cgroups(membership, root) == 1000 - 700 + 200
 
 
 def test_candidates_are_ordered_by_their_regularization():

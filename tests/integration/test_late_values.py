@@ -118,6 +118,9 @@ def test_a_probe_of_processes_that_would_not_share_the_work(refused, trained, mo
     message = refused("probe", f"run={trained}", "logger=none", "probe.solver=stream")
     assert "2 processes were started, but devices=1 num_nodes=1 are 1; set devices to" in message
     assert "2 processes were started" in refused("probe", f"run={trained}", "logger=none")
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")  # as srun sets it
+    assert "2 processes were started" in refused("probe", f"run={trained}", "logger=none")
 
 
 def test_a_probe_on_augmented_images_without_an_augmentation(refused, trained):

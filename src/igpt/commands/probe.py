@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from igpt.cluster.ranks import is_main_process
+from igpt.cluster.ranks import is_main_process, started_processes
 from igpt.cluster.signals import exit_with_starter, stop_signals
 from igpt.configuration.app import run_app
 from igpt.errors import IgptError
@@ -192,10 +191,11 @@ def probed_data(config: DictConfig, pretrained: Pretrained) -> ImageDataModule:
 
 
 def check_processes(config: DictConfig) -> None:
-    """Raise :class:`IgptError` if torchrun started other processes than the configuration asks for, since each of them
-    would probe alone.
+    """Raise :class:`IgptError` if torchrun or srun started another number of processes than the configuration asks for.
+
+    Each of them would probe alone.
     """
-    started, asked = int(os.environ.get("WORLD_SIZE", 1)), config.devices * config.num_nodes
+    started, asked = started_processes(), config.devices * config.num_nodes
     if started not in (1, asked):
         raise IgptError(
             f"{started} processes were started, but devices={config.devices} num_nodes={config.num_nodes} are {asked}; "

@@ -28,12 +28,14 @@ Features = NDArray[np.float32]  # (L, N, C) of a whole split; mapped from a file
 class FeatureKind:
     """Features of one kind: `pooled` gives them for a batch, float32 (L, B, C).
 
-    `sequences` gives, layer by layer, what a network's features are the mean of, (B, T, C); None for a baseline.
+    `sequences` gives, layer by layer, what a network's features are the mean of, (B, T, C); None for a baseline. It
+    takes at most `at_once` images.
     """
 
     name: str
     pooled: Callable[[ImageBatch], Tensor]
     sequences: Callable[[ImageBatch], Iterator[Tensor]] | None = None
+    at_once: int = 64
 
 
 def network_features(name: str, pretrained: Pretrained, data: ImageDataModule, masks: int = 0) -> FeatureKind:
@@ -45,7 +47,7 @@ def network_features(name: str, pretrained: Pretrained, data: ImageDataModule, m
     def sequences(batch: ImageBatch) -> Iterator[Tensor]:
         return pretrained.model.layer_inputs(data.tokenize(batch).tokens.to(pretrained.device))
 
-    return FeatureKind(name, pooled, sequences)
+    return FeatureKind(name, pooled, sequences, pretrained.batch_size)
 
 
 def untrained(pretrained: Pretrained, seed: int = 0) -> Pretrained:

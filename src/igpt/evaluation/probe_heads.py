@@ -92,10 +92,10 @@ class AttentiveHead(nn.Module):
 class AttentiveHeads(nn.Module):
     """An :class:`AttentiveHead` for each of L layers. A layer's sequence is freed before the next one is computed."""
 
-    def __init__(self, n_layers: int, width: int, n_heads: int, n_classes: int) -> None:
+    def __init__(self, n_layers: int, width: int, n_heads: int, n_classes: int, seed: int) -> None:
         super().__init__()
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             self.layers = nn.ModuleList(AttentiveHead(width, n_heads, n_classes) for _ in range(n_layers))
 
     def forward(self, sequences: Iterator[Tensor], labels: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,40 @@ def available_memory(device: torch.device) -> int:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:  # not Linux
         return 2**62
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    machine = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    return min(machine, left_in_cgroups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")))
+
+
+def left_in_cgroups(membership: Path, root: Path) -> int:
+    """Bytes that the cgroups of this process, as of a SLURM job or a container, still allow; 2**62 without a limit."""
+    left = 2**62
+    lines = membership.read_text().splitlines() if membership.exists() else []
+    for _, controllers, name in (line.split(":", 2) for line in lines):
+        if controllers == "":  # version 2
+            top, files, cache = root, ("memory.max", "memory.current"), "inactive_file"
+        elif "memory" in controllers.split(","):  # version 1
+            top, cache = root / "memory", "total_inactive_file"
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        group = top / name.lstrip("/")
+        for folder in (group, *group.parents):  # the limit of any of them holds
+            left = min(left, _left_in(folder, *files, cache))
+            if folder == top:
+                break
+    return left
+
+
+def _left_in(folder: Path, limit_file: str, usage_file: str, cache: str) -> int:
+    """The limit of one cgroup minus its use. Cached files do not count: they make room for what is allocated."""
+    try:
+        limit, usage = ((folder / name).read_text().strip() for name in (limit_file, usage_file))
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return 2**62
+    if limit == "max":
+        return 2**62
+    return int(limit) - int(usage) + int(statistics.get(cache, 0))
 
 
 def _size(n_bytes: int) -> str:

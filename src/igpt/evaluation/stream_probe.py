@@ -101,7 +101,7 @@ class StreamProbe:
             mean, deviation = self.statistics[kind.name]
             self.linear[kind.name] = LinearHeads(mean, deviation, rates, n_classes)
             if n_heads and kind.sequences:
-                self.attentive[kind.name] = AttentiveHeads(len(mean), mean.shape[1], n_heads, n_classes)
+                self.attentive[kind.name] = AttentiveHeads(len(mean), mean.shape[1], n_heads, n_classes, self.data.seed)
         self.heads = nn.ModuleList([self.linear, self.attentive]).to(device)
         self.adam = torch.optim.Adam([{"params": list(self.attentive.parameters())}], lr=self.settings.attentive_rate)
 
@@ -139,9 +139,11 @@ class StreamProbe:
                 if stops or self.step % self.settings.save_every == 0 or self.step == self.steps:
                     self._save()
                 if stops:
-                    log.info("Saved at step %d of %d; the same command continues from it.", self.step, self.steps)
+                    if self.share.rank == 0:
+                        log.info("Saved at step %d of %d; the same command continues from it.", self.step, self.steps)
                     raise Interrupted
-        requested.finish()
+        if requested.finish():  # all processes leave together, also after the last step
+            raise Interrupted
 
     def _train_step(self, batch: ImageBatch) -> dict[str, Tensor]:
         """One step of all classifiers; the shares of this process's images that each classifies correctly (L, R)."""
@@ -167,7 +169,9 @@ class StreamProbe:
         if kind.name not in self.attentive:
             return kind.pooled(batch), None
         assert kind.sequences is not None
-        features, classes = self.attentive[kind.name](kind.sequences(batch), labels)
+        heads, parts = self.attentive[kind.name], _parts(batch, kind.at_once)
+        results = [heads(kind.sequences(part), None if labels is None else part.labels) for part in parts]
+        features, classes = (torch.cat(values, dim=1) for values in zip(*results, strict=True))
         return features, classes
 
     def _linear(self, kind: FeatureKind) -> LinearHeads:
@@ -271,3 +275,10 @@ class StreamProbe:
             return state
         log.info("%s has probes of other settings, which are replaced", self.path)
         return None
+
+
+def _parts(batch: ImageBatch, at_once: int) -> Iterator[ImageBatch]:
+    """The batch, without crops, in parts of at most so many images."""
+    for first in range(0, len(batch.images), at_once):
+        images, labels, indices, epochs = (values[first : first + at_once] for values in batch[:4])
+        yield ImageBatch(images, labels, indices, epochs)
