@@ -40,8 +40,10 @@ def load(run: str | Path, device: str | torch.device | None = None, checkpoint: 
     `device` None is a GPU if there is one. Raises :class:`IgptError` if the model or the device cannot be used.
     """
     device = usable_device(device)
-    pretrained = from_stored(read_model(run, checkpoint))
-    check_palette(find_run(run), pretrained.tokenizer)
+    found = read_model(run, checkpoint)
+    pretrained = from_stored(found)
+    if found.path.suffix == ".ckpt":  # results of other models may lie in the directory of a run
+        check_palette(find_run(run), pretrained.tokenizer)
     return pretrained.to(device)
 
 

@@ -103,6 +103,25 @@ def test_a_model_brings_its_values_and_its_fine_tuning_resumes_without_it(comman
     )
 
 
+@pytest.mark.parametrize("objective", ["ar", "mlm"])
+def test_pre_training_from_a_model_resumes_when_its_command_is_repeated(command, start, tmp_path, objective):
+    start(palette(), Masked() if objective == "mlm" else Autoregressive())
+    train = (
+        "train",
+        *FEW,
+        f"objective={objective}",
+        f"init_from={tmp_path}/start",
+        "trainer.max_steps=4",
+        "save_every=2",
+    )
+    command(*train, "hydra.run.dir=run")
+    run = RunDirectory(tmp_path / "run")
+    expected = losses(run.path)
+    run.previous.replace(run.last)
+    command(*train, "hydra.run.dir=run")
+    assert losses(run.path) == expected
+
+
 def test_a_run_without_a_checkpoint_begins_again(command, start, refused, tmp_path):
     start(palette())
     train = ("train", *FEW, "objective=classify", "init_from=start", "trainer.max_steps=1")

@@ -42,7 +42,8 @@ def starting_point(config: DictConfig, command: str, run: RunDirectory | None = 
     if run is not None and (run.last.exists() or run.previous.exists()):
         if not resumes() and run.config.exists():
             stored, chosen = configuration_of(run), chosen_keys(config, KEYS)
-            take(config, {key: OmegaConf.select(stored, key) for key in KEYS if key not in chosen})
+            values = {key: OmegaConf.select(stored, key) for key in KEYS if key not in chosen}
+            take(config, {key: value for key, value in values.items() if value is not None})  # not all have each key
         return None
     if config.tokenizer.get("path") is not None:
         raise IgptError("init_from and tokenizer.path both name a palette; leave tokenizer.path=null.")
