@@ -37,11 +37,13 @@ demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, s
 	@echo "Look at $(RUN)/figures (samples, completions, curve, palette) and $(RUN)/probe/accuracy.png"
 
 MODEL := src/igpt/registry/emoji-nano
+EXPORTED = $(RUN)/export/emoji-nano
 
 model: install ## rebuild the model that comes with igpt from its recipe; RUN=DIR takes a run that exists
 	$(BIN)/igpt-train experiment=emoji_ar hydra.run.dir=$(RUN)
-	rm -rf $(MODEL)
-	$(BIN)/igpt-export run=$(RUN) output=$(MODEL) format=igpt dtype=float16 evaluate=true license=apache-2.0
+	rm -rf $(EXPORTED)
+	$(BIN)/igpt-export run=$(RUN) output=$(EXPORTED) format=igpt dtype=float16 evaluate=true license=apache-2.0
+	rm -rf $(MODEL) && cp -r $(EXPORTED) $(MODEL)
 	$(BIN)/python -m igpt.registry.enter emoji-nano $(MODEL)
 
 # Test processes share the cores, so each uses one thread.

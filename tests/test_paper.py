@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_module
 from matplotlib.figure import Figure
 from PIL import Image
 
+from composed_configuration import composed
 from conftest import run_command
 from igpt.commands.plan import model_of
 from igpt.configuration.schema.check import check
@@ -29,14 +29,6 @@ SPEC = importlib.util.spec_from_file_location("build_paper", ROOT / "docs" / "bu
 build_paper = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(build_paper)
 ROWS = build_paper.read_table()
-
-
-def composed(command, *overrides):
-    with initialize_config_module("igpt.conf", version_base="1.3"):
-        config = compose(command, overrides=list(overrides))
-    if "run_dir" in config:
-        config.run_dir = "outputs/run"  # of Hydra, which does not run here
-    return config
 
 
 # The table

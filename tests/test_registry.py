@@ -1,6 +1,7 @@
 """Models by name: the one that comes with igpt, and others by URL."""
 
 import json
+import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -101,3 +102,10 @@ def test_a_wrong_checksum_and_no_network_leave_nothing(distant, tmp_path, monkey
     with pytest.raises(IgptError, match=f"downloading it from {entry.url}README.md failed"):
         igpt.load("distant")
     assert [file for file in (tmp_path / "data").rglob("*") if file.is_file() and file.suffix != ".lock"] == []
+
+
+def test_a_run_of_the_same_place_does_not_hinder_a_model(trained, tmp_path, monkeypatch):
+    """Results of a model go to outputs/NAME, where a run with another palette may be."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, tmp_path / "outputs" / "emoji-nano")
+    assert igpt.load("emoji-nano").tokenizer.vocab_size == 128

@@ -11,6 +11,7 @@ import pytest
 from joblib import parallel_config
 from PIL import Image
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -137,7 +138,29 @@ def test_a_layer_or_run_that_is_not_there(folder, tmp_path):
         ImageGPTFeatures(folder, 0).transform(IMAGES)
 
 
+@pytest.mark.parametrize("wrong", [{"layer": None}, {"layer": "1"}, {"layer": 1.0}, {"batch_size": 0}])
+def test_parameters_that_are_no_numbers_of_their_kind(folder, wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*; it must be"):
+        ImageGPTFeatures(folder, **{"layer": 0, **wrong}).fit(IMAGES)
+
+
+def test_a_list_of_paths_and_images_is_refused(folder, tmp_path):
+    Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
+    with pytest.raises(ValueError):  # noqa: PT011, scikit-learn's
+        ImageGPTFeatures(folder, 0).fit([str(tmp_path / "a.png"), Image.fromarray(IMAGES[0])])
+
+
 # In scikit-learn's hands
+
+
+def test_a_column_of_paths_with_pandas_output(folder, tmp_path):
+    paths = [str(tmp_path / f"{i}.png") for i in range(len(IMAGES))]
+    for path, image in zip(paths, IMAGES, strict=True):
+        Image.fromarray(image).save(path)
+    columns = ColumnTransformer([("features", ImageGPTFeatures(folder, layer=1), "path")])
+    frame = columns.set_output(transform="pandas").fit_transform(pd.DataFrame({"path": paths}))
+    assert frame.columns[0] == "features__imagegptfeatures0"
+    np.testing.assert_array_equal(frame.to_numpy(), igpt.load(folder).features(IMAGES, layer=1))
 
 
 def test_names_of_features_and_pandas_output(folder):

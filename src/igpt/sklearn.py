@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,14 @@ class ImageGPTFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self._features(self._images(X, reset=False))
 
     def _load_and_check(self, X: Any) -> NDArray[np.uint8]:  # noqa: N803
-        self._model = self._load()
+        for name in ("layer", "batch_size"):
+            if not isinstance(getattr(self, name), Integral):
+                raise InvalidInputError(f"{name} is {getattr(self, name)!r}; it must be a whole number.")
+        if self.batch_size < 1:
+            raise InvalidInputError(f"batch_size is {self.batch_size}; it must be at least 1.")
+        self._model = load(self.run, self.device)
         self._n_features_out = self._model.model.config.n_embd
-        self.n_features_in_ = self._model.resolution**2 * 3  # numbers per image, in whatever form
+        self.resolution_ = self._model.resolution
         return self._images(X, reset=True)
 
     @property
@@ -83,13 +89,9 @@ class ImageGPTFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """The loaded model."""
         check_is_fitted(self)
         if not hasattr(self, "_model"):
-            self._model = self._load()
+            self._model = load(self.run, self.device)
+        self._model.batch_size = self.batch_size
         return self._model
-
-    def _load(self) -> Pretrained:
-        model = load(self.run, self.device)
-        model.batch_size = self.batch_size
-        return model
 
     def _features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with value_errors():
@@ -102,9 +104,9 @@ class ImageGPTFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             if getattr(X, "ndim", None) == 4:
                 return as_images(X, side)
             items = list(X) if isinstance(X, (list, tuple)) or getattr(X, "ndim", None) == 1 else []
-            if items and is_image(items[0]):
+            if items and all(map(is_image, items)):
                 return as_images(items, side)
-            if items and is_path(items[0]):
+            if items and all(map(is_path, items)):
                 return np.stack([read_image(expand_user(path), side) for path in items])
             table = validate_data(self, X, reset=reset, dtype="numeric", ensure_non_negative=True)
             return self._unflattened(table)

@@ -5,8 +5,8 @@ import pkgutil
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
 
+from composed_configuration import composed
 from igpt.configuration.schema import data_schemas, training_schemas
 from igpt.configuration.schema.check import check
 from igpt.configuration.schema.command_schemas import COMMANDS, ProbeSettings
@@ -17,14 +17,6 @@ from igpt.tokenizers.orders import ORDERS, RANDOM
 
 ROOT = Path(__file__).parents[2]
 NEEDED = {"run": "run=x", "data.source.path": "data.source.path=x"}
-
-
-def composed(command, *overrides):
-    with initialize_config_module("igpt.conf", version_base="1.3"):
-        config = compose(command, overrides=list(overrides))
-    if "run_dir" in config:
-        config.run_dir = "outputs/run"  # of Hydra, which does not run here
-    return config
 
 
 def choices(group, *folders):

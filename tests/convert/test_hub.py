@@ -44,7 +44,7 @@ def test_a_name_of_the_hub_is_a_run(hub, command, trained):
     assert not any("*.bin" in patterns for patterns in hub.calls)
     printed = command("sample", "run=someone/emoji", "n=1", "completions=0")
     assert "Results are in outputs/someone/emoji/generated" in printed
-    with pytest.raises(SystemExit, match="someone/emoji is an exported model, which brings no data"):
+    with pytest.raises(SystemExit, match="someone/emoji is a model without data"):
         command("evaluate", "run=someone/emoji")
 
 

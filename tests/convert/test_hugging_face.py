@@ -274,6 +274,8 @@ def refusal(folder):
     ("values", "message"),
     [
         ({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}, "is a model of type gpt2 (GPT2LMHeadModel)"),
+        ({"architectures": [{}]}, "is a model of type imagegpt ({})"),
+        ({"architectures": "GPT2LMHeadModel"}, "is a model of type imagegpt (GPT2LMHeadModel)"),
         ({"architectures": ["ImageGPTModel"]}, "igpt reads imagegpt as ImageGPTForCausalImageModeling or"),
         ({"activation_function": "gelu"}, "has activation_function=gelu, but igpt's model has quick_gelu"),
         ({"n_inner": 100}, "has n_inner=100, but igpt's model has 192"),

@@ -135,7 +135,7 @@ def test_commands_take_an_exported_folder(command, trained, tmp_path):
         expected = json.loads((trained / "summary.json").read_text())
         assert measured["test/nats_per_token"] == expected["test/nats_per_token"]
         assert f"Results are in {name}/generated" in command("sample", f"run={name}", "n=2", "completions=0")
-        with pytest.raises(SystemExit, match=f"{name} is an exported model, which brings no data; name some"):
+        with pytest.raises(SystemExit, match=f"{name} is a model without data; name some"):
             command("evaluate", f"run={name}")
     np.testing.assert_array_equal(igpt.load(tmp_path / "igpt").sample(2), igpt.load(trained).sample(2))
 
@@ -177,3 +177,10 @@ def test_training_starts_from_an_exported_folder(command, trained, tmp_path):
     command("train", *SMALL, *unchanged, "sample_every=null", "init_from=start", "hydra.run.dir=tuned")
     start, tuned = (igpt.load(path, device="cpu").model.state_dict() for path in (trained, tmp_path / "tuned"))
     assert all(torch.equal(tuned[name], weight) for name, weight in start.items())
+
+
+def test_an_exported_model_has_no_data_to_be_evaluated_on(command, trained, tmp_path):
+    command("export", f"run={trained}", "output=model", "format=igpt")
+    with pytest.raises(SystemExit, match="evaluate is true, but model brings no data to measure on; leave it out"):
+        command("export", "run=model", "output=again", "format=igpt", "evaluate=true")
+    assert not (tmp_path / "again").exists()

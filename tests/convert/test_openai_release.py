@@ -91,7 +91,7 @@ def test_it_is_a_run_of_every_command(release, command, tmp_path):
     data = ("data=emoji", "data.source.resolution=8")
     assert "nats_per_token" in command("evaluate", f"run=igpt-s/{NAME}", *data)
     assert (release / "evaluation" / "emoji_test.json").exists()
-    with pytest.raises(SystemExit, match="igpt-s is an exported model, which brings no data"):
+    with pytest.raises(SystemExit, match="igpt-s is a model without data"):
         command("evaluate", "run=igpt-s")
     with pytest.raises(SystemExit, match="igpt-s has no checkpoint"):
         command("train", "run=igpt-s")

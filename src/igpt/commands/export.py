@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from igpt.configuration.app import run_app
+from igpt.errors import IgptError
 
 if TYPE_CHECKING:
     from igpt.convert.stored_model import StoredModel
@@ -61,12 +62,18 @@ def results_of(run: RunDirectory, stored: StoredModel) -> dict[str, Any]:
 
 
 def measure(config: DictConfig, stored: StoredModel) -> dict[str, Any]:
-    """What the evaluators measure with these weights on the test split of the run's data."""
+    """What the evaluators measure with these weights on the test split of the run's data.
+
+    Raises :class:`IgptError` if the model brings no data.
+    """
     from igpt.commands.build_trainer import build_evaluators
     from igpt.commands.open_run import data_of_run
     from igpt.evaluation.evaluator import evaluate
     from igpt.pretrained import from_stored
+    from igpt.registry import is_model_name
 
+    if stored.path.suffix != ".ckpt" and not is_model_name(config.run):
+        raise IgptError(f"evaluate is true, but {config.run} brings no data to measure on; leave it out.")
     pretrained = from_stored(stored)
     return evaluate(build_evaluators(config), pretrained, data_of_run(config.run, pretrained), "test").values
 

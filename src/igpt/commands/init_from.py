@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -42,6 +43,8 @@ def starting_point(config: DictConfig, command: str, run: RunDirectory | None = 
     if run is not None and (run.last.exists() or run.previous.exists()):
         if not resumes() and run.config.exists():
             stored, chosen = configuration_of(run), chosen_keys(config, KEYS)
+            if str(Path(config.init_from).absolute()) == stored.init_from:  # a relative path to what has gone
+                config.init_from = stored.init_from
             values = {key: OmegaConf.select(stored, key) for key in KEYS if key not in chosen}
             take(config, {key: value for key, value in values.items() if value is not None})  # not all have each key
         return None

@@ -47,7 +47,7 @@ def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
         return open_data(configuration_of_named(run), pretrained)
     if pretrained.loaded_from.suffix != ".ckpt":  # only checkpoints of igpt come with their data
         raise IgptError(
-            f"{run} is an exported model, which brings no data; name some with data=NAME (igpt-evaluate, igpt-probe), "
+            f"{run} is a model without data; name some with data=NAME (igpt-evaluate, igpt-probe), "
             "or the images to complete with images=FILES (igpt-sample; completions=0 needs none)."
         )
     return open_data(configuration_of(directory), pretrained, directory.data)

@@ -67,7 +67,8 @@ def read(folder: Path) -> StoredModel:
 def check_kind(config: dict[str, Any], folder: Path) -> None:
     """Raise :class:`IgptError` for other models. The published files name no architecture, so that is allowed."""
     kind, named = config.get("model_type"), config.get("architectures") or []
-    if kind != "imagegpt" or not set(named) <= {GENERATOR, CLASSIFIER}:
+    named = named if isinstance(named, list) else [named]
+    if kind != "imagegpt" or any(name not in (GENERATOR, CLASSIFIER) for name in named):
         raise IgptError(
             f"{folder} is a model of type {kind} ({', '.join(map(str, named)) or 'no architecture'}); igpt reads "
             f"imagegpt as {GENERATOR} or {CLASSIFIER}."

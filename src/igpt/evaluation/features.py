@@ -77,7 +77,7 @@ def palette_histogram(data: ImageDataModule) -> FeatureKind:
 def concatenated(kind: FeatureKind, layers: range) -> FeatureKind:
     """The features of several layers, one after another in one vector: (1, B, len(layers) * C).
 
-    Source: Chen et al. 2020, section 4.2, where five layers around the best one improve the probe of the XL model.
+    Source: Chen et al. 2020, table 2, where five layers around the best one improve the probe of the XL model.
     """
 
     def pooled(batch: ImageBatch) -> Tensor:

@@ -114,10 +114,8 @@ class StreamProbe:
         If a signal asks to stop, the state is saved after the step, and all processes raise :class:`Interrupted`.
         """
         stop_signals.defer()
-        try:
-            self._train()
-        finally:
-            stop_signals.obey()
+        self._train()
+        stop_signals.obey()
 
     def _train(self) -> None:
         accuracies: dict[str, Tensor] = {}  # (L, R) of each kind: a moving average over about 50 batches
