@@ -20,12 +20,13 @@ HARDWARE = ("device=h100", "devices=8")
 HEAD = """# The paper's results as recipes
 
 Each row aims at a result of Chen et al. 2020, *Generative Pretraining from Pixels*. Its recipe is in
-[experiments/paper](../experiments/paper); the commands below the table reproduce it from the data on. `python
+[experiments/paper](../experiments/paper); the commands below the table run it, starting from the data. `python
 docs/build_paper.py` writes this page from [table.yml](../experiments/paper/table.yml), to which results are
-added with commit and hardware. No row has been run yet where the last column is empty.
+added with commit and hardware. Rows whose last column is empty have not been run yet.
 
 - Cost is the estimate of `igpt-plan` for the training runs of the row itself on eight H100 in bfloat16, at
-  40% of their peak, without the rows that come first, validation, and recomputed activations. Prices assume 3
+  40% of their peak. It excludes the rows that this row builds on (such as pre-training), validation, and the
+  recomputation of activations. Prices assume 3
   US dollars per hour and device. Fine-tuning ends early, so its cost is an upper bound. `igpt-plan` does not
   estimate probes.
 - ImageNet is needed in its original files ([data.md](data.md)). The paper trains in float32.
