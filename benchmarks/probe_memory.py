@@ -62,7 +62,7 @@ def features() -> FeatureKind:
     def pooled(batch: ImageBatch) -> Tensor:
         return torch.tanh((batch.images.flatten(1).float() / 128 - 1) @ maps)
 
-    return FeatureKind("maps", pooled)
+    return FeatureKind("maps", (LAYERS, WIDTH), pooled)
 
 
 def peak_memory() -> float:

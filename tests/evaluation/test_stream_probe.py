@@ -25,6 +25,7 @@ from igpt.evaluation.features import (
     FeatureKind,
     concatenated,
     layers_around,
+    network_features,
     palette_histogram,
     raw_pixels,
     stored_features,
@@ -139,7 +140,10 @@ def two_layers(at_batch=lambda number: None):
         pixels = batch.images.flatten(1).float() / 255
         return iter(torch.stack([pixels @ maps, (pixels @ maps).square()], dim=2))  # (B, 2, C) of each layer
 
-    return FeatureKind("maps", lambda batch: torch.stack([x.mean(dim=1) for x in sequences(batch)]), sequences, 500)
+    def pooled(batch):
+        return torch.stack([x.mean(dim=1) for x in sequences(batch)])
+
+    return FeatureKind("maps", (2, 10), pooled, sequences, 500)
 
 
 def stream(kinds, data, path, **settings):
@@ -148,7 +152,8 @@ def stream(kinds, data, path, **settings):
 
 
 def test_stream_and_lbfgs_agree_within_a_point(tmp_path):
-    data, kinds = blobs(tmp_path), [raw_pixels(), two_layers()]
+    data = blobs(tmp_path)
+    kinds = [raw_pixels(data), two_layers()]
     probes = stream(kinds, data, tmp_path / "stream.pt", epochs=10, batch_size=100)
     probes.fit()
     correct = {split: probes.correct(split) for split in ("validation", "test")}
@@ -226,7 +231,7 @@ def test_attention_pooling_sees_a_batch_in_parts_that_the_model_takes(tmp_path):
 
     states = []
     for at_once in (100, 30):
-        kind = FeatureKind("maps", whole.pooled, sequences, at_once)
+        kind = FeatureKind("maps", whole.shape, whole.pooled, sequences, at_once)
         probes = stream([kind], data, tmp_path / f"{at_once}.pt", epochs=2, batch_size=100)
         probes.fit()
         states.append(probes.heads.state_dict())
@@ -275,11 +280,11 @@ def test_candidates_are_ordered_by_their_regularization():
 
 def test_probes_of_another_key_are_replaced(tmp_path):
     data = blobs(tmp_path, 200)
-    first = stream([raw_pixels()], data, tmp_path / "stream.pt", epochs=1)
+    first = stream([raw_pixels(data)], data, tmp_path / "stream.pt", epochs=1)
     first.fit()
     settings, processes = ProbeSettings(solver="stream", epochs=1), first.processes
-    assert StreamProbe([raw_pixels()], data, settings, processes, tmp_path / "stream.pt", "key").step == first.steps
-    assert StreamProbe([raw_pixels()], data, settings, processes, tmp_path / "stream.pt", "other").step == 0
+    assert StreamProbe([raw_pixels(data)], data, settings, processes, tmp_path / "stream.pt", "key").step == first.steps
+    assert StreamProbe([raw_pixels(data)], data, settings, processes, tmp_path / "stream.pt", "other").step == 0
 
 
 class ManyImages:
@@ -313,7 +318,7 @@ def peak_memory():
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     """Stored, the features of 100,000 images would take 410 MB."""
     maps = torch.randn(4, 48, 256)
-    kind = FeatureKind("maps", lambda batch: batch.images.flatten(1).float() @ maps)
+    kind = FeatureKind("maps", (4, 256), lambda batch: batch.images.flatten(1).float() @ maps)
     peaks = []
     for n in (5_000, 100_000):
         Path("/proc/self/clear_refs").write_text("5")
@@ -363,20 +368,32 @@ def test_processes_divide_a_batch(tmp_path):
 
 
 def test_features_that_do_not_fit_are_refused(tmp_path, monkeypatch, tiny):
-    data, settings = blobs(tmp_path), ProbeSettings()
+    data, file = blobs(tmp_path), tmp_path / "features" / "a.npy"
     pretrained = Pretrained(tiny, Gray(), Autoregressive())  # 2 layers of width 16
-    require_room(pretrained, data, settings, [tmp_path / "features" / "a.npy"], networks=2)
-    disk = 4 * 9000 * (2 * 3 * 16 + 48 + 11)  # bytes; raw pixels have 48 channels, and the histogram has 11
+    kinds = [network_features(name, pretrained, data) for name in ("trained", "untrained")]
+    kinds += [raw_pixels(data), palette_histogram(data)]
+
+    def require(kinds=kinds, **settings):
+        require_room(kinds, data, ProbeSettings(**settings), [file], CPU)
+
+    require()
+    disk = 4 * 9000 * (2 * 3 * 16 + 48 + 256)  # bytes; raw pixels have 48 channels, and the histogram has 256
     monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk - 1))
-    with pytest.raises(IgptError, match=r"9,000 images and of the baselines take 0.00558 GB .*probe.solver=stream"):
-        require_room(pretrained, data, settings, [tmp_path / "features" / "a.npy"], networks=2)
-    require_room(pretrained, data, settings, [tmp_path / "features" / "a.npy"], networks=1)
-    (tmp_path / "features").mkdir()
-    (tmp_path / "features" / "another.npy").write_bytes(bytes(10**7))  # of another probe
-    with pytest.raises(IgptError, match="take 0.00558 GB"):
-        require_room(pretrained, data, settings, [tmp_path / "features" / "a.npy"], networks=2)
-    (tmp_path / "features" / "another.npy").rename(tmp_path / "features" / "a.npy")
-    require_room(pretrained, data, settings, [tmp_path / "features" / "a.npy"], networks=2)
+    with pytest.raises(IgptError, match=r"9,000 images and of the baselines take 0.0144 GB .*probe.solver=stream"):
+        require()
+    require(kinds[1:])
+    file.parent.mkdir()
+    (file.parent / "another.npy").write_bytes(bytes(10**7))  # of another probe
+    with pytest.raises(IgptError, match="take 0.0144 GB"):
+        require()
+    (file.parent / "another.npy").rename(file)
+    require()
     monkeypatch.setattr(room, "available_memory", lambda device: 1_000_000)
-    with pytest.raises(IgptError, match="and a fit 0.0053 GB of memory, but .* and 0.001 GB are free"):
-        require_room(pretrained, data, settings, [tmp_path / "features" / "a.npy"], networks=1)
+    with pytest.raises(IgptError, match="and a fit 0.0283 GB of memory, but .* and 0.001 GB are free"):
+        require()  # 4 * 256 * (3 * 9000 + 25 * 6 * 4) bytes
+    with pytest.raises(IgptError, match="and a fit 0.0053 GB of memory"):
+        require(kinds[:3])  # of raw pixels
+    with pytest.raises(IgptError, match="and a fit 0.0053 GB of memory"):
+        require(kinds[:2], concatenate=3)  # of three layers
+    with pytest.raises(IgptError, match="and a fit 0.00177 GB of memory"):
+        require(kinds[:2])  # of one

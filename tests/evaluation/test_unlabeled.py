@@ -115,9 +115,9 @@ def test_validation_accuracy_while_training_is_over_labeled_images(data):
 def test_features_are_those_of_labeled_images(data, tmp_path):
     """Four of twelve images have no label; the others are bright if their label is 1."""
     module = data(partly=SPLITS)
-    stored = stored_features(raw_pixels(), module, "train", tmp_path / "features.npy")
+    stored = stored_features(raw_pixels(module), module, "train", tmp_path / "features.npy")
     labeled = labeled_features("raw pixels", {"train": stored}, module.splits, ("dark", "bright"))
-    assert stored.shape == (1, 8, 48)
+    assert stored.shape == (1, 8, 16)
     np.testing.assert_array_equal(stored[0, :, 0] > 0.4, labeled.labels["train"] == 1)
     assert len(labeled.groups["test"]) == 8
 

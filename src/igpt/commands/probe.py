@@ -70,7 +70,7 @@ def by_lbfgs(
         left_behind.unlink()  # by a kill while it was written
 
     def file_of(kind: FeatureKind, split: str) -> Path:
-        return run.features / f"{cache_key({**origin, 'kind': kind.name, 'split': split})}.npy"
+        return run.features / f"{cache_key({**origin, **kind.key, 'split': split})}.npy"
 
     def stored(kind: FeatureKind) -> LabeledFeatures:
         features = {split: stored_features(kind, data, split, file_of(kind, split)) for split in splits_of(data)}
@@ -83,7 +83,7 @@ def by_lbfgs(
 
     to_store = feature_kinds(config, pretrained, data)
     files = [file_of(kind, split) for kind in to_store for split in splits_of(data)]
-    require_room(pretrained, data, settings, files, 1 + config.untrained)
+    require_room(to_store, data, settings, files, pretrained.device)
     kinds = [stored(kind) for kind in to_store]
     rows = [row for kind in kinds for row in rows_of(kind)]
     if settings.concatenate:
@@ -113,7 +113,7 @@ def by_stream(
             left_behind.unlink()  # by a kill while it was written
 
     def rows_of(kinds: Sequence[FeatureKind], path: Path, n_heads: int | None) -> list[Row]:
-        key = cache_key({**origin, "kinds": [kind.name for kind in kinds], "n_heads": n_heads})
+        key = cache_key({**origin, "kinds": [kind.key for kind in kinds], "n_heads": n_heads})
         probes = StreamProbe(kinds, data, settings, processes, path, key, n_heads)
         probes.fit()
         correct = {split: probes.correct(split) for split in splits_of(data) if split != "train"}
@@ -249,7 +249,7 @@ def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataMod
     kinds = [network_features(TRAINED, pretrained, data, config.masks)]
     if config.untrained:
         kinds.append(network_features("untrained", untrained(pretrained), data, config.masks))
-    return [*kinds, raw_pixels(), palette_histogram(data)]
+    return [*kinds, raw_pixels(data), palette_histogram(data)]
 
 
 def origin_of(config: DictConfig, pretrained: Pretrained, data: ImageDataModule) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,16 +27,22 @@ Features = NDArray[np.float32]  # (L, N, C) of a whole split; mapped from a file
 
 @dataclass(frozen=True)
 class FeatureKind:
-    """Features of one kind: `pooled` gives them for a batch, float32 (L, B, C).
+    """Features of one kind: `pooled` gives them for a batch, float32 (L, B, C); `shape` is (L, C).
 
     `sequences` gives, layer by layer, what a network's features are the mean of, (B, T, C); None for a baseline. It
     takes at most `at_once` images.
     """
 
     name: str
+    shape: tuple[int, int]
     pooled: Callable[[ImageBatch], Tensor]
     sequences: Callable[[ImageBatch], Iterator[Tensor]] | None = None
     at_once: int = 64
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What the features depend on, apart from the network and the data."""
+        return {"kind": self.name, "shape": self.shape}
 
 
 def network_features(name: str, pretrained: Pretrained, data: ImageDataModule, masks: int = 0) -> FeatureKind:
@@ -47,7 +54,8 @@ def network_features(name: str, pretrained: Pretrained, data: ImageDataModule, m
     def sequences(batch: ImageBatch) -> Iterator[Tensor]:
         return pretrained.model.layer_inputs(data.tokenize(batch).tokens.to(pretrained.device))
 
-    return FeatureKind(name, pooled, sequences, pretrained.batch_size)
+    shape = pretrained.model.config
+    return FeatureKind(name, (shape.n_layer + 1, shape.n_embd), pooled, sequences, pretrained.batch_size)
 
 
 def untrained(pretrained: Pretrained, seed: int = 0) -> Pretrained:
@@ -58,9 +66,14 @@ def untrained(pretrained: Pretrained, seed: int = 0) -> Pretrained:
     return Pretrained(model, pretrained.tokenizer, pretrained.task, pretrained.batch_size).to(pretrained.device)
 
 
-def raw_pixels() -> FeatureKind:
-    """The pixel values in [0, 1], (1, B, H * W * 3)."""
-    return FeatureKind("raw pixels", lambda batch: batch.images.flatten(1)[None].float() / 255)
+def raw_pixels(data: ImageDataModule) -> FeatureKind:
+    """The pixel values in [0, 1], (1, B, H * W * 3); (1, B, H * W) if all images of the data are gray."""
+    channels = 1 if all(images.are_gray() for images in data.splits.values()) else 3
+
+    def pooled(batch: ImageBatch) -> Tensor:
+        return batch.images[..., :channels].flatten(1)[None].float() / 255
+
+    return FeatureKind("raw pixels", (1, channels * data.source.resolution**2), pooled)
 
 
 def palette_histogram(data: ImageDataModule) -> FeatureKind:
@@ -71,7 +84,7 @@ def palette_histogram(data: ImageDataModule) -> FeatureKind:
         counts = torch.zeros(len(tokens), data.tokenizer.vocab_size, device=tokens.device)
         return counts.scatter_add_(1, tokens, torch.ones_like(tokens, dtype=counts.dtype))[None] / tokens.shape[1]
 
-    return FeatureKind("palette histogram", pooled)
+    return FeatureKind("palette histogram", (1, data.tokenizer.vocab_size), pooled)
 
 
 def concatenated(kind: FeatureKind, layers: range) -> FeatureKind:
@@ -83,7 +96,7 @@ def concatenated(kind: FeatureKind, layers: range) -> FeatureKind:
     def pooled(batch: ImageBatch) -> Tensor:
         return torch.cat(list(kind.pooled(batch)[layers.start : layers.stop]), dim=-1)[None]
 
-    return FeatureKind(concatenated_name(kind.name, layers), pooled)
+    return FeatureKind(concatenated_name(kind.name, layers), (1, len(layers) * kind.shape[1]), pooled)
 
 
 def concatenated_name(name: str, layers: range) -> str:

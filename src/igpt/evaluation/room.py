@@ -10,8 +10,8 @@ import torch
 
 from igpt.data.datamodule import ImageDataModule
 from igpt.errors import IgptError
+from igpt.evaluation.features import FeatureKind
 from igpt.evaluation.probe_scores import ProbeSettings
-from igpt.pretrained import Pretrained
 
 FLOAT = 4  # bytes
 COPIES = 3  # of a layer's features: as stored, standardized, and in between
@@ -19,22 +19,24 @@ PARAMETERS = 25  # L-BFGS keeps ten pairs of vectors, and a few more
 
 
 def require_room(
-    pretrained: Pretrained, data: ImageDataModule, settings: ProbeSettings, files: Sequence[Path], networks: int
+    kinds: Sequence[FeatureKind],
+    data: ImageDataModule,
+    settings: ProbeSettings,
+    files: Sequence[Path],
+    device: torch.device,
 ) -> None:
-    """Raise :class:`IgptError` if the features of so many networks and of the baselines do not fit on the disk, or
-    those of one fit into memory.
+    """Raise :class:`IgptError` if the features do not fit on the disk, or those of one fit on `device` into memory.
 
-    The features go to `files`, of which some may be written already.
+    The first kind are those of the network. The features go to `files`, of which some may be written already.
     """
-    shape, classes = pretrained.model.config, len(data.source.classes)
+    classes, (n_layers, width) = len(data.source.classes), kinds[0].shape
     n_images = sum(data.n_labeled(split) for split in data.splits)
-    n_layers, pixels = shape.n_layer + 1, 3 * data.source.resolution**2
-    disk = FLOAT * n_images * (networks * n_layers * shape.n_embd + pixels + shape.vocab_size)
-    widest = max(shape.n_embd * (settings.concatenate or 1), pixels, shape.vocab_size)
+    disk = FLOAT * n_images * sum(kind.shape[0] * kind.shape[1] for kind in kinds)
+    widest = max(width * (settings.concatenate or 1), *(kind.shape[1] for kind in kinds))
     memory = FLOAT * widest * (COPIES * n_images + PARAMETERS * len(settings.penalties) * classes)
     free = shutil.disk_usage(next(path for path in files[0].absolute().parents if path.exists())).free
     stored = sum(file.stat().st_size for file in files if file.exists())
-    available = available_memory(pretrained.device)
+    available = available_memory(device)
     if disk > free + stored or memory > available:
         raise IgptError(
             f"The features of {n_layers} layers of {n_images:,} images and of the baselines take {_size(disk)} on "

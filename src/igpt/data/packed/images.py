@@ -29,6 +29,11 @@ class PackedImages:
     def __len__(self) -> int:
         return len(self.images)
 
+    def are_gray(self) -> bool:
+        """Whether the three channels of all pixels are equal. Reading stops at the first images with color."""
+        chunks = (self.images[first : first + 4096] for first in range(0, len(self), 4096))
+        return all((chunk == chunk[..., :1]).all() for chunk in chunks)
+
     def choose(self, n: int, label: int | None = None) -> NDArray[np.uint8]:
         """At most n images for a figure: the first ones of a class, or evenly spaced over the split."""
         if label is None:
