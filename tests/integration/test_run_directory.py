@@ -162,6 +162,8 @@ def applied(trainer, module, data):
     found = {type(callback).__name__: callback for callback in trainer.callbacks}
     optimizer = module.configure_optimizers()
     others, matrices = optimizer["optimizer"].param_groups
+    rates = [optimizer["lr_scheduler"]["scheduler"].lr_lambdas[0](step) for step in range(trainer.max_steps)]
+    decay = trainer.max_steps - max(step for step, rate in enumerate(rates) if rate == 1)  # in steps
     return {
         "trainer.max_steps": trainer.max_steps,
         "trainer.val_check_interval": trainer.val_check_interval // trainer.accumulate_grad_batches,
@@ -183,8 +185,9 @@ def applied(trainer, module, data):
         "callbacks.sample.n_samples": found["SampleImages"].n_samples,
         "optim.lr": others["initial_lr"],
         "optim.matrix_lr": matrices["initial_lr"],
-        "optim.warmup_steps": 1 / optimizer["lr_scheduler"]["scheduler"].lr_lambdas[0](0),
-        "optim.schedule": {1.0: "constant"}.get(optimizer["lr_scheduler"]["scheduler"].lr_lambdas[0](1000), "cosine"),
+        "optim.warmup_steps": 1 / rates[0],
+        "optim.schedule": "wsd" if rates[1 - decay] == pytest.approx(1 - decay**-0.5) else "another",
+        "optim.decay_share": decay / trainer.max_steps,
         "activation_checkpointing": module.model.checkpointing,
     }
 
@@ -202,8 +205,8 @@ def test_what_may_change_is_applied(command, cut, tmp_path, monkeypatch):
         "trainer.precision": "bf16-mixed", "data.device_batch_size": 4, "data.eval_batch_size": 33,
         "data.num_workers": 1, "data.processes": 1, "data.cache_dir": str(tmp_path / "other_cache"), "save_every": 7,
         "sample_every": 11, "showcase_class": 1, "sampling.top_k": 5, "callbacks.sample.n_samples": 3, "optim.lr": 0.5,
-        "optim.matrix_lr": 0.25, "optim.warmup_steps": 4, "optim.schedule": "constant",
-        "activation_checkpointing": True,
+        "optim.matrix_lr": 0.25, "optim.warmup_steps": 4, "optim.schedule": "wsd",
+        "optim.decay_share": 0.5, "activation_checkpointing": True,
     }  # fmt: skip
     seen = {}
 

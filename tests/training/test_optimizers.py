@@ -2,12 +2,14 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from conftest import random_weights
 from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
-from igpt.training.muon import orthogonalize
+from igpt.training.muon import MuonAdam, orthogonalize
 from igpt.training.optimizers import OptimConfig
+from igpt.training.weight_decay import DecayedAdam, WeightDecay
 
 
 def test_schedule_is_linear_then_half_a_cosine():
@@ -18,6 +20,21 @@ def test_schedule_is_linear_then_half_a_cosine():
     assert config.lr_factor(85) == pytest.approx(0.5 * (1 + math.cos(0.75 * math.pi)))
     assert config.lr_factor(110) == config.lr_factor(200) == pytest.approx(0)
     assert OptimConfig(lr=1.0, total_steps=110, warmup_steps=10, schedule="constant").lr_factor(109) == 1
+
+
+def test_linear_schedule_is_a_line_to_zero():
+    config = OptimConfig(lr=1.0, total_steps=110, warmup_steps=10, schedule="linear")
+    assert [config.lr_factor(s) for s in (9, 10, 35, 60, 110, 200)] == pytest.approx([1, 1, 0.75, 0.5, 0, 0])
+
+
+def test_wsd_schedule_is_constant_until_it_decays_as_one_minus_a_square_root():
+    config = OptimConfig(lr=1.0, total_steps=100, warmup_steps=10, schedule="wsd", decay_share=0.36)
+    assert [config.lr_factor(s) for s in (4, 9, 10, 50, 64)] == pytest.approx([0.5, 1, 1, 1, 1])
+    assert [config.lr_factor(s) for s in (65, 68, 80, 100, 120)] == pytest.approx(
+        [1 - 1 / 6, 1 - 1 / 3, 1 - 2 / 3, 0, 0]
+    )
+    whole = OptimConfig(lr=1.0, total_steps=100, warmup_steps=10, schedule="wsd", decay_share=1.0)
+    assert [whole.lr_factor(s) for s in (9, 10, 100)] == pytest.approx([1, 1, 0])  # it begins after the warm-up
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 64, 16), (2, 16, 64)])
@@ -32,9 +49,9 @@ def test_orthogonalized_matrices_keep_singular_vectors_and_even_out_the_values(s
     torch.testing.assert_close(rotated, torch.diag_embed(rotated.diagonal(dim1=-2, dim2=-1)), atol=1e-4, rtol=0)
 
 
-def model_and_optimizer(name):
+def model_and_optimizer(name, **settings):
     model = random_weights(TransformerConfig(2, 2, 16, vocab_size=11, n_positions=16))
-    return model, OptimConfig(lr=0.01, total_steps=10, name=name).optimizer(model)
+    return model, OptimConfig(lr=0.01, total_steps=10, name=name, **settings).optimizer(model)
 
 
 def train(model, optimizer, steps=3):
@@ -60,13 +77,123 @@ def test_muon_moves_matrices_by_orthogonal_steps_and_the_rest_as_adam_does():
         assert values.max() < 1.35
 
 
+def matrices_with_gradients(*shapes, steps):
+    """Random matrices, and a list of random gradients for each step."""
+    generator = torch.Generator().manual_seed(0)
+    matrices = [torch.randn(shape, generator=generator) for shape in shapes]
+    return matrices, [[torch.randn(shape, generator=generator) for shape in shapes] for _ in range(steps)]
+
+
+def after_steps(optimizer_for, matrices, gradients):
+    """The matrices after a step of an optimizer for each list of gradients."""
+    parameters = [nn.Parameter(matrix.clone()) for matrix in matrices]
+    optimizer = optimizer_for(parameters)
+    for step in gradients:
+        for p, gradient in zip(parameters, step, strict=True):
+            p.grad = gradient.clone()
+        optimizer.step()
+    return [p.detach() for p in parameters]
+
+
+def all_matrices(parameters):
+    return [{"params": parameters, "matrices": True}]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_muon_is_that_of_torch(decay, monkeypatch):
+    """Which computes in bfloat16, here in float32, and does not divide stacked matrices."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+    matrices, gradients = matrices_with_gradients((16, 16), (8, 32), (64, 16), (16, 16), steps=5)
+    settings = {"lr": 0.03, "momentum": 0.9}
+    theirs = after_steps(lambda ps: torch.optim.Muon(ps, weight_decay=decay, **settings), matrices, gradients)
+
+    def muon(parameters):
+        return MuonAdam(all_matrices(parameters), betas=(0.9, 0.95), decay=WeightDecay(decay), **settings)
+
+    ours = after_steps(muon, matrices, gradients)
+    assert min((a - b).abs().max() for a, b in zip(ours, matrices, strict=True)) > 0.01
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_stacked_matrices_move_as_three():
+    matrices, gradients = matrices_with_gradients((48, 16), steps=3)
+
+    def muon(parameters):
+        return MuonAdam(all_matrices(parameters), lr=0.1, betas=(0.9, 0.95))
+
+    (stacked,) = after_steps(muon, matrices, gradients)
+    three = after_steps(muon, matrices[0].split(16), [step[0].split(16) for step in gradients])
+    torch.testing.assert_close(stacked, torch.cat(three))
+
+
+def test_momentum_rises_linearly_in_its_warm_up():
+    def moved(**settings):
+        matrices, gradients = matrices_with_gradients((16, 16), steps=6)
+        return after_steps(lambda ps: MuonAdam(all_matrices(ps), 0.1, (0.9, 0.95), **settings), matrices, gradients)
+
+    optimizer = MuonAdam(all_matrices([nn.Parameter(torch.zeros(2, 2))]), 0.1, (0.9, 0.95), 0.95, warmup_steps=4)
+    assert [optimizer.momentum_at(s) for s in (0, 1, 2, 4, 9)] == pytest.approx([0.85, 0.875, 0.9, 0.95, 0.95])
+    low = MuonAdam(all_matrices([nn.Parameter(torch.zeros(2, 2))]), 0.1, (0.9, 0.95), 0.5, warmup_steps=4)
+    assert [low.momentum_at(s) for s in (0, 2, 4)] == [0.5, 0.5, 0.5]
+    torch.testing.assert_close(moved(momentum=0.95, warmup_steps=10**9), moved(momentum=0.85), atol=1e-5, rtol=1e-5)
+    assert (moved(momentum=0.95, warmup_steps=6)[0] - moved(momentum=0.95)[0]).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("name", ["adam", "muon"])
-def test_optimizer_state_survives_saving(name, tmp_path):
-    model, optimizer = model_and_optimizer(name)
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_weight_decay_shrinks_the_matrices_and_nothing_else(name, decay):
+    rate = 0.01 if name == "adam" else 0.02
+
+    def step(**settings):
+        model = random_weights(TransformerConfig(2, 2, 16, vocab_size=11, n_positions=16))
+        before = {key: p.detach().clone() for key, p in model.named_parameters()}
+        train(model, OptimConfig(lr=0.01, total_steps=10, name=name, **settings).optimizer(model), steps=1)
+        return before, dict(model.named_parameters())
+
+    before, plain = step()
+    _, decayed = step(weight_decay=decay)
+    _, cautious = step(weight_decay=decay, cautious_decay=True)
+    for key, x in before.items():
+        is_matrix = "blocks" in key and x.ndim == 2
+        shrunk = rate * decay * x * is_matrix
+        torch.testing.assert_close(decayed[key], plain[key] - shrunk)
+        same_sign = (x - plain[key]) * x >= 0
+        torch.testing.assert_close(cautious[key], plain[key] - shrunk * same_sign)
+        if is_matrix:
+            assert 0.2 < same_sign.float().mean() < 0.8
+
+
+@pytest.mark.parametrize("cautious", [False, True])
+def test_adam_with_weight_decay_is_the_adam_of_torch_followed_by_the_decay(cautious):
+    matrices, gradients = matrices_with_gradients((16, 8), steps=4)
+    settings = {"lr": 0.01, "betas": (0.9, 0.95)}
+    decay = WeightDecay(0.5, cautious)
+    ours = after_steps(lambda ps: DecayedAdam(all_matrices(ps), decay, **settings), matrices, gradients)
+    p = nn.Parameter(matrices[0].clone())
+    plain = torch.optim.Adam([p], **settings)
+    for (gradient,) in gradients:
+        before, p.grad = p.detach().clone(), gradient
+        plain.step()
+        shrinks = (before - p.detach()) * before >= 0 if cautious else 1
+        p.data -= 0.01 * 0.5 * before * shrinks
+    torch.testing.assert_close(ours, [p.detach()])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "adam"},
+        {"name": "adam", "weight_decay": 0.1, "cautious_decay": True},
+        {"name": "muon"},
+        {"name": "muon", "momentum_warmup_steps": 7, "weight_decay": 0.1},
+    ],
+)
+def test_optimizer_state_survives_saving(settings, tmp_path):
+    model, optimizer = model_and_optimizer(**settings)
     train(model, optimizer)
     torch.save((model.state_dict(), optimizer.state_dict()), tmp_path / "state.pt")
     train(model, optimizer)
-    other, restored = model_and_optimizer(name)
+    other, restored = model_and_optimizer(**settings)
     weights, state = torch.load(tmp_path / "state.pt", weights_only=True)
     other.load_state_dict(weights)
     restored.load_state_dict(state)
@@ -75,7 +202,7 @@ def test_optimizer_state_survives_saving(name, tmp_path):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("change", [{"name": "sgd"}, {"schedule": "linear"}])
+@pytest.mark.parametrize("change", [{"name": "sgd"}, {"schedule": "step"}])
 def test_unknown_names_are_refused_with_the_choices(change):
     with pytest.raises(IgptError, match="choose one of"):
         OptimConfig(lr=0.1, total_steps=1, **change)

@@ -35,6 +35,7 @@ MAY_CHANGE = (
     "optim.matrix_lr",
     "optim.warmup_steps",
     "optim.schedule",
+    "optim.decay_share",
     "optim.total_steps",
     "trainer.gradient_clip_val",
     # Machine, devices and speed.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from igpt.training.weight_decay import DecayedAdam, WeightDecay
+
 # Coefficients of the quintic Newton-Schulz iteration, as chosen by Muon's authors: five steps bring every singular
 # value into about [0.7, 1.2].
 QUINTIC = (3.4445, -4.7750, 2.0315)
+FIRST_MOMENTUM = 0.85  # at the beginning of a warm-up of the momentum
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -31,32 +33,36 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     return (x.mT if tall else x).to(matrices.dtype)
 
 
-class MuonAdam(torch.optim.Adam):
+class MuonAdam(DecayedAdam):
     """Adam, except for parameter groups with `matrices=True`, which Muon updates.
 
     A Muon update is the Nesterov momentum of the gradient, orthogonalized and scaled by max(1, rows / columns)^0.5.
     Stacked matrices (queries, keys and values, with three times as many rows as columns) are updated separately.
+
+    In the first `warmup_steps` steps, the momentum rises linearly from 0.85, or stays if it is below that.
     """
 
     def __init__(
-        self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], momentum: float = 0.95
+        self,
+        groups: list[dict[str, Any]],
+        lr: float,
+        betas: tuple[float, float],
+        momentum: float = 0.95,
+        warmup_steps: int = 0,
+        decay: WeightDecay | None = None,
     ) -> None:
-        super().__init__([{"matrices": False, **group} for group in groups], lr=lr, betas=betas)
+        super().__init__(groups, decay or WeightDecay(), lr=lr, betas=betas)
         self.momentum = momentum
+        self.warmup_steps = warmup_steps
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            if group["matrices"]:
-                self._muon(group)
-        super().step()
-        return loss
+    def momentum_at(self, step: int) -> float:
+        """The momentum of a step, counted from 0."""
+        if step >= self.warmup_steps:
+            return self.momentum
+        first = min(FIRST_MOMENTUM, self.momentum)
+        return first + (self.momentum - first) * step / self.warmup_steps
 
-    def _muon(self, group: dict[str, Any]) -> None:
+    def _before_adam(self, group: dict[str, Any]) -> None:
         by_shape: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
         for p in group["params"]:
             if p.grad is None:
@@ -65,9 +71,10 @@ class MuonAdam(torch.optim.Adam):
             if not state:
                 # Adam's code for loading needs a step count in every state.
                 state.update(step=torch.tensor(0.0), momentum=torch.zeros_like(p))
+            momentum = self.momentum_at(int(state["step"]))
             state["step"] += 1
-            state["momentum"].lerp_(p.grad, 1 - self.momentum)
-            update = p.grad.lerp(state["momentum"], self.momentum)
+            state["momentum"].lerp_(p.grad, 1 - momentum)
+            update = p.grad.lerp(state["momentum"], momentum)
             rows, columns = update.shape
             parts = update.unflatten(0, (3, columns)) if rows == 3 * columns else update[None]
             by_shape[parts.shape].append((p, parts))
@@ -76,4 +83,6 @@ class MuonAdam(torch.optim.Adam):
             scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
             orthogonal = orthogonalize(torch.cat([parts for _, parts in updates]))
             for (p, _), parts in zip(updates, orthogonal.split(shape[0]), strict=True):
-                p.add_(parts.reshape(p.shape), alpha=-group["lr"] * scale)
+                update = parts.reshape(p.shape)
+                self.decay.apply(p, update, group["lr"])
+                p.add_(update, alpha=-group["lr"] * scale)

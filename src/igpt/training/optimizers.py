@@ -11,14 +11,25 @@ from torch import nn
 
 from igpt.errors import IgptError
 from igpt.training.muon import MuonAdam
+from igpt.training.weight_decay import DecayedAdam, WeightDecay
+
+SCHEDULES = ("cosine", "linear", "wsd", "constant")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Settings of the optimizer. `name` is adam (the paper's) or muon. The `schedule` is a linear warm-up, and then a
-    cosine decay to 0 at `total_steps` or a constant.
+    """Settings of the optimizer. `name` is adam (the paper's) or muon.
 
-    Muon updates the matrices of the blocks with the rate `matrix_lr`; Adam updates all other weights with `lr`.
+    Muon updates the matrices of the blocks with the rate `matrix_lr`; Adam updates all other weights with `lr`. The
+    momentum of Muon rises to `momentum` in the first `momentum_warmup_steps` steps.
+
+    The `schedule` is a linear warm-up, and then one of the following, which all but the last end at 0 at `total_steps`:
+    half a cosine; a line; wsd (warm-up, stable, decay), a constant that decays as 1 - sqrt in the last `decay_share` of
+    `total_steps` (Haegele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations"); a
+    constant.
+
+    The matrices of the blocks decay by `weight_decay` times their learning rate per step, if `cautious_decay` only
+    where the update has the same sign (:class:`~igpt.training.weight_decay.WeightDecay`).
     """
 
     lr: float
@@ -27,11 +38,15 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     warmup_steps: int = 0
     schedule: str = "cosine"
+    decay_share: float = 0.2
     matrix_lr: float = 0.02
     momentum: float = 0.95
+    momentum_warmup_steps: int = 0
+    weight_decay: float = 0.0
+    cautious_decay: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (("name", ("adam", "muon")), ("schedule", ("cosine", "constant"))):
+        for name, known in (("name", ("adam", "muon")), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise IgptError(f"optim.{name} is '{getattr(self, name)}'; choose one of {', '.join(known)}.")
 
@@ -45,22 +60,21 @@ class OptimConfig:
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        betas = (self.betas[0], self.betas[1])
-        if self.name == "adam":
-            on_gpu = all(p.is_cuda for p in model.parameters())
-            adam = torch.optim.Adam(model.parameters(), lr=self.lr, betas=betas, fused=on_gpu or None)
-            # Let Lightning unscale the gradients in fp16; otherwise it refuses to clip them.
-            adam._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-            return adam
-        matrices: list[nn.Parameter] = []
-        others: list[nn.Parameter] = []
-        for name, p in model.named_parameters():
-            (matrices if "blocks" in name and p.ndim == 2 else others).append(p)
-        groups: list[dict[str, Any]] = [
-            {"params": others},
-            {"params": matrices, "lr": self.matrix_lr, "matrices": True},
-        ]
-        return MuonAdam(groups, lr=self.lr, betas=betas, momentum=self.momentum)
+        betas, decay = (self.betas[0], self.betas[1]), WeightDecay(self.weight_decay, self.cautious_decay)
+        if self.name == "muon":
+            others, matrices = divided(model)
+            groups = [others, {**matrices, "lr": self.matrix_lr}]
+            return MuonAdam(groups, self.lr, betas, self.momentum, self.momentum_warmup_steps, decay)
+        on_gpu = all(p.is_cuda for p in model.parameters())
+        settings: dict[str, Any] = {"lr": self.lr, "betas": betas, "fused": on_gpu or None}
+        adam = (
+            DecayedAdam(divided(model), decay, **settings)
+            if self.weight_decay
+            else torch.optim.Adam(model.parameters(), **settings)
+        )
+        # Let Lightning unscale the gradients in fp16; otherwise it refuses to clip them.
+        adam._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        return adam
 
     def lr_factor(self, step: int) -> float:
         """The factor of the learning rates at a step, counted from 0."""
@@ -68,8 +82,22 @@ class OptimConfig:
             return (step + 1) / self.warmup_steps
         if self.schedule == "constant":
             return 1.0
-        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        start = self.warmup_steps
+        if self.schedule == "wsd":
+            start = max(start, round((1 - self.decay_share) * self.total_steps))
+        done = min(1.0, max(0, step - start) / max(1, self.total_steps - start))
+        if self.schedule == "wsd":
+            return 1 - math.sqrt(done)
+        return 1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+def divided(model: nn.Module) -> list[dict[str, Any]]:
+    """Two parameter groups: everything else, and the matrices of the blocks."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, p in model.named_parameters():
+        (matrices if "blocks" in name and p.ndim == 2 else others).append(p)
+    return [{"params": others}, {"params": matrices, "matrices": True}]
 
 
 class Schedule(torch.optim.lr_scheduler.LambdaLR):

@@ -123,9 +123,13 @@ class OptimConfig(Component):
         list[BelowOne], Field(min_length=2, max_length=2), expects("two numbers of at least 0 and below 1, [0.9,0.95]")
     ] = UNSET
     warmup_steps: Natural = UNSET
-    schedule: Annotated[str, one_of("cosine", "constant")] = UNSET
+    schedule: Annotated[str, one_of("cosine", "linear", "wsd", "constant")] = UNSET
+    decay_share: ShareOrAll = UNSET
     matrix_lr: Positive = UNSET
     momentum: BelowOne = UNSET
+    momentum_warmup_steps: Natural = UNSET
+    weight_decay: NotNegative = UNSET
+    cautious_decay: Flag = UNSET
 
 
 Optim = Annotated[Any, OneOf("optim", (OptimConfig,))]

@@ -1,0 +1,57 @@
+"""Decoupled weight decay, plain or cautious."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class WeightDecay:
+    """Weights x with the update u, at the learning rate lr, become x - lr (u + rate x) (Loshchilov and Hutter 2019,
+    "Decoupled Weight Decay Regularization").
+
+    If `cautious`, the decay applies only where it does not oppose the update, u x >= 0 (Chen et al. 2025, "Cautious
+    Weight Decay", arXiv 2510.12402).
+    """
+
+    rate: float = 0.0
+    cautious: bool = False
+
+    def apply(self, weights: Tensor, update: Tensor, lr: float) -> None:
+        """Decay `weights` in place, before the optimizer subtracts `update`, of which only the signs count."""
+        if self.rate:
+            decayed = weights * (weights * update >= 0) if self.cautious else weights
+            weights.sub_(decayed, alpha=lr * self.rate)
+
+
+class DecayedAdam(torch.optim.Adam):
+    """Adam with weight decay for parameter groups with `matrices=True`."""
+
+    def __init__(self, groups: list[dict[str, Any]], decay: WeightDecay, **settings: Any) -> None:
+        super().__init__([{"matrices": False, **group} for group in groups], **settings)
+        self.decay = decay
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if group["matrices"]:
+                self._before_adam(group)
+        super().step()
+        return loss
+
+    def _before_adam(self, group: dict[str, Any]) -> None:
+        """What is done to the matrices of a group before Adam updates whatever has a gradient."""
+        for p in group["params"]:
+            if p.grad is not None:
+                before = self.state[p].get("exp_avg", torch.zeros_like(p))
+                mean = before.lerp(p.grad, 1 - group["betas"][0])  # its signs are those of Adam's update
+                self.decay.apply(p, mean, group["lr"])
