@@ -210,6 +210,12 @@ def test_plan_of_a_recipe_needs_nothing_but_the_recipe(command, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("device", "expected"), [("laptop", "32-true"), ("v100", "32-true"), ("a100", "bf16-mixed")])
+def test_the_plan_is_in_the_precision_that_suits_its_device(command, device, expected):
+    lines = lines_of(command("plan", "experiment=emoji_ar", f"device={device}"))
+    assert lines["device"].endswith(f"TFLOP/s in {expected}")
+
+
 def test_plan_of_rgb_tokens_has_three_a_pixel(command):
     lines = lines_of(command("plan", "experiment=emoji_ar", "tokenizer=rgb", "data.source.resolution=8"))
     assert lines["images"] == "8x8 pixels, 192 tokens, vocabulary of 256"

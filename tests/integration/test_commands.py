@@ -46,6 +46,7 @@ def test_summary_and_checkpoint_agree(trained):
     assert summary["test/bits_per_token"] == pytest.approx(summary["test/nats_per_token"] / math.log(2))
     parameters = sum(p.numel() for name, p in checkpoint["state_dict"].items() if name.startswith("model."))
     assert summary["parameters"] == parameters
+    assert summary["precision"] == "32-true"
     assert summary["test/nats_per_token"] < math.log(16)
     assert summary["best_checkpoint"] == "checkpoints/best.ckpt"
 

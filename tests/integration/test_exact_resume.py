@@ -17,6 +17,7 @@ from conftest import SMALL
 from igpt.run_directory import find_checkpoint
 
 STEPS = ("trainer.val_check_interval=50", "save_every=5", "sample_every=999", "callbacks=none")
+BFLOAT16 = "trainer.precision=bf16-mixed"
 
 
 pytestmark = pytest.mark.usefixtures("terminal")
@@ -73,9 +74,9 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_run_resumes_exactly(command, tmp_path
     "recipe",
     [
         ("objective=ar", "data/augment=flip", "data.device_batch_size=8", "data.num_workers=0"),
-        ("objective=mlm", "data/augment=cifar", "data.augment.padding=2", "data.num_workers=2"),
+        ("objective=mlm", "data/augment=cifar", "data.augment.padding=2", "data.num_workers=2", BFLOAT16),
     ],
-    ids=["ar", "mlm"],
+    ids=["ar", "mlm in bfloat16"],
 )
 def test_a_run_killed_at_random_steps_resumes_exactly(command, tmp_path, recipe):
     dice = random.Random(0)

@@ -47,6 +47,7 @@ def read_recipe(config: DictConfig) -> Recipe:
 
     device = find_device(config.device)
     starting_point(config, "plan")  # sets the values that the model determines
+    precision = str(config.trainer.precision)
     return Recipe(
         model=model_of(config),
         resolution=config.data.source.resolution,
@@ -54,7 +55,7 @@ def read_recipe(config: DictConfig) -> Recipe:
         device_batch=config.data.device_batch_size,
         steps=config.trainer.max_steps,
         optimizer=config.optim.name,
-        precision_name=str(config.trainer.precision),
+        precision_name=device.native_precision if precision == "auto" else precision,
         device=device,
         devices=config.devices,
         utilization=device.utilization if config.utilization is None else config.utilization,

@@ -46,6 +46,7 @@ def train(config: DictConfig) -> float | None:
     """
     from hydra.core.hydra_config import HydraConfig
 
+    from igpt.commands.chosen_precision import choose_precision
     from igpt.commands.init_from import starting_point
     from igpt.configuration.path_arguments import make_absolute
     from igpt.sweeps.job_records import best_value
@@ -56,11 +57,13 @@ def train(config: DictConfig) -> float | None:
     if needs_subprocess(config):
         with locked(run.lock):
             starting_point(config, "train", run)
+            choose_precision(config, run)
             begin(run, config)
         run_in_subprocess(run)
     else:
         with stop_signals.listen(), locked(run.lock) if is_main_process() else nullcontext():
             start = starting_point(config, "train", run)
+            choose_precision(config, run)
             train_and_report(config, start, begin(run, config))
     return best_value(run.metrics, config.monitor, config.monitor_mode)
 
@@ -125,7 +128,7 @@ def train_and_report(config: DictConfig, start: Pretrained | None, changes: Chan
     evaluators = build_evaluators(config)  # now, since a mistake in one must not be found after training
     trainer = build_trainer(config, run, data, describe(config, data, objective), resumed)
     parameters = sum(p.numel() for p in objective.parameters())
-    log.info("%s parameters", f"{parameters:,}")
+    log.info("%s parameters, trained in %s", f"{parameters:,}", trainer.precision)
     if changes and is_main_process():
         store_changes(run, as_given, changes, step)
         sys.argv[1:] = stored_arguments(run)  # with which Lightning starts the other processes
@@ -211,6 +214,7 @@ def of_training(config: DictConfig, run: RunDirectory, trainer: pl.Trainer) -> d
     timer = next(c for c in trainer.callbacks if isinstance(c, Timer))  # type: ignore[attr-defined]
     return {
         "steps": trainer.global_step,
+        "precision": trainer.precision,
         "seconds": round(timer.time_elapsed("train"), 1),
         f"best/{config.monitor}": best_value(run.metrics, config.monitor, config.monitor_mode),
     }

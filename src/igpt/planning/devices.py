@@ -58,6 +58,11 @@ class Device:
     utilization: float = 0.4  # fraction of the peak that training reaches (MFU); an assumption
     fused_norm: bool = True  # whether torch's RMS norm is one kernel
 
+    @property
+    def native_precision(self) -> str:
+        """What trainer.precision=auto stands for on this device."""
+        return "bf16-mixed" if "bf16" in self.flops else "32-true"
+
     def speed(self, arithmetic: str) -> float:
         """Dense peak FLOP/s in a number format; IgptError if the device does not support it."""
         if arithmetic not in self.flops:

@@ -145,7 +145,7 @@ class ShardedStrategy(OpenComponent):
     save_distributed_checkpoint: Annotated[Literal[False], expects("false: a checkpoint of igpt is one file")]
 
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", 16, 32, 64)
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", 16, 32, 64)
 BY_STEPS = "training counts steps, so set trainer.max_steps"
 BY_IGPT = "igpt sets it itself"
 
