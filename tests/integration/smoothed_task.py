@@ -14,7 +14,7 @@ class Smoothed(Autoregressive):
     smoothing: float = 0.1
 
     def losses(self, model, head, batch):
-        log_p = model(batch.tokens).log_softmax(dim=-1)  # (B, T, V)
+        log_p = model(batch.tokens).float().log_softmax(dim=-1)  # (B, T, V), in float32 in any precision
         nats = -log_p.gather(-1, batch.tokens[..., None]).mean()
         loss = (1 - self.smoothing) * nats - self.smoothing * log_p.mean()
         return Losses(loss, {"nats_per_token": nats})
