@@ -74,7 +74,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_run_resumes_exactly(command, tmp_path
     "recipe",
     [
         ("objective=ar", "data/augment=flip", "data.device_batch_size=8", "data.num_workers=0"),
-        ("objective=mlm", "data/augment=cifar", "data.augment.padding=2", "data.num_workers=2", BFLOAT16),
+        ("objective=mlm", "objective.transforms=[colors]", "data/augment=flip", "data.num_workers=2", BFLOAT16),
     ],
     ids=["ar", "mlm in bfloat16"],
 )

@@ -106,7 +106,9 @@ def test_classes_are_the_modal_vote_over_masks(model):
     assert torch.equal(predict_classes(model, head, Masked(), batch, votes=5), votes.mode(dim=0).values)
 
 
-TASKS = [Autoregressive(), Masked(0.3, 0.7, True, 5), Classification("mlm", 0.5), Classification(Masked(0.2), votes=3)]
+TASKS = [
+    Autoregressive(), Masked(0.3, 0.7, True, seed=5), Classification("mlm", 0.5), Classification(Masked(0.2), votes=3),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("task", TASKS)

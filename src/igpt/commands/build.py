@@ -97,6 +97,7 @@ def build_objective(
     from igpt.objectives.objective import Objective
 
     task = build_task(config, resumed, start)
+    data.transformed = task.transformed
     n_classes = number_of_classes(data) if task.needs_classes else 0
     model = Transformer(model_config_for(config, data.tokenizer.vocab_size, data.n_tokens, task.causal))
     model.checkpointing = config.activation_checkpointing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from igpt.checkpoint import read_checkpoint
@@ -9,6 +10,7 @@ from igpt.convert import hub_models, hugging_face, igpt_folder, named_models, op
 from igpt.convert.stored_model import StoredModel
 from igpt.convert.weight_files import weight_files
 from igpt.files import expand_user
+from igpt.objectives.tasks import task_from_state, task_state
 from igpt.registry import is_model_name
 from igpt.run_directory import find_checkpoint, is_hub_name
 
@@ -29,7 +31,8 @@ def read_model(run: str | Path, prefer: str = "best") -> StoredModel:
     if (index := openai_release.find_index(folder)) is not None:
         return openai_release.read(index)
     found = read_checkpoint(find_checkpoint(run, prefer))
-    return StoredModel(found.path, found.description, found.weights)
+    task, weights = task_from_state(found.description.task).trained(found.weights)
+    return StoredModel(found.path, replace(found.description, task=task_state(task)), weights)
 
 
 def files_of(path: Path) -> list[Path]:

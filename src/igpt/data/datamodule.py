@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from igpt.batch import ImageBatch, TokenBatch
 from igpt.data.augment import Augmentation, Identity, ImageNetCrop, resize_crops
@@ -24,6 +25,8 @@ from igpt.errors import IgptError
 from igpt.files import expand_user
 from igpt.progress import track
 from igpt.tokenizers import Tokenizer
+
+Transformed = Callable[[Tensor, Tensor, Tensor], Tensor]  # of images (B, R, R, 3), epochs and indices (B,)
 
 
 @contextmanager
@@ -40,7 +43,8 @@ def cache_errors(cache_dir: Path) -> Iterator[None]:
 class ImageDataModule(pl.LightningDataModule):
     """Batches of tokens from a source of images.
 
-    The `tokenizer` may be set later, since a palette may have to be built from these images. `batch_size` is the number
+    The `tokenizer` may be set later, since a palette may have to be built from these images; `transformed`, too, which
+    is the task's (:meth:`igpt.objectives.tasks.Task.transformed`). `batch_size` is the number
     of images per optimizer step, over all processes and accumulated micro-batches; a device processes at most
     `device_batch_size` of them at once. Images are copied to the device as uint8; there they are augmented (in
     training) and converted to tokens.
@@ -81,6 +85,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.max_unreadable = max_unreadable
         self.drop_duplicates_at = source.resolution if drop_duplicates else None
         self.seed = seed
+        self.transformed: Transformed = lambda images, epochs, indices: images  # that of a task may be set later
         self.splits: dict[str, PackedImages] = {}
         self._tokenizer = tokenizer
 
@@ -253,14 +258,14 @@ class ImageDataModule(pl.LightningDataModule):
     # On the device
 
     def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> TokenBatch:
-        """Convert images to tokens on the device; training images are augmented first."""
-        training = self.trainer is not None and self.trainer.training
-        return self.tokenize(batch, augment=training)
-
-    def tokenize(self, batch: ImageBatch, augment: bool = False) -> TokenBatch:
-        """Convert a batch of images to tokens, on whichever device it is."""
-        if augment:
+        """Convert images to tokens on the device; training images are augmented, and then transformed, first."""
+        if self.trainer is not None and self.trainer.training:
             batch = self.augmented(batch)
+            batch = batch._replace(images=self.transformed(batch.images, batch.epochs, batch.indices))
+        return self.tokenize(batch)
+
+    def tokenize(self, batch: ImageBatch) -> TokenBatch:
+        """Convert a batch of images to tokens, on whichever device it is."""
         return TokenBatch(self.tokenizer.encode(batch.images), batch.labels, batch.indices, batch.epochs)
 
     def augmented(self, batch: ImageBatch) -> ImageBatch:

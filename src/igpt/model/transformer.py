@@ -191,12 +191,12 @@ class Transformer(nn.Module):
         """
         return self.head(self.hidden(tokens, mask))
 
-    def hidden(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, mask: Tensor | None = None, added: Tensor | None = None) -> Tensor:
         """What the head sees: the final norm's output (B, T, C)."""
-        return self.norm(last(self.residuals(self.embed(tokens, mask))))
+        return self.norm(last(self.residuals(self.embed(tokens, mask, added))))
 
-    def embed(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Input embeddings (B, T, C).
+    def embed(self, tokens: Tensor, mask: Tensor | None = None, added: Tensor | None = None) -> Tensor:
+        """Input embeddings (B, T, C), to which `added` (B, T or 1, C) is added.
 
         Causal: the start embedding comes first and the last token is dropped, so that every pixel is predicted, the
         first one included. Not causal: a masked token's embedding is multiplied by 0 and its position stays.
@@ -207,6 +207,8 @@ class Transformer(nn.Module):
             x = self.token_embedding(tokens)
             if mask is not None:
                 x = x * ~mask[..., None]
+        if added is not None:
+            x = x + added
         return self.position_embedding(x, slice(x.shape[1]))
 
     def after_start(self, tokens: Tensor) -> Tensor:

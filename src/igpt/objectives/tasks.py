@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from igpt.errors import IgptError
 from igpt.model.transformer import Transformer
 from igpt.objectives.losses import autoregressive_nats, masked_nats
 from igpt.objectives.masking import Masking
+from igpt.objectives.transformations import TransformationEmbedding, Transformations
 from igpt.stored_names import class_of, name_of
 
 
@@ -75,6 +77,16 @@ class Task(ABC):
         """What is trained beside the model, whose hidden states have `width` channels."""
         return None
 
+    def transformed(self, images: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
+        """Training images (B, R, R, 3) uint8, after augmentation, as the task wants them; (B,) epochs and indices."""
+        return images
+
+    def trained(self, weights: dict[str, Tensor]) -> tuple[Task, dict[str, Tensor]]:
+        """The task and the weights of a trained model, from the state dict of its Objective: what only training needs
+        is left out.
+        """
+        return self, weights
+
     def starting_from(self, other: Task) -> Task:
         """The same task, for a model that was trained with the task `other`."""
         return self
@@ -89,18 +101,64 @@ class Task(ABC):
 
 
 @dataclass(frozen=True)
-class Autoregressive(Task):
+class Pretraining(Task):
+    """A task whose training images may be transformed in the ways named in `transforms`, of which the model is told.
+
+    Everything but training, fine-tuning included, is on untransformed images. `seed` is that of all random choices.
+    """
+
+    transforms: Sequence[str] = field(default=(), kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "transforms", self.transformations.kinds)  # refuses unknown ones
+
+    @property
+    def transformations(self) -> Transformations:
+        return Transformations(self.transforms, self.seed)
+
+    @abstractmethod
+    def run(
+        self, model: Transformer, batch: TokenBatch, mask_index: int | None = None, added: Tensor | None = None
+    ) -> Outcome:
+        """As in the base class; `added` (B, 1, C) is added to the embeddings of the tokens."""
+
+    def losses(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
+        if not self.transforms:
+            return super().losses(model, head, batch)
+        assert head is not None
+        added = head(self.transformations.choices(batch.epochs, batch.indices))
+        nats = self.run(model, batch, added=added).nats.mean()
+        return Losses(nats, {"nats_per_token": nats})
+
+    def make_head(self, width: int, n_classes: int) -> nn.Module | None:
+        return TransformationEmbedding(self.transforms, width) if self.transforms else None
+
+    def transformed(self, images: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
+        return self.transformations(images, epochs, indices)
+
+    def trained(self, weights: dict[str, Tensor]) -> tuple[Task, dict[str, Tensor]]:
+        if not self.transforms:
+            return self, weights
+        kept = {name: weight for name, weight in weights.items() if not name.startswith("head.")}
+        return dataclasses.replace(self, transforms=()), kept
+
+
+@dataclass(frozen=True)
+class Autoregressive(Pretraining):
     """Predict every token from the tokens before it."""
 
     causal = True
 
-    def run(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Outcome:
-        hidden = model.hidden(batch.tokens)
+    def run(
+        self, model: Transformer, batch: TokenBatch, mask_index: int | None = None, added: Tensor | None = None
+    ) -> Outcome:
+        hidden = model.hidden(batch.tokens, added=added)
         return Outcome(autoregressive_nats(model.head(hidden), batch.tokens), hidden)
 
 
 @dataclass(frozen=True)
-class Masked(Task):
+class Masked(Pretraining):
     """Predict the masked tokens from all the others, "BERT" in the paper.
 
     The options are those of :class:`~igpt.objectives.masking.Masking`.
@@ -111,20 +169,22 @@ class Masked(Task):
     ratio: float = 0.15
     max_ratio: float | None = None
     bert: bool = False
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self.masking  # which refuses impossible ratios
 
     @functools.cached_property
     def masking(self) -> Masking:
         return Masking(self.ratio, self.max_ratio, self.bert, self.seed)
 
-    def run(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Outcome:
+    def run(
+        self, model: Transformer, batch: TokenBatch, mask_index: int | None = None, added: Tensor | None = None
+    ) -> Outcome:
         if mask_index is not None:
             batch = self.masking.fixed(batch, mask_index)
         seen = self.masking.apply(batch, model.config.vocab_size)
-        hidden = model.hidden(seen.tokens, seen.hidden)
+        hidden = model.hidden(seen.tokens, seen.hidden, added)
         return Outcome(masked_nats(model.head(hidden), batch.tokens, seen.predicted), hidden)
 
     def features(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Tensor:

@@ -119,6 +119,15 @@ class Train(Node):
         return self
 
     @model_validator(mode="after")
+    def _quarters_are_whole(self, info: ValidationInfo) -> Train:
+        side = getattr(getattr(self.data, "source", None), "resolution", None)
+        jigsaw = "jigsaw" in (getattr(self.objective, "transforms", None) or ())
+        if jigsaw and side and side % 2 and not before_model(info):
+            text = f"images of {side}x{side} cannot be divided into quarters; leave jigsaw out"
+            raise problem(text, "objective.transforms")
+        return self
+
+    @model_validator(mode="after")
     def _interpolation_needs_a_model(self) -> Train:
         if self.interpolate_positions and self.init_from is None:
             raise problem("it is for the position embeddings of a model in init_from", "interpolate_positions")

@@ -82,17 +82,28 @@ class Model(Node):
         return self
 
 
-class Autoregressive(Component):
+TRANSFORMS = ("rotation", "transposition", "flip", "colors", "jigsaw")
+
+
+class Pretraining(Component):
+    """Keys of both pre-training tasks."""
+
+    transforms: Annotated[
+        list[Annotated[str, one_of(*TRANSFORMS)]], expects(f"a list of some of {', '.join(TRANSFORMS)}")
+    ] = UNSET
+    seed: Seed = UNSET
+
+
+class Autoregressive(Pretraining):
     target = "igpt.objectives.tasks.Autoregressive"
 
 
-class Masked(Component):
+class Masked(Pretraining):
     target = "igpt.objectives.tasks.Masked"
 
     ratio: ShareOrAll = UNSET
     max_ratio: MaybeShareOrAll = UNSET
     bert: Flag = UNSET
-    seed: Seed = UNSET
 
     @model_validator(mode="after")
     def _rises(self) -> Masked:

@@ -1,0 +1,39 @@
+"""Options of the pre-training tasks that change training alone: the trained model is an ordinary one."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+import igpt
+from conftest import SMALL, run_command
+from igpt.objectives.tasks import Autoregressive
+
+OPTIONS = ("objective.transforms=[rotation,colors]",)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a run of four steps."""
+    folder = tmp_path_factory.mktemp("options")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        steps = ("trainer.max_steps=4", "trainer.val_check_interval=4", "sample_every=4", "hydra.run.dir=run")
+        run_command("train", *SMALL, *OPTIONS, *steps, cwd=folder)
+    return folder
+
+
+def test_the_loaded_model_has_what_validation_measured(folder, command):
+    with open(folder / "run" / "metrics.csv") as file:
+        (validated,) = [row["val/nats_per_token"] for row in csv.DictReader(file) if row["val/nats_per_token"]]
+    command("evaluate", f"run={folder / 'run'}", "checkpoint=last", "split=validation")
+    measured = json.loads((folder / "run" / "evaluation" / "validation.json").read_text())
+    assert measured["validation/nats_per_token"] == pytest.approx(float(validated), rel=1e-6)
+    assert igpt.load(folder / "run").task == Autoregressive()
+
+
+def test_the_exported_model_is_the_same(folder, command):
+    command("export", f"run={folder / 'run'}", f"output={folder / 'exported'}")
+    run, exported = (igpt.load(folder / name).model.state_dict() for name in ("run", "exported"))
+    torch.testing.assert_close(exported, run, rtol=0, atol=0)
