@@ -76,10 +76,10 @@ def tiny() -> Transformer:
     return random_weights(TransformerConfig(n_layer=2, n_head=2, n_embd=16, vocab_size=11, n_positions=16))
 
 
-def random_weights(config: TransformerConfig, std: float = 0.3) -> Transformer:
+def random_weights(config: TransformerConfig, std: float = 0.3, coordinates: torch.Tensor | None = None) -> Transformer:
     """A model whose every parameter is random, the head and the gains too."""
     generator = torch.Generator().manual_seed(0)
-    model = Transformer(config)
+    model = Transformer(config, coordinates)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=std, generator=generator)
     return model.eval()

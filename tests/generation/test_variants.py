@@ -26,9 +26,9 @@ def rotate(x, at):
 class RotaryAttention(Attention):
     """Rotary positions (Su et al. 2021)."""
 
-    def project(self, x, at):
-        q, k, v = super().project(x, at)
-        return rotate(q, at), rotate(k, at), v
+    def project(self, x, shared):
+        q, k, v = super().project(x, shared)
+        return rotate(q, shared.at), rotate(k, shared.at), v
 
 
 class ReluSquared(MLP):
@@ -90,13 +90,13 @@ def test_a_variant_compiles_to_one_graph(tiny, monkeypatch):
         assert_samples_as_it_predicts(model, compile=True)
 
 
-def parallel_block(block, x, cache=None):
-    return x + block.attn(block.attn_norm(x), cache) + block.mlp(block.mlp_norm(x))
+def parallel_block(block, x, shared, cache=None):
+    return x + block.attn(block.attn_norm(x), shared, cache) + block.mlp(block.mlp_norm(x))
 
 
-def only_the_last_three(attention, x, cache=None):
+def only_the_last_three(attention, x, shared, cache=None):
     """Causal attention to the three latest positions."""
-    q, k, v = attention.project(x, slice(x.shape[1]) if cache is None else cache.at)
+    q, k, v = attention.project(x, shared)
     k, v = (k, v) if cache is None else cache.append(k, v)
     n = k.shape[2]
     near = torch.ones(n, n, dtype=torch.bool).tril().triu(-2)[n - x.shape[1] :]
@@ -104,9 +104,9 @@ def only_the_last_three(attention, x, cache=None):
     return attention.out(y.transpose(1, 2).flatten(2))
 
 
-def rotary_projection(attention, x, at, project=Attention.project):
-    q, k, v = project(attention, x, at)
-    return rotate(q, at), rotate(k, at), v
+def rotary_projection(attention, x, shared, project=Attention.project):
+    q, k, v = project(attention, x, shared)
+    return rotate(q, shared.at), rotate(k, shared.at), v
 
 
 EDITS = {

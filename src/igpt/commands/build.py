@@ -93,13 +93,15 @@ def build_objective(
     config: DictConfig, data: ImageDataModule, resumed: Checkpoint | None, start: Pretrained | None
 ) -> Objective:
     """The objective, with a model that fits the tokenizer: untrained, or with the weights to start from."""
+    from igpt.model.rotary import cell_coordinates
     from igpt.model.transformer import Transformer
     from igpt.objectives.objective import Objective
 
     task = build_task(config, resumed, start)
     data.transformed = task.transformed
     n_classes = number_of_classes(data) if task.needs_classes else 0
-    model = Transformer(model_config_for(config, data.tokenizer.vocab_size, data.n_tokens, task.causal))
+    shape = model_config_for(config, data.tokenizer.vocab_size, data.n_tokens, task.causal)
+    model = Transformer(shape, cell_coordinates(data.tokenizer.grid(data.n_tokens)) if shape.rotary == "2d" else None)
     model.checkpointing = config.activation_checkpointing
     if config.compile:
         model.compile()
@@ -186,9 +188,11 @@ def copy_weights(model: Transformer, start: Pretrained, config: DictConfig, toke
     are to be interpolated.
     """
     weights, side = start.model.state_dict(), tokenizer.resolution(model.config.n_positions)
+    if model.rotary is not None:
+        weights["rotary.coordinates"] = model.rotary.coordinates
     wanted, found = asdict(model.config), asdict(start.model.config)
     if config.interpolate_positions and wanted["n_positions"] != found["n_positions"]:
-        weights |= {"position_embedding.weight": interpolated_positions(start, model.config.n_positions)}
+        weights |= interpolated_positions(start, model.config.n_positions)
         log.info("Interpolated the position embeddings from %dx%d to %dx%d", *[start.resolution] * 2, side, side)
         found["n_positions"] = wanted["n_positions"]
     differences = [f"{key}={found[key]} instead of {wanted[key]}" for key in wanted if wanted[key] != found[key]]
@@ -200,16 +204,20 @@ def copy_weights(model: Transformer, start: Pretrained, config: DictConfig, toke
     model.load_state_dict(weights)
 
 
-def interpolated_positions(start: Pretrained, n_positions: int) -> Tensor:
-    """The position embeddings of a trained model, for another number of positions, (n_positions, C)."""
+def interpolated_positions(start: Pretrained, n_positions: int) -> dict[str, Tensor]:
+    """The position embeddings of a trained model, for another number of positions, by their name in its state dict.
+    Rotary positions need none.
+    """
     from igpt.model.position_grid import interpolate_positions
     from igpt.model.transformer import LearnedPositions
 
-    learned, tokenizer = start.model.position_embedding, start.tokenizer
+    learned, tokenizer, shape = start.model.position_embedding, start.tokenizer, start.model.config
+    if shape.positions == "none" and shape.rotary is not None:
+        return {}
     if not isinstance(learned, LearnedPositions):
         raise IgptError(
-            "interpolate_positions=true is for model.positions=learned, but the model in init_from has "
-            f"{start.model.config.positions}; choose data of its resolution."
+            "interpolate_positions=true is for model.positions=learned or model.rotary, but the model in init_from has "
+            f"model.positions={shape.positions}; choose data of its resolution."
         )
-    old, new = (tokenizer.grid(n) for n in (start.model.config.n_positions, n_positions))
-    return interpolate_positions(learned.weight.detach(), old, new)
+    old, new = (tokenizer.grid(n) for n in (shape.n_positions, n_positions))
+    return {"position_embedding.weight": interpolate_positions(learned.weight.detach(), old, new)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from igpt.configuration.chosen import chosen_keys
 from igpt.configuration.resume import resumes
 from igpt.configuration.stored import configuration_of
 from igpt.errors import IgptError
+from igpt.model.config import TransformerConfig
 from igpt.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHAPE = ("n_layer", "n_head", "n_embd", "positions", "norm", "attention", "mlp")
+OF_THE_DATA = ("vocab_size", "n_positions", "causal")  # what data and objective say of a model
+SHAPE = tuple(field.name for field in fields(TransformerConfig) if field.name not in OF_THE_DATA)
 RESOLUTION = "data.source.resolution"
 # The keys whose values come from the model in init_from, unless they were chosen.
 KEYS = (*(f"model.{name}" for name in SHAPE), "tokenizer", "order", RESOLUTION, "objective.task")

@@ -18,7 +18,7 @@ from igpt.convert.stored_model import StoredModel, empty_weights, weights_below
 from igpt.convert.tensor_names import bias_names, from_transformers, to_transformers
 from igpt.convert.weight_files import WEIGHTS, check_tensors, read_json, read_weights
 from igpt.errors import IgptError
-from igpt.model.config import PARTS, TransformerConfig
+from igpt.model.config import TransformerConfig
 from igpt.tokenizers import Palette, tokenizer_from_state, tokenizer_state
 
 CONFIG = "config.json"
@@ -159,9 +159,8 @@ def inexpressible(stored: StoredModel) -> str | None:
     description = stored.description
     if not description.model["causal"]:
         return "a masked model"
-    for part in PARTS:
-        if (chosen := description.model[part]) != getattr(TransformerConfig, part):  # the field's default
-            return f"model.{part}={chosen}"
+    for name, chosen in TransformerConfig(**description.model).other_parts.items():
+        return f"model.{name}={chosen}"
     task = description.task
     if (name := task["task"]["name"] if task["name"] == "classify" else task["name"]) != "ar":
         return f"the task {name}"

@@ -62,7 +62,7 @@ def untrained(pretrained: Pretrained, seed: int = 0) -> Pretrained:
     """The same network with initial weights, and with the same tokenizer and task."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Transformer(pretrained.model.config)
+        model = Transformer(pretrained.model.config, pretrained.model.coordinates)
     return Pretrained(model, pretrained.tokenizer, pretrained.task, pretrained.batch_size).to(pretrained.device)
 
 

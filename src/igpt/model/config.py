@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from igpt.errors import IgptError
 
 # The choices for each part of the network, by name: the class that is made from the TransformerConfig. A new choice is
 # one class and one line here. A name with a dot in it is the path of a class outside of igpt.
 PARTS: dict[str, dict[str, str]] = {
-    "positions": {"learned": "igpt.model.transformer.LearnedPositions"},
+    "positions": {
+        "learned": "igpt.model.transformer.LearnedPositions",
+        "none": "igpt.model.variants.NoPositions",
+    },
     "norm": {"rms": "igpt.model.transformer.RMSNorm"},
     "attention": {"full": "igpt.model.transformer.Attention"},
     "mlp": {"quick_gelu": "igpt.model.transformer.QuickGELU"},
 }
+ROTARY = {"1d": 2, "2d": 4}  # the size of a head must be a multiple of this
+SIZES = ("n_layer", "n_head", "n_embd", "vocab_size", "n_positions", "causal")  # what every model has its own of
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,11 @@ class TransformerConfig:
     `causal` is the one switch between the autoregressive model (start-of-sequence embedding, causal mask) and the
     masked one ("BERT" in the paper: neither). `positions`, `norm`, `attention` and `mlp` are names in :data:`PARTS`,
     or paths of other classes (my_package.my_module.MyClass).
+
+    The rest are choices that the paper does not have, all off by default:
+
+    - `rotary` turns queries and keys by their positions, beside what `positions` adds to the embeddings: "1d" by the
+      position in the sequence, "2d" by row and column of the predicted pixel (:class:`igpt.model.rotary.Rotary`).
     """
 
     n_layer: int
@@ -35,6 +46,7 @@ class TransformerConfig:
     norm: str = "rms"
     attention: str = "full"
     mlp: str = "quick_gelu"
+    rotary: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "vocab_size", "n_positions"):
@@ -47,12 +59,19 @@ class TransformerConfig:
             )
         for kind in PARTS:
             class_path(kind, getattr(self, kind))
+        if self.rotary not in (None, *ROTARY):
+            raise IgptError(f"model.rotary is {self.rotary}; it must be 1d, 2d or null.")
+        if self.rotary is not None and self.head_size % (divisor := ROTARY[self.rotary]):
+            raise IgptError(
+                f"model.rotary={self.rotary} needs heads of a multiple of {divisor} channels, but they have "
+                f"{self.head_size} (model.n_embd={self.n_embd}, model.n_head={self.n_head}); choose fewer heads."
+            )
 
     @property
-    def other_parts(self) -> dict[str, str]:
-        """The parts that are not those of the paper."""
-        default = {field.name: field.default for field in fields(self)}
-        return {kind: getattr(self, kind) for kind in PARTS if getattr(self, kind) != default[kind]}
+    def other_parts(self) -> dict[str, Any]:
+        """The choices that are not the paper's."""
+        choices = {field.name: field.default for field in fields(self) if field.name not in SIZES}
+        return {name: getattr(self, name) for name, default in choices.items() if getattr(self, name) != default}
 
     @property
     def head_size(self) -> int:

@@ -34,6 +34,6 @@ def gathered_model(model: Transformer) -> Transformer:
     if not any(isinstance(weight, DTensor) for weight in model.parameters()):
         return model
     copy = Transformer(model.config).to(model.head.weight.device, model.head.weight.dtype)
-    for whole, part in zip(copy.parameters(), model.parameters(), strict=True):
+    for whole, part in zip((*copy.parameters(), *copy.buffers()), (*model.parameters(), *model.buffers()), strict=True):
         whole.copy_(gathered(part))
     return copy

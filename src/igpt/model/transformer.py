@@ -7,6 +7,8 @@ The architecture is that of Chen et al. 2020, "Generative Pretraining from Pixel
 blocks, "layer norms" that are RMS norms with a gain and nothing else, no biases, quick GELU, learned positions, and
 an output matrix that is not tied to the input embedding and starts at zero.
 
+Choices that the paper does not have are in :mod:`igpt.model.variants` and :mod:`igpt.model.rotary`.
+
 The config names the class of each part: positions, norm, attention and MLP (:data:`igpt.model.config.PARTS`). A part is
 a module that is made from the config. If it has `init_weights`, the model calls that when its weights are initialized.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +28,15 @@ from torch.utils.checkpoint import checkpoint
 from igpt.model.cache import FixedCache, KVCache, LayerCache
 from igpt.model.config import TransformerConfig
 from igpt.model.parts import make_part
+from igpt.model.rotary import Rotary, Rotation
+
+
+@dataclass
+class Shared:
+    """What the blocks of one pass over t positions have in common."""
+
+    at: slice | Tensor  # the positions, as an index of any table with a row per position
+    rotation: Rotation | None = None  # of queries and keys
 
 
 class LearnedPositions(nn.Embedding):
@@ -70,10 +82,9 @@ class Attention(nn.Module):
         nn.init.normal_(self.qkv.weight, std=1 / math.sqrt(width))
         nn.init.normal_(self.out.weight, std=1 / math.sqrt(width * depth))
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, shared: Shared, cache: LayerCache | None = None) -> Tensor:
         """Inputs x (B, t, C) are the whole sequence, or, with a cache, what follows the positions in it."""
-        at = slice(x.shape[1]) if cache is None else cache.at
-        q, k, v = self.project(x, at)  # each (B, h, t, d)
+        q, k, v = self.project(x, shared)  # each (B, h, t, d)
         dtype, mask = q.dtype, None
         if cache is not None:
             k, v = cache.append(k, v)  # (B, h, n, d): those in the cache, too
@@ -83,12 +94,11 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).to(dtype)
         return self.out(y.transpose(1, 2).flatten(2))
 
-    def project(self, x: Tensor, at: slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, h, t, d) of x (B, t, C) at the positions `at`, as LearnedPositions takes them.
-
-        A variant that rotates queries and keys by their positions does it here.
-        """
+    def project(self, x: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, h, t, d) of x (B, t, C)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.config.n_head, -1)).permute(2, 0, 3, 1, 4)
+        if shared.rotation is not None:
+            q, k = shared.rotation.of(q), shared.rotation.of(k)
         return q, k, v
 
 
@@ -136,8 +146,8 @@ class Block(nn.Module):
         self.mlp_norm = make_part("norm", config)
         self.mlp = make_part("mlp", config)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        x = x + self.attn(self.attn_norm(x), cache)
+    def forward(self, x: Tensor, shared: Shared, cache: LayerCache | None = None) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), shared, cache)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -147,11 +157,15 @@ class Transformer(nn.Module):
     blocks: Sequence[Block]  # an nn.ModuleList
     checkpointing = False  # in training, keep only the input of each block, and recompute the rest for its gradients
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, coordinates: Tensor | None = None) -> None:
+        """`coordinates` (T, 2), of :func:`~igpt.model.rotary.cell_coordinates`, tell a model with rotary positions the
+        row and column of each position; None are those of raster order. They are part of the state dict.
+        """
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = make_part("positions", config)
+        self.rotary = None if config.rotary is None else Rotary(config, coordinates)
         if config.causal:
             self.start_embedding = nn.Parameter(torch.empty(config.n_embd))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))  # type: ignore[assignment]
@@ -170,6 +184,11 @@ class Transformer(nn.Module):
                 init_part(part)
         init_part(self.norm)
         nn.init.zeros_(self.head.weight)
+
+    @property
+    def coordinates(self) -> Tensor | None:
+        """Row and column of each position (T, 2), of a model that depends on them."""
+        return None if self.rotary is None else self.rotary.coordinates
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """torch.compile, in place, so that parameters keep their names. All blocks share the code of one, so 48 layers
@@ -218,16 +237,21 @@ class Transformer(nn.Module):
 
     def residuals(self, x: Tensor, caches: Sequence[LayerCache] | None = None) -> Iterator[Tensor]:
         """The residual stream (B, t, C) before each block and after the last one: L + 1 tensors from x, the first."""
+        shared = self.share(slice(x.shape[1]) if caches is None else caches[0].at)
         yield x
         for i, block in enumerate(self.blocks):
             if caches is not None:
-                # block(x, cache), its hooks included, but never its compiled code: prompts have many lengths.
-                x = block._call_impl(x, caches[i])  # type: ignore[no-untyped-call]
+                # block(x, ...), its hooks included, but never its compiled code: prompts have many lengths.
+                x = block._call_impl(x, shared, caches[i])  # type: ignore[no-untyped-call]
             elif self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)  # there is no dropout
+                x = checkpoint(block, x, shared, use_reentrant=False, preserve_rng_state=False)  # there is no dropout
             else:
-                x = block(x)
+                x = block(x, shared)
             yield x
+
+    def share(self, at: slice | Tensor) -> Shared:
+        """What the blocks of a pass over the positions `at` have in common."""
+        return Shared(at, None if self.rotary is None else self.rotary(at))
 
     # What representations are measured on
 

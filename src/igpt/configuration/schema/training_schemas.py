@@ -30,7 +30,7 @@ from igpt.configuration.schema.values import (
     problem,
 )  # fmt: skip
 from igpt.generation.sampling_config import CACHE_DTYPES, SamplingConfig
-from igpt.model.config import PARTS, part_choices
+from igpt.model.config import PARTS, ROTARY, part_choices
 
 
 class Sampling(Node):
@@ -74,11 +74,18 @@ class Model(Node):
     norm: Annotated[str, part("norm")]
     attention: Annotated[str, part("attention")]
     mlp: Annotated[str, part("mlp")]
+    rotary: Annotated[str | None, one_of(*ROTARY, None)] = UNSET
 
     @model_validator(mode="after")
     def _heads_share_the_width(self, info: ValidationInfo) -> Model:
         if self.n_embd % self.n_head and not before_model(info):
             raise problem(f"it must be a multiple of model.n_head={self.n_head}", "n_embd")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_can_turn(self, info: ValidationInfo) -> Model:
+        if self.rotary and (self.n_embd // self.n_head) % (divisor := ROTARY[self.rotary]) and not before_model(info):
+            raise problem(f"model.rotary={self.rotary} needs heads of a multiple of {divisor} channels", "n_head")
         return self
 
 
