@@ -1,0 +1,1 @@
+"""Studies: many training runs that answer one question, described by a YAML file, with one file of results."""

@@ -1,0 +1,58 @@
+"""FLOPs of a training run."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+from torch.utils.flop_counter import FlopCounterMode
+
+from igpt.commands.plan import model_of
+from igpt.model.config import TransformerConfig
+from igpt.model.transformer import Transformer
+from igpt.planning.compute import measure
+from igpt.training.optimizers import OptimConfig
+
+# They change neither the model nor the number of images. Without them, the runs of a trial share one measurement.
+IRRELEVANT = ("seed=", "trainer.", "optim.lr=", "optim.matrix_lr=", "logger=", "callbacks=", "sample_every=")
+
+
+def flops_per_step(overrides: tuple[str, ...]) -> int:
+    """FLOPs of forward and backward pass in a step of igpt-train, as igpt-plan counts them."""
+    return _costs(_relevant(overrides))[0]
+
+
+def optimizer_flops_per_step(overrides: tuple[str, ...]) -> int:
+    """FLOPs of matrix products in an update of the weights, which only Muon has."""
+    return _costs(_relevant(overrides))[1]
+
+
+def tokens_per_step(overrides: tuple[str, ...]) -> int:
+    return _costs(_relevant(overrides))[2]
+
+
+def _relevant(overrides: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(override for override in overrides if not override.startswith(IRRELEVANT))
+
+
+@cache
+def _costs(overrides: tuple[str, ...]) -> tuple[int, int, int]:
+    with initialize_config_module("igpt.conf", version_base="1.3"):
+        config = compose("plan", overrides=list(overrides))
+    model = model_of(config)
+    images = config.data.batch_size
+    return measure(model).flops * images, count_update(model, config.optim), images * model.n_positions
+
+
+def count_update(model: TransformerConfig, optim: Any) -> int:
+    """FLOPs of an update, counted on the meta device."""
+    with torch.device("meta"):
+        network = Transformer(model)
+        optimizer = OptimConfig(lr=1e-3, total_steps=1, name=optim.name).optimizer(network)
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        with FlopCounterMode(display=False) as counter:
+            optimizer.step()
+    return counter.get_total_flops()
