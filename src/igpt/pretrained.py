@@ -56,14 +56,17 @@ def from_stored(found: StoredModel) -> Pretrained:
     task = task_from_state(description.task)
     if isinstance(task, Classification):
         pretrained = Pretrained(model, tokenizer, task.pretraining)
-        pretrained.class_head = task.make_head(model.config.n_embd, len(description.classes))
+        pretrained.class_head = task.make_head(model.config, len(description.classes))
         pretrained.class_head.load_state_dict(weights_below("head.", found.weights))
         pretrained.classes = tuple(description.classes)
         pretrained.votes = task.votes
     else:
         pretrained = Pretrained(model, tokenizer, task)
         if weights_below("head.", found.weights):
-            log.info("The head that %s trained beside the model is left out: only classifiers are loaded", task)
+            log.info(
+                "The head that %s trained beside the model is left out: only classifiers are loaded",
+                type(task).__name__,
+            )
     pretrained.loaded_from = found.path
     pretrained.trained_on = description.data or None
     return pretrained

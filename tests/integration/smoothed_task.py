@@ -24,5 +24,5 @@ class Smoothed(Autoregressive):
 class WithHead(Autoregressive):
     """Autoregressive, with a module beside the model."""
 
-    def make_head(self, width, n_classes):
-        return nn.Linear(width, 2)
+    def make_head(self, shape, n_classes):
+        return nn.Linear(shape.n_embd, 2)

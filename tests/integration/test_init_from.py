@@ -36,7 +36,7 @@ def write_model(folder, tokenizer, task=Autoregressive(), side=8, write=igpt_fol
         **shape, vocab_size=tokenizer.vocab_size, n_positions=tokenizer.n_tokens(side), causal=task.causal
     )
     weights = {f"model.{name}": weight for name, weight in random_weights(config, std=0.1).state_dict().items()}
-    head = task.make_head(config.n_embd, 3)
+    head = task.make_head(config, 3)
     weights |= {} if head is None else {f"head.{name}": weight for name, weight in head.state_dict().items()}
     described = Description(asdict(config), task_state(task), tokenizer_state(tokenizer), ["a", "b", "c"], {}, {}, None)
     folder.mkdir()
@@ -249,4 +249,4 @@ def test_a_head_that_is_not_a_classifier_is_named(start, tmp_path, caplog):
     start(palette(), task=smoothed_task.WithHead())
     with caplog.at_level(logging.INFO):
         igpt.load(tmp_path / "start", device="cpu")
-    assert "The head that WithHead() trained beside the model is left out" in caplog.text
+    assert "The head that WithHead trained beside the model is left out" in caplog.text

@@ -45,8 +45,7 @@ def rows(run):
 def test_they_train_and_resume_bitwise(runs):
     whole, cut = (torch.load(runs / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "cut"))
     torch.testing.assert_close(cut["state_dict"], whole["state_dict"], rtol=0, atol=0)
-    described = {"name": "smoothed_task.Smoothed", "smoothing": 0.3, "transforms": (), "seed": 0}
-    assert cut["igpt"]["task"] == described
+    assert {"name": "smoothed_task.Smoothed", "smoothing": 0.3}.items() <= cut["igpt"]["task"].items()
     assert cut["igpt"]["tokenizer"]["tokenizer"] == {"name": "coarse_tokenizer.Coarse", "levels": 8}
     first = rows(runs / "whole")[0]
     assert float(first["train/nats_per_token"]) == pytest.approx(np.log(8), rel=1e-6)  # 8 levels, and the head is zero

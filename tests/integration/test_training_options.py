@@ -10,7 +10,10 @@ import igpt
 from conftest import SMALL, run_command
 from igpt.objectives.tasks import Autoregressive
 
-OPTIONS = ("objective.transforms=[rotation,colors]",)
+OPTIONS = (
+    "objective.transforms=[rotation,colors]", "objective.random_order_steps=[1,9]", "model.rotary=2d",
+    "+callbacks.probe={_target_: igpt.training.callbacks.online_probe.OnlineProbe, every_n_steps: 4, n_train: 50}",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,6 @@ def test_the_loaded_model_has_what_validation_measured(folder, command):
 
 
 def test_the_exported_model_is_the_same(folder, command):
-    command("export", f"run={folder / 'run'}", f"output={folder / 'exported'}")
+    command("export", f"run={folder / 'run'}", "format=igpt", f"output={folder / 'exported'}")
     run, exported = (igpt.load(folder / name).model.state_dict() for name in ("run", "exported"))
     torch.testing.assert_close(exported, run, rtol=0, atol=0)

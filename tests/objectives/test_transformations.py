@@ -92,14 +92,15 @@ def test_the_embedding_of_an_untransformed_image_stays_zero():
 @pytest.mark.parametrize("task", [Autoregressive(transforms=["rotation"]), Masked(transforms=["rotation"])])
 def test_the_model_is_told_the_transformation_at_every_position(task):
     model = random_weights(TransformerConfig(2, 2, 16, vocab_size=11, n_positions=64, causal=task.causal))
-    head, indices = task.make_head(16, 0), torch.arange(8)
-    torch.nn.init.normal_(head.kinds["rotation"].weight)
+    head, indices = task.make_head(model.config, 0), torch.arange(8)
+    rotations = head["transforms"].kinds["rotation"].weight
+    torch.nn.init.normal_(rotations)
     tokens = torch.randint(11, (8, 64), generator=torch.Generator().manual_seed(0))
     batch = TokenBatch(tokens, indices, indices, torch.zeros_like(indices))
     expected = []
     for i, rotation in enumerate(task.transformations.choices(batch.epochs, batch.indices)["rotation"]):
         told = copy.deepcopy(model)
-        told.position_embedding.weight.data += head.kinds["rotation"].weight[rotation]
+        told.position_embedding.weight.data += rotations[rotation]
         one = TokenBatch(*(part[i : i + 1] for part in batch))
         expected.append(type(task)().losses(told, None, one).loss)
     loss, logged = task.losses(model, head, batch)
@@ -112,7 +113,7 @@ def test_the_model_is_told_the_transformation_at_every_position(task):
 def test_a_trained_model_is_an_ordinary_one():
     task = Masked(ratio=0.3, transforms=["jigsaw", "colors"], seed=3)
     assert task_from_state(task_state(task)) == task
-    ordinary, weights = task.trained({"model.a": torch.ones(1), "head.kinds.colors.weight": torch.ones(1)})
+    ordinary, weights = task.trained({"model.a": torch.ones(1), "head.transforms.kinds.colors.weight": torch.ones(1)})
     assert ordinary == Masked(ratio=0.3, seed=3)
     assert list(weights) == ["model.a"]
     assert ordinary.trained(weights) == (ordinary, weights)

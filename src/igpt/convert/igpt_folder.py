@@ -64,7 +64,7 @@ def _wanted(description: Description) -> dict[str, Tensor]:
     """The state dict of the described Objective, without values."""
     shape = TransformerConfig(**description.model)
     with torch.device("meta"):
-        head = task_from_state(description.task).make_head(shape.n_embd, len(description.classes))
+        head = task_from_state(description.task).make_head(shape, len(description.classes))
     modules = {"model.": empty_weights(shape), "head.": {} if head is None else head.state_dict()}
     return {f"{prefix}{name}": tensor for prefix, found in modules.items() for name, tensor in found.items()}
 

@@ -210,12 +210,20 @@ class Transformer(nn.Module):
         """
         return self.head(self.hidden(tokens, mask))
 
-    def hidden(self, tokens: Tensor, mask: Tensor | None = None, added: Tensor | None = None) -> Tensor:
-        """What the head sees: the final norm's output (B, T, C)."""
-        return self.norm(last(self.residuals(self.embed(tokens, mask, added))))
+    def hidden(
+        self, tokens: Tensor, mask: Tensor | None = None, added: Tensor | None = None, at: Tensor | None = None
+    ) -> Tensor:
+        """What the head sees: the final norm's output (B, T, C).
 
-    def embed(self, tokens: Tensor, mask: Tensor | None = None, added: Tensor | None = None) -> Tensor:
-        """Input embeddings (B, T, C), to which `added` (B, T or 1, C) is added.
+        `added` (B, T or 1, C) is added to the input. `at` (B, T) are the positions of the tokens, where these are not
+        in the order of the sequence.
+        """
+        return self.norm(last(self.residuals(self.embed(tokens, mask, added, at), at=at)))
+
+    def embed(
+        self, tokens: Tensor, mask: Tensor | None = None, added: Tensor | None = None, at: Tensor | None = None
+    ) -> Tensor:
+        """Input embeddings (B, T, C), with what :meth:`hidden` adds.
 
         Causal: the start embedding comes first and the last token is dropped, so that every pixel is predicted, the
         first one included. Not causal: a masked token's embedding is multiplied by 0 and its position stays.
@@ -228,16 +236,19 @@ class Transformer(nn.Module):
                 x = x * ~mask[..., None]
         if added is not None:
             x = x + added
-        return self.position_embedding(x, slice(x.shape[1]))
+        return self.position_embedding(x, slice(x.shape[1]) if at is None else at)
 
     def after_start(self, tokens: Tensor) -> Tensor:
         """Embeddings (B, 1 + t, C) of the start and of tokens (B, t)."""
         start = self.start_embedding.expand(tokens.shape[0], 1, -1)
         return torch.cat([start, self.token_embedding(tokens)], dim=1)
 
-    def residuals(self, x: Tensor, caches: Sequence[LayerCache] | None = None) -> Iterator[Tensor]:
+    def residuals(
+        self, x: Tensor, caches: Sequence[LayerCache] | None = None, at: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """The residual stream (B, t, C) before each block and after the last one: L + 1 tensors from x, the first."""
-        shared = self.share(slice(x.shape[1]) if caches is None else caches[0].at)
+        whole = slice(x.shape[1]) if at is None else at
+        shared = self.share(whole if caches is None else caches[0].at)
         yield x
         for i, block in enumerate(self.blocks):
             if caches is not None:

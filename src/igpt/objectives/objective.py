@@ -14,7 +14,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from torchmetrics import MeanMetric
 
 from igpt.batch import TokenBatch
-from igpt.model.sharding import gathered, shard
+from igpt.model.sharding import gathered, gathered_model, shard
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Task
 
@@ -37,14 +37,14 @@ class Objective(pl.LightningModule):
         super().__init__()
         self.model = model
         self.task = task
-        self.head = task.make_head(model.config.n_embd, n_classes)
+        self.head = task.make_head(model.config, n_classes)
         self._configure = configure
         means = {name: MeanMetric() for name in task.measures}
         self.validation_means = torch.nn.ModuleDict(means)  # type: ignore[assignment]
         self._collected: list[dict[str, Tensor]] = []  # of the micro-batches since the optimizer's last step
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
-        loss, logged = self.task.losses(self.model, self.head, batch)
+        loss, logged = self.task.losses_at(self.global_step, self.model, self.head, batch)
         self._collected.append({name: value.detach() for name, value in {"loss": loss, **logged}.items()})
         return loss
 
@@ -68,6 +68,21 @@ class Objective(pl.LightningModule):
             self.log("train/grad_norm", gathered(norm))
             self.log("train/lr", optimizer.param_groups[0]["lr"])
         self._collected.clear()
+
+    def trained_model(self) -> Transformer:
+        """The model as it is evaluated, with all of its weights, and those that were trained beside it where the task
+        merges them. It may be a copy. All processes must call this.
+        """
+        model = gathered_model(self.model)
+        weights = {f"model.{name}": weight for name, weight in model.state_dict().items()}
+        if self.head is not None:
+            weights |= {f"head.{name}": gathered(weight) for name, weight in self.head.state_dict().items()}
+        _, trained = self.task.trained(weights)
+        if all(trained[name] is weight for name, weight in weights.items() if name.startswith("model.")):
+            return model
+        copy = Transformer(model.config, model.coordinates).to(model.head.weight.device, model.head.weight.dtype)
+        copy.load_state_dict({name.removeprefix("model."): w for name, w in trained.items() if name[:6] == "model."})
+        return copy
 
     def configure_model(self) -> None:
         """Lightning's hook: shard the weights, where the strategy is to share one model among all processes."""

@@ -19,11 +19,15 @@ from torch.nn import functional as F
 
 from igpt.batch import TokenBatch
 from igpt.errors import IgptError
+from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.losses import autoregressive_nats, masked_nats
 from igpt.objectives.masking import Masking
+from igpt.objectives.random_orders import GivenPositions, RandomOrders, shifted
 from igpt.objectives.transformations import TransformationEmbedding, Transformations
 from igpt.stored_names import class_of, name_of
+
+POSITIONS = "model.position_embedding.weight"  # in the state dict of an Objective
 
 
 class Outcome(NamedTuple):
@@ -73,8 +77,12 @@ class Task(ABC):
         """What validation measures of each image, (n,) for each name in `measures`, with n at most B."""
         return {"nats_per_token": self.run(model, batch, mask_index=0).nats}
 
-    def make_head(self, width: int, n_classes: int) -> nn.Module | None:
-        """What is trained beside the model, whose hidden states have `width` channels."""
+    def losses_at(self, step: int, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
+        """:meth:`losses` at a training step, counted from 0, of a task that changes in the course of training."""
+        return self.losses(model, head, batch)
+
+    def make_head(self, shape: TransformerConfig, n_classes: int) -> nn.Module | None:
+        """What is trained beside a model of this shape."""
         return None
 
     def transformed(self, images: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
@@ -83,7 +91,7 @@ class Task(ABC):
 
     def trained(self, weights: dict[str, Tensor]) -> tuple[Task, dict[str, Tensor]]:
         """The task and the weights of a trained model, from the state dict of its Objective: what only training needs
-        is left out.
+        is merged into the model, or left out.
         """
         return self, weights
 
@@ -124,37 +132,109 @@ class Pretraining(Task):
         """As in the base class; `added` (B, 1, C) is added to the embeddings of the tokens."""
 
     def losses(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
-        if not self.transforms:
+        if (told := self.told(head, batch)) is None:
             return super().losses(model, head, batch)
-        assert head is not None
-        added = head(self.transformations.choices(batch.epochs, batch.indices))
-        nats = self.run(model, batch, added=added).nats.mean()
+        nats = self.run(model, batch, added=told).nats.mean()
         return Losses(nats, {"nats_per_token": nats})
 
-    def make_head(self, width: int, n_classes: int) -> nn.Module | None:
-        return TransformationEmbedding(self.transforms, width) if self.transforms else None
+    def told(self, head: nn.Module | None, batch: TokenBatch) -> Tensor | None:
+        """What tells the model how training images were transformed, (B, 1, C); None if they were not."""
+        if not self.transforms:
+            return None
+        assert isinstance(head, nn.ModuleDict)
+        told: Tensor = head["transforms"](self.transformations.choices(batch.epochs, batch.indices))
+        return told
+
+    def make_head(self, shape: TransformerConfig, n_classes: int) -> nn.Module | None:
+        embeddings = self.embeddings(shape)
+        return nn.ModuleDict(embeddings) if embeddings else None
+
+    def embeddings(self, shape: TransformerConfig) -> dict[str, nn.Module]:
+        """What only training adds to the embeddings of the tokens."""
+        return {"transforms": TransformationEmbedding(self.transforms, shape.n_embd)} if self.transforms else {}
 
     def transformed(self, images: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
         return self.transformations(images, epochs, indices)
 
     def trained(self, weights: dict[str, Tensor]) -> tuple[Task, dict[str, Tensor]]:
-        if not self.transforms:
-            return self, weights
-        kept = {name: weight for name, weight in weights.items() if not name.startswith("head.")}
+        kept = {name: weight for name, weight in weights.items() if not name.startswith("head.transforms.")}
         return dataclasses.replace(self, transforms=()), kept
 
 
 @dataclass(frozen=True)
 class Autoregressive(Pretraining):
-    """Predict every token from the tokens before it."""
+    """Predict every token from the tokens before it.
+
+    With `random_order_steps` [start, stop], training images are predicted in random orders until step `start`, then in
+    the order of the sequence more and more often, and always from step `stop` on
+    (:class:`~igpt.objectives.random_orders.RandomOrders`).
+    """
 
     causal = True
+
+    random_order_steps: Sequence[int] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.random_order_steps is not None:
+            start, stop = self.random_order_steps
+            if not 0 <= start <= stop:
+                raise IgptError(
+                    f"objective.random_order_steps is [{start}, {stop}]; it must be two steps, the first one first."
+                )
+            object.__setattr__(self, "random_order_steps", (start, stop))
+
+    @property
+    def random_orders(self) -> RandomOrders | None:
+        if self.random_order_steps is None:
+            return None
+        start, stop = self.random_order_steps
+        return RandomOrders(start, stop, self.seed)
 
     def run(
         self, model: Transformer, batch: TokenBatch, mask_index: int | None = None, added: Tensor | None = None
     ) -> Outcome:
         hidden = model.hidden(batch.tokens, added=added)
         return Outcome(autoregressive_nats(model.head(hidden), batch.tokens), hidden)
+
+    def losses_at(self, step: int, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
+        if self.random_orders is None:
+            return self.losses(model, head, batch)
+        order = self.random_orders.at(step, batch)  # (B, T)
+        tokens, told = batch.tokens.gather(1, order), self.told(head, batch)
+        given = self.given(head, order)
+        hidden = model.hidden(tokens, added=given if told is None else given + told, at=order)
+        nats = autoregressive_nats(model.head(hidden), tokens).mean()
+        return Losses(nats, {"nats_per_token": nats})
+
+    def measure(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> dict[str, Tensor]:
+        if self.random_orders is None:
+            return super().measure(model, head, batch)
+        given = self.given(head, torch.arange(batch.tokens.shape[1], device=batch.tokens.device)[None])
+        return {"nats_per_token": self.run(model, batch, mask_index=0, added=given).nats}
+
+    def given(self, head: nn.Module | None, order: Tensor) -> Tensor:
+        """What tells the model the positions of the given tokens, (B, T, C), for the predicted positions (B, T)."""
+        assert isinstance(head, nn.ModuleDict)
+        given: Tensor = head["given_positions"](order)
+        return given
+
+    def embeddings(self, shape: TransformerConfig) -> dict[str, nn.Module]:
+        if self.random_orders is None:
+            return super().embeddings(shape)
+        if shape.positions != "learned":
+            raise IgptError(
+                f"objective.random_order_steps needs model.positions=learned, not {shape.positions}, since a position "
+                "must know which token it predicts; leave out one of the two."
+            )
+        return {**super().embeddings(shape), "given_positions": GivenPositions(shape.n_positions, shape.n_embd)}
+
+    def trained(self, weights: dict[str, Tensor]) -> tuple[Task, dict[str, Tensor]]:
+        task, kept = super().trained(weights)
+        if self.random_orders is None:
+            return task, kept
+        kept[POSITIONS] = kept[POSITIONS] + shifted(kept.pop("head.given_positions.weight"))
+        return dataclasses.replace(task, random_order_steps=None), kept  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)
@@ -237,8 +317,8 @@ class Classification(Task):
     def features(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Tensor:
         return self.pretraining.features(model, batch, mask_index)
 
-    def make_head(self, width: int, n_classes: int) -> nn.Linear:
-        head = nn.Linear(width, n_classes, bias=False)  # as in the release, and in transformers
+    def make_head(self, shape: TransformerConfig, n_classes: int) -> nn.Linear:
+        head = nn.Linear(shape.n_embd, n_classes, bias=False)  # as in the release, and in transformers
         nn.init.zeros_(head.weight)
         return head
 

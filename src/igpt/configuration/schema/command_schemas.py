@@ -128,6 +128,13 @@ class Train(Node):
         return self
 
     @model_validator(mode="after")
+    def _random_orders_need_learned_positions(self, info: ValidationInfo) -> Train:
+        steps = getattr(self.objective, "random_order_steps", None)
+        if steps is not None and self.model.positions != "learned" and not before_model(info):
+            raise problem("it needs model.positions=learned; leave out one of the two", "objective.random_order_steps")
+        return self
+
+    @model_validator(mode="after")
     def _interpolation_needs_a_model(self) -> Train:
         if self.interpolate_positions and self.init_from is None:
             raise problem("it is for the position embeddings of a model in init_from", "interpolate_positions")

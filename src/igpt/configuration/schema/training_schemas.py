@@ -104,6 +104,17 @@ class Pretraining(Component):
 class Autoregressive(Pretraining):
     target = "igpt.objectives.tasks.Autoregressive"
 
+    random_order_steps: Annotated[
+        list[Natural] | None, Field(min_length=2, max_length=2), expects("two steps, [1000, 2000], or null")
+    ] = UNSET
+
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> Autoregressive:
+        start, stop = self.random_order_steps or (0, 0)
+        if start > stop:
+            raise problem("it must name the earlier step first", "random_order_steps")
+        return self
+
 
 class Masked(Pretraining):
     target = "igpt.objectives.tasks.Masked"

@@ -13,7 +13,6 @@ from igpt.data.datamodule import ImageDataModule
 from igpt.errors import IgptError
 from igpt.evaluation.labels import check_labeled
 from igpt.evaluation.linear_probe import fit_lbfgs, standardize
-from igpt.model.sharding import gathered_model
 from igpt.model.transformer import Transformer
 from igpt.objectives.objective import Objective
 from igpt.training.callbacks.validation_schedule import due_at_validation
@@ -50,7 +49,7 @@ class OnlineProbe(pl.Callback):
         if not data.source.classes:
             raise IgptError(f"The data '{data.source.name}' has no labels, which an online probe needs.")
         check_labeled(data, "train", "validation")
-        model = gathered_model(pl_module.model)
+        model = pl_module.trained_model()
         train, labels = self._features(pl_module, model, data, "train", self.n_train)
         validation, truth = self._features(pl_module, model, data, "validation", self.n_validation)
         train, validation = standardize(train, validation)

@@ -11,7 +11,6 @@ from igpt import figures
 from igpt.data.datamodule import ImageDataModule
 from igpt.evaluation.sample_figures import sample_figures
 from igpt.generation.sampling_config import SamplingConfig
-from igpt.model.sharding import gathered_model
 from igpt.objectives.objective import Objective
 from igpt.pretrained import Pretrained
 from igpt.training.callbacks.validation_schedule import due_at_validation
@@ -57,7 +56,7 @@ class SampleImages(pl.Callback):
         """Sample now; write the figures into samples/, completions/ or filled/, and hand them to the trackers."""
         assert isinstance(pl_module, Objective)
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        model = gathered_model(pl_module.model)
+        model = pl_module.trained_model()
         if not trainer.is_global_zero:
             return
         pretrained = Pretrained(model, data.tokenizer, pl_module.task)
