@@ -52,11 +52,11 @@ def peak(device: torch.device, arithmetic: str) -> tuple[float, str]:
     return 2 * size**3 / seconds(lambda: a @ b, device, 5), f"a product of {size} x {size} matrices"
 
 
-def planned(config: TransformerConfig, precision: str, images: int, on_gpu: bool) -> Memory:
+def planned(config: TransformerConfig, precision: str, images: int) -> Memory:
     """The planned memory of a step with Adam on one device."""
     size, format_ = measure(config), find_precision(precision)
     state = state_memory(size.parameters, size.optimizer_values("adam"), format_, devices=1)
-    return Memory(*state, *activation_memory(config, format_, images, checkpointed=False, fused_norm=on_gpu))
+    return Memory(*state, *activation_memory(config, format_, images, checkpointed=False))
 
 
 def batch_size(config: TransformerConfig, arguments: argparse.Namespace) -> int:
@@ -119,7 +119,7 @@ def main() -> None:
                 "images per second": round(images / measured, 1),
                 "GFLOP/s": round(flops / measured / 1e9, 1),
                 "MFU": round(flops / measured / speed, 3),
-                "planned peak memory, GB": round(planned(config, arguments.precision, images, on_gpu).peak / 1e9, 2),
+                "planned peak memory, GB": round(planned(config, arguments.precision, images).peak / 1e9, 2),
             }
             gigabytes = {"measured, GB": round(torch.cuda.max_memory_allocated() / 1e9, 2)} if on_gpu else {}
             rows.append({**row, **gigabytes})

@@ -109,7 +109,7 @@ def test_activations_are_what_autograd_saves(width, precision, causal):
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor), mixed:
         loss = autoregressive_nats(model(tokens), tokens).mean()
     assert loss.requires_grad
-    kept, logits, _ = activation_memory(config, PRECISIONS[precision], images, checkpointed=False, fused_norm=False)
+    kept, logits, _ = activation_memory(config, PRECISIONS[precision], images, checkpointed=False)
     measured = sum(storage.nbytes() for storage in saved.values())
     assert kept + logits / 3 == pytest.approx(measured, rel=0.02)  # of the logits, their log-probabilities are saved
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from hydra.utils import instantiate
@@ -96,6 +96,7 @@ def build_objective(
     from igpt.model.rotary import cell_coordinates
     from igpt.model.transformer import Transformer
     from igpt.objectives.objective import Objective
+    from igpt.training.optimizers import OptimConfig
 
     task = build_task(config, resumed, start)
     data.transformed = task.transformed
@@ -107,8 +108,10 @@ def build_objective(
         model.compile()
     if start is not None:
         copy_weights(model, start, config, data.tokenizer)
-    configure = instantiate(config.optim, _convert_="all").configure
-    objective = Objective(model, task, configure, n_classes)
+    optim = instantiate(config.optim, _convert_="all")
+    if isinstance(optim, OptimConfig):
+        optim = replace(optim, bfloat16=str(config.trainer.precision).startswith("bf16"))
+    objective = Objective(model, task, optim.configure, n_classes)
     objective.save_hyperparameters({**all_printable(plain(config)), "model": asdict(model.config)})  # for trackers
     return objective
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from igpt.model import cpu_kernels
 from igpt.model.cache import FixedCache, KVCache, LayerCache
 from igpt.model.config import TransformerConfig
 from igpt.model.parts import make_part
@@ -65,6 +66,8 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.gain)
 
     def forward(self, x: Tensor) -> Tensor:
+        if cpu_kernels.norms(x):
+            return cpu_kernels.rms_norm(x, self.gain, self.eps)
         return F.rms_norm(x, self.gain.shape, self.gain, self.eps)
 
 
@@ -91,12 +94,15 @@ class Attention(nn.Module):
             q, mask = q.to(k.dtype), cache.mask
         # Without a mask, several queries are the first positions of the sequence, and a single one sees all keys.
         causal = self.config.causal and mask is None and q.shape[2] > 1
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).to(dtype)
+        if cache is None and cpu_kernels.attends(q, k, v):
+            y = cpu_kernels.attend(q, k, v, causal)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).to(dtype)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def project(self, x: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, h, t, d) of x (B, t, C)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.config.n_head, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = (part.unflatten(-1, (self.config.n_head, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
         if shared.rotation is not None:
             q, k = shared.rotation.of(q), shared.rotation.of(k)
         return q, k, v

@@ -56,7 +56,6 @@ class Device:
     price_per_hour: float  # US dollars, rented; an assumption
     source: str
     utilization: float = 0.4  # fraction of the peak that training reaches (MFU); an assumption
-    fused_norm: bool = True  # whether torch's RMS norm is one kernel
 
     @property
     def native_precision(self) -> str:
@@ -98,7 +97,7 @@ DEVICES = {
     "laptop": Device(
         "laptop CPU", {"fp32": 0.384 * TERA}, 16 * GB, 76.8 * GB, 45, 0.0,
         "computed: 4 cores of 3 GHz with two 8-wide FMA units, two channels of DDR5-4800",
-        utilization=0.5, fused_norm=False,
+        utilization=0.5,
     ),
 }  # fmt: skip
 

@@ -50,31 +50,28 @@ def state_memory(parameters: int, optimizer_values: int, precision: Precision, d
     return weights, weights * (2 if devices > 1 else 1), float(optimizer_values * precision.weight)
 
 
-def block_memory(config: TransformerConfig, precision: Precision, tokens: int, fused_norm: bool = True) -> float:
+def block_memory(config: TransformerConfig, precision: Precision, tokens: int) -> float:
     """Bytes that a block saves for its backward pass on `tokens` = images x T positions.
 
     Per token: the inputs of two norms, and their scales; the first norm's output, queries, keys, values and the
     attention's output (5 C), with one log-sum-exp per head; the second norm's output (C); input and output of the GELU
-    (8 C). A norm that is not fused also saves its scaled input. Independent of the batch: copies of the weights, either
-    cast, or scaled for the GELU (the MLP's two).
+    (8 C). Independent of the batch: copies of the weights, either cast, or scaled for the GELU (the MLP's two).
     """
     width, residual, activation = config.n_embd, precision.weight, precision.activation
-    norms = 2 * ((1 if fused_norm else 2) * width * residual + 4)
+    norms = 2 * (width * residual + 4)
     products = 14 * width * activation + 4 * config.n_head
     copies = 12 * width**2 * activation if precision.casts else 8 * width**2 * residual
     return float(tokens * (norms + products) + copies)
 
 
-def activation_memory(
-    config: TransformerConfig, precision: Precision, images: int, checkpointed: bool, fused_norm: bool = True
-) -> Passes:
+def activation_memory(config: TransformerConfig, precision: Precision, images: int, checkpointed: bool) -> Passes:
     """Bytes of activations, logits and the recomputed block, in a forward and backward pass over `images`.
 
     With activation checkpointing, a block saves only its input, and is recomputed for its gradients.
     """
     tokens, width = images * config.n_positions, config.n_embd
-    block = block_memory(config, precision, tokens, fused_norm)
-    final_norm = (1 if fused_norm else 2) * width * precision.weight + 4
+    block = block_memory(config, precision, tokens)
+    final_norm = width * precision.weight + 4
     last = float(tokens * (final_norm + width * precision.activation + 8))  # and the tokens themselves
     logits = float(3 * 4 * tokens * config.vocab_size)  # float32 in any precision
     if not checkpointed:

@@ -72,7 +72,7 @@ class Recipe:
         state = state_memory(self.size.parameters, values, self.precision, self.devices)
         return Memory(
             *state,
-            *activation_memory(self.model, self.precision, images, checkpointed, self.device.fused_norm),
+            *activation_memory(self.model, self.precision, images, checkpointed),
         )
 
     def largest_micro_batch(self, checkpointed: bool) -> int:

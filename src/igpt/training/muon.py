@@ -16,13 +16,13 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 FIRST_MOMENTUM = 0.85  # at the beginning of a warm-up of the momentum
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(matrices: Tensor, steps: int = 5, bfloat16: bool = False) -> Tensor:
     """Matrices (n, rows, columns) with about the same singular vectors and all singular values near 1.
 
-    In bfloat16 on GPUs, as proposed; in float32 on CPUs, most of which have no bfloat16 arithmetic.
+    In bfloat16 on GPUs, as proposed, and if `bfloat16`; otherwise in float32, as most CPUs have no such arithmetic.
     """
     a, b, c = QUINTIC
-    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    x = matrices.to(torch.bfloat16 if bfloat16 or matrices.is_cuda else torch.float32)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
@@ -39,7 +39,8 @@ class MuonAdam(DecayedAdam):
     A Muon update is the Nesterov momentum of the gradient, orthogonalized and scaled by max(1, rows / columns)^0.5.
     Stacked matrices (queries, keys and values, with three times as many rows as columns) are updated separately.
 
-    In the first `warmup_steps` steps, the momentum rises linearly from 0.85, or stays if it is below that.
+    In the first `warmup_steps` steps, the momentum rises linearly from 0.85, or stays if it is below that. `bfloat16`
+    is the precision of the products that orthogonalize an update.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class MuonAdam(DecayedAdam):
         momentum: float = 0.95,
         warmup_steps: int = 0,
         decay: WeightDecay | None = None,
+        bfloat16: bool = False,
     ) -> None:
         super().__init__(groups, decay or WeightDecay(), lr=lr, betas=betas)
         self.momentum = momentum
         self.warmup_steps = warmup_steps
+        self.bfloat16 = bfloat16
 
     def momentum_at(self, step: int) -> float:
         """The momentum of a step, counted from 0."""
@@ -81,7 +84,7 @@ class MuonAdam(DecayedAdam):
             p.grad = None  # so that Adam skips it
         for shape, updates in by_shape.items():
             scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
-            orthogonal = orthogonalize(torch.cat([parts for _, parts in updates]))
+            orthogonal = orthogonalize(torch.cat([parts for _, parts in updates]), bfloat16=self.bfloat16)
             for (p, _), parts in zip(updates, orthogonal.split(shape[0]), strict=True):
                 update = parts.reshape(p.shape)
                 self.decay.apply(p, update, group["lr"])

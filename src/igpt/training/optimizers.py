@@ -44,6 +44,7 @@ class OptimConfig:
     momentum_warmup_steps: int = 0
     weight_decay: float = 0.0
     cautious_decay: bool = False
+    bfloat16: bool = False  # also Muon's products, in a run that trains in bf16-mixed
 
     def __post_init__(self) -> None:
         for name, known in (("name", ("adam", "muon")), ("schedule", SCHEDULES)):
@@ -64,7 +65,7 @@ class OptimConfig:
         if self.name == "muon":
             others, matrices = divided(model)
             groups = [others, {**matrices, "lr": self.matrix_lr}]
-            return MuonAdam(groups, self.lr, betas, self.momentum, self.momentum_warmup_steps, decay)
+            return MuonAdam(groups, self.lr, betas, self.momentum, self.momentum_warmup_steps, decay, self.bfloat16)
         on_gpu = all(p.is_cuda for p in model.parameters())
         settings: dict[str, Any] = {"lr": self.lr, "betas": betas, "fused": on_gpu or None}
         adam = (
