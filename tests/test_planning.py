@@ -77,6 +77,26 @@ def test_a_variant_with_biases_is_counted():
     assert biased.attention_flops == plain.attention_flops
 
 
+def test_modern_parts_are_counted():
+    """Beside the paper's parameters: gains of queries and keys, a norm, and two weights per mix."""
+    depth, width, head = WIDE.n_layer, WIDE.n_embd, WIDE.head_size
+    plain = measure(WIDE)
+    choices = {"rotary": "2d", "mlp": "relu2", "qk_norm": True, "embedding_norm": True, "logit_softcap": 15.0}
+    modern = measure(replace(WIDE, **choices, value_residual=True, input_shortcut=True, zero_init=True))
+    assert modern.parameters == plain.parameters + 2 * depth * head + width + 2 * 2 * (depth - 1)
+    assert modern.block_matrices == plain.block_matrices
+    assert (modern.linear_flops, modern.attention_flops) == (plain.linear_flops, plain.attention_flops)
+
+
+def test_gates_and_value_embeddings_are_counted():
+    config = TransformerConfig(n_layer=5, n_head=2, n_embd=24, vocab_size=32, n_positions=64)
+    depth, width, plain = 5, 24, measure(config)
+    gated = measure(replace(config, mlp="swiglu", value_embedding=[0, 3, -1]))
+    assert gated.block_matrices == plain.block_matrices == depth * (4 + 3 * 8 / 3) * width**2
+    assert gated.parameters == plain.parameters + 33 * width + 3 * 2  # a row for no token, two weights per mix
+    assert (gated.linear_flops, gated.attention_flops) == (plain.linear_flops, plain.attention_flops)
+
+
 @pytest.mark.parametrize("name", ["adam", "muon"])
 def test_optimizer_values_are_what_the_optimizer_remembers(name):
     model = Transformer(WIDE)

@@ -34,7 +34,19 @@ def overrides_of(choice):
     return [choice, more[choice]] if choice in more else [choice]
 
 
-GROUPS = ("callbacks", "data", "data/augment", "debug", "logger", "model", "objective", "optim", "tokenizer", "trainer")
+GROUPS = (
+    "callbacks",
+    "data",
+    "data/augment",
+    "debug",
+    "logger",
+    "model",
+    "model/parts",
+    "objective",
+    "optim",
+    "tokenizer",
+    "trainer",
+)
 
 
 @pytest.mark.parametrize("choice", [choice for group in GROUPS for choice in choices(group)])

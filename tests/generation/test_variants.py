@@ -94,7 +94,7 @@ def parallel_block(block, x, shared, cache=None):
     return x + block.attn(block.attn_norm(x), shared, cache) + block.mlp(block.mlp_norm(x))
 
 
-def only_the_last_three(attention, x, shared, cache=None):
+def only_the_last_three(attention, x, shared, cache=None, mix=None):
     """Causal attention to the three latest positions."""
     q, k, v = attention.project(x, shared)
     k, v = (k, v) if cache is None else cache.append(k, v)

@@ -12,9 +12,9 @@ import igpt
 from conftest import SMALL
 
 RECIPE = (
-    *SMALL, "optim=adam", "model.n_layer=2", "trainer.gradient_clip_val=1", "trainer.val_check_interval=2",
-    "sample_every=2", "callbacks=online_probe", "callbacks.online_probe.n_train=60",
-    "callbacks.online_probe.n_validation=60",
+    *SMALL, "optim=adam", "model/parts=modern", "model.value_embedding=[1]", "model.n_layer=2",
+    "trainer.gradient_clip_val=1", "trainer.val_check_interval=2", "sample_every=2",
+    "callbacks=online_probe", "callbacks.online_probe.n_train=60", "callbacks.online_probe.n_validation=60",
 )  # fmt: skip
 SHARDED = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2")
 

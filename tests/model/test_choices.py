@@ -1,12 +1,15 @@
 """Every choice that the paper's network does not have, in every way in which a model is used."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch.nn import functional as F
 
 from conftest import random_weights
+from igpt.errors import IgptError
 from igpt.generation import c_decoder
 from igpt.generation.autoregressive import generate
 from igpt.generation.sampling_config import SamplingConfig
@@ -15,13 +18,27 @@ from igpt.model.config import TransformerConfig
 from igpt.model.rotary import cell_coordinates
 from igpt.model.transformer import Transformer
 from igpt.tokenizers import Gray, with_order
+from igpt.training.optimizers import OptimConfig
 
 PAPER = TransformerConfig(n_layer=3, n_head=2, n_embd=16, vocab_size=11, n_positions=16)
+MODERN = yaml.safe_load((Path(__file__).parents[2] / "conf" / "model" / "parts" / "modern.yaml").read_text())
+del MODERN["defaults"]
 CHOICES = {
     "no positions": {"positions": "none"},
     "rotary 1d": {"rotary": "1d"},
     "rotary 2d": {"rotary": "2d"},
     "rotary 2d only": {"rotary": "2d", "positions": "none"},
+    "gelu": {"mlp": "gelu"},
+    "relu2": {"mlp": "relu2"},
+    "swiglu": {"mlp": "swiglu"},
+    "qk norm": {"qk_norm": True},
+    "value residual": {"value_residual": True},
+    "value embedding": {"value_embedding": [0, -1]},
+    "input shortcut": {"input_shortcut": True},
+    "embedding norm": {"embedding_norm": True},
+    "logit softcap": {"logit_softcap": 2.0},
+    "modern": {**MODERN, "logit_softcap": 2.0},
+    "all": {**MODERN, "mlp": "swiglu", "value_embedding": [1, 2], "logit_softcap": 2.0, "positions": "none"},
 }
 SPIRAL = cell_coordinates(with_order(Gray(), "spiral").grid(16))
 
@@ -41,8 +58,9 @@ def random_tokens(batch_size=3):
 
 def test_it_is_not_the_papers_network(model):
     paper = random_weights(PAPER)
-    shared = {name: weight for name, weight in model.state_dict().items() if name in paper.state_dict()}
-    paper.load_state_dict({**paper.state_dict(), **shared})
+    own = paper.state_dict()
+    common = {name: w for name, w in model.state_dict().items() if name in own and own[name].shape == w.shape}
+    paper.load_state_dict({**own, **common})
     assert not torch.allclose(model(random_tokens()), paper(random_tokens()), atol=1e-2)
 
 
@@ -136,3 +154,123 @@ def test_a_state_dict_and_its_config_are_the_model(model):
     restored = Transformer(TransformerConfig(**asdict(model.config))).eval()
     restored.load_state_dict(model.state_dict())
     assert torch.equal(restored(random_tokens()), model(random_tokens()))
+
+
+def test_zero_initialized_blocks_add_nothing():
+    model = Transformer(replace(PAPER, zero_init=True))
+    first, *others = model.residuals(model.embed(random_tokens()))
+    assert all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("mlp", ["gelu", "swiglu", "relu2"])
+def test_mlps_are_their_formulas(mlp):
+    block = random_weights(replace(PAPER, mlp=mlp)).blocks[0].mlp
+    x = torch.randn(2, 5, 16).double()
+    fc, out = block.fc.weight.double(), block.out.weight.double()
+    if mlp == "gelu":
+        hidden = x @ fc.T
+        hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
+    elif mlp == "relu2":
+        hidden = (x @ fc.T).clamp(min=0) ** 2
+    else:
+        gate = x @ block.gate.weight.double().T
+        hidden = gate / (1 + torch.exp(-gate)) * (x @ fc.T)
+    torch.testing.assert_close(block(x.float()).double(), hidden @ out.T, rtol=1e-5, atol=1e-5)
+
+
+def test_swiglu_costs_what_the_others_cost():
+    """8 C^2 weights, up to the rounding of its hidden width."""
+    for width in (128, 512, 1536):
+        shape = replace(PAPER, n_head=4, n_embd=width)
+        wide, gated = (
+            sum(p.numel() for p in Transformer(replace(shape, mlp=mlp)).blocks[0].mlp.parameters())
+            for mlp in ("relu2", "swiglu")
+        )
+        assert wide == 8 * width**2
+        assert gated == pytest.approx(wide, rel=0.01)
+
+
+@torch.no_grad()
+def test_every_value_is_mixed_from_the_first_block_and_the_tokens():
+    """Blocks 1 and 2 with their own values switched off attend to nothing but the first block's, or the tokens'."""
+    model = random_weights(replace(PAPER, value_residual=True, value_embedding=[2]))
+    seen = []
+    for block in model.blocks:
+        block.value_mix.register_forward_hook(lambda mix, arguments, output: seen.append((arguments[0], output)))
+    tokens = random_tokens()
+    model(tokens)
+    (first, unmixed), (second, mixed), (third, all_three) = seen
+    assert torch.equal(first, unmixed)
+    a, b = model.blocks[1].value_mix.mixed.weights
+    close(mixed, a * second + b * first)
+    a, b, c = model.blocks[2].value_mix.mixed.weights
+    table = model.value_embedding.weight  # the last row is for the start
+    embedded = torch.cat([table[-1:].expand(3, 1, 16), table[tokens[:, :-1]]], dim=1)  # (B, T, C)
+    close(all_three, a * third + b * first + c * embedded.view(3, 16, 2, 8).transpose(1, 2))
+
+
+@torch.no_grad()
+def test_logits_stay_within_the_cap_in_any_precision():
+    model = random_weights(replace(PAPER, logit_softcap=2.0), std=3)
+    plain = F.linear(model.hidden(random_tokens()), model.head.weight)
+    close(model(random_tokens()), 2 * torch.tanh(plain / 2))
+    assert plain.abs().max() > 100
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(random_tokens()).dtype == torch.float32
+
+
+def test_scalars_and_embeddings_are_adams_and_matrices_muons(model):
+    others, matrices = (group["params"] for group in OptimConfig(1.0, 1, "muon").optimizer(model).param_groups)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    assert len(others) + len(matrices) == len(names)
+    assert {names[p].split(".", 2)[2] for p in matrices} <= {
+        "attn.qkv.weight", "attn.out.weight", "mlp.fc.weight", "mlp.gate.weight", "mlp.out.weight"
+    }  # fmt: skip
+    assert {names[p].split(".")[0] for p in others if p.ndim == 2} <= {
+        "token_embedding", "position_embedding", "value_embedding", "head"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"value_embedding": [3]}, "there are blocks 0 to 2"),
+        ({"value_embedding": [-4]}, "there are blocks 0 to 2"),
+        ({"logit_softcap": 0.0}, "above 0 or null"),
+        ({"dropout": 1.0}, "below 1"),
+        ({"mlp": "tanh"}, "quick_gelu, gelu, relu2, swiglu or the path"),
+    ],
+)
+def test_impossible_choices_are_refused(change, message):
+    with pytest.raises(IgptError, match=message):
+        replace(PAPER, **change)
+
+
+@pytest.mark.parametrize("choice", [{"dropout": 0.5}, {"attention_dropout": 0.5}])
+def test_dropout_is_for_training_alone(choice):
+    paper, model = random_weights(PAPER), random_weights(replace(PAPER, **choice))
+    tokens = random_tokens()
+    assert torch.equal(model(tokens), paper(tokens))
+    model.train()
+    assert not torch.allclose(model(tokens), model(tokens))
+
+
+def test_recomputed_blocks_drop_the_same():
+    model = random_weights(replace(PAPER, dropout=0.3, attention_dropout=0.3)).train()
+    found = []
+    for model.checkpointing in (False, True):
+        torch.manual_seed(0)
+        found.append(gradients(model))
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient)
+
+
+def test_half_of_what_attention_adds_is_dropped_and_the_rest_doubled():
+    """The MLP adds nothing here, so that the residual stream changes by zero or by twice as much."""
+    model = random_weights(replace(PAPER, n_layer=1, dropout=0.5))
+    torch.nn.init.zeros_(model.blocks[0].mlp.out.weight)
+    before, after = model.residuals(model.embed(random_tokens()))
+    _, trained = model.train().residuals(model.embed(random_tokens()))
+    dropped, doubled = ((trained - before - share * (after - before)).abs() < 1e-4 for share in (0, 2))
+    assert (dropped | doubled).all()
+    assert 0.4 < dropped.float().mean() < 0.6

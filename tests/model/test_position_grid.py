@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from igpt.commands.build import copy_weights
 from igpt.model.config import TransformerConfig
 from igpt.model.position_grid import interpolate_positions
+from igpt.model.rotary import cell_coordinates
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Autoregressive, Masked
 from igpt.pretrained import Pretrained
@@ -102,3 +103,16 @@ def test_every_position_stays_with_its_pixel(tokenizer, name, causal):
     copy_weights(model, pretrained, config, ordered)
     predicted = model(torch.zeros(1, ordered.n_tokens(2 * side), dtype=torch.long)).argmax(dim=-1)
     assert torch.equal(ordered.decode(predicted), image)
+
+
+@pytest.mark.parametrize("positions", ["learned", "none"])
+def test_rotary_positions_are_those_of_the_new_grid(positions):
+    """The weights are copied; rows and columns are counted in pixels of either resolution."""
+    ordered = with_order(Gray(), "hilbert")
+    shape = TransformerConfig(1, 1, 4, vocab_size=256, n_positions=16, positions=positions, rotary="2d")
+    small, large = (cell_coordinates(ordered.grid(n)) for n in (16, 64))
+    start = Pretrained(Transformer(shape, small), ordered, Autoregressive())
+    model = Transformer(dataclasses.replace(shape, n_positions=64), large)
+    copy_weights(model, start, OmegaConf.create({"init_from": "start", "interpolate_positions": True}), ordered)
+    assert torch.equal(model.coordinates, large.float())
+    assert torch.equal(model.token_embedding.weight, start.model.token_embedding.weight)

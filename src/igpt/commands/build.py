@@ -190,6 +190,8 @@ def copy_weights(model: Transformer, start: Pretrained, config: DictConfig, toke
     """Copy the weights of a trained model into one of the same shape, or of another resolution if position embeddings
     are to be interpolated.
     """
+    from igpt.model.config import TRAINING_ONLY
+
     weights, side = start.model.state_dict(), tokenizer.resolution(model.config.n_positions)
     if model.rotary is not None:
         weights["rotary.coordinates"] = model.rotary.coordinates
@@ -198,7 +200,11 @@ def copy_weights(model: Transformer, start: Pretrained, config: DictConfig, toke
         weights |= interpolated_positions(start, model.config.n_positions)
         log.info("Interpolated the position embeddings from %dx%d to %dx%d", *[start.resolution] * 2, side, side)
         found["n_positions"] = wanted["n_positions"]
-    differences = [f"{key}={found[key]} instead of {wanted[key]}" for key in wanted if wanted[key] != found[key]]
+    differences = [
+        f"{key}={found[key]} instead of {wanted[key]}"
+        for key in wanted
+        if wanted[key] != found[key] and key not in TRAINING_ONLY
+    ]
     if differences:
         raise IgptError(
             f"The model in init_from={config.init_from} has {', '.join(differences)}; choose data of its resolution, "

@@ -67,6 +67,7 @@ def build_callbacks(config: DictConfig, run: RunDirectory, data: ImageDataModule
     from pytorch_lightning.callbacks import Callback, Timer
 
     from igpt.training.callbacks.keep_last import KeepLast
+    from igpt.training.callbacks.seed_dropout import SeedDropout
     from igpt.training.callbacks.step_counters import StepCounters
     from igpt.training.callbacks.stop_on_nan import StopOnNaN
     from igpt.training.callbacks.throughput import Throughput
@@ -80,8 +81,13 @@ def build_callbacks(config: DictConfig, run: RunDirectory, data: ImageDataModule
         KeepLast(run.last, config.save_every),
         TrainingProgress(config.monitor),
         Timer(),
+        *([SeedDropout(config.seed)] if has_dropout(config) else []),
         *(without_best_checkpoint(chosen) if data.trains_on_validation else chosen),
     ]
+
+
+def has_dropout(config: DictConfig) -> bool:
+    return any(config.model.get(name, 0) > 0 for name in ("dropout", "attention_dropout"))
 
 
 def build_loggers(config: DictConfig, run: RunDirectory, first_step: int | None = None) -> list[Any]:

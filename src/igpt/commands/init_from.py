@@ -15,7 +15,7 @@ from igpt.configuration.chosen import chosen_keys
 from igpt.configuration.resume import resumes
 from igpt.configuration.stored import configuration_of
 from igpt.errors import IgptError
-from igpt.model.config import TransformerConfig
+from igpt.model.config import TRAINING_ONLY, TransformerConfig
 from igpt.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OF_THE_DATA = ("vocab_size", "n_positions", "causal")  # what data and objective say of a model
-SHAPE = tuple(field.name for field in fields(TransformerConfig) if field.name not in OF_THE_DATA)
+SHAPE = tuple(f.name for f in fields(TransformerConfig) if f.name not in OF_THE_DATA + TRAINING_ONLY)
 RESOLUTION = "data.source.resolution"
 # The keys whose values come from the model in init_from, unless they were chosen.
 KEYS = (*(f"model.{name}" for name in SHAPE), "tokenizer", "order", RESOLUTION, "objective.task")

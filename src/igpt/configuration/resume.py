@@ -59,8 +59,8 @@ MAY_CHANGE = (
 FIXED = ("callbacks.best", "callbacks.best.*")  # values before and after the resume are compared with each other
 
 GROUPS = (
-    "callbacks", "data", "data/augment", "debug", "evaluators", "experiment", "logger", "model", "objective", "optim",
-    "tokenizer", "trainer",
+    "callbacks", "data", "data/augment", "debug", "evaluators", "experiment", "logger", "model", "model/parts",
+    "objective", "optim", "tokenizer", "trainer",
 )  # fmt: skip
 STORED = ("config", "resumed")  # names of the configurations in a run directory
 

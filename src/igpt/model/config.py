@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,10 +17,16 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "norm": {"rms": "igpt.model.transformer.RMSNorm"},
     "attention": {"full": "igpt.model.transformer.Attention"},
-    "mlp": {"quick_gelu": "igpt.model.transformer.QuickGELU"},
+    "mlp": {
+        "quick_gelu": "igpt.model.transformer.QuickGELU",
+        "gelu": "igpt.model.mlps.GELU",
+        "relu2": "igpt.model.mlps.ReLU2",
+        "swiglu": "igpt.model.mlps.SwiGLU",
+    },
 }
 ROTARY = {"1d": 2, "2d": 4}  # the size of a head must be a multiple of this
 SIZES = ("n_layer", "n_head", "n_embd", "vocab_size", "n_positions", "causal")  # what every model has its own of
+TRAINING_ONLY = ("zero_init", "dropout", "attention_dropout")  # these do not change what given weights compute
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,15 @@ class TransformerConfig:
 
     - `rotary` turns queries and keys by their positions, beside what `positions` adds to the embeddings: "1d" by the
       position in the sequence, "2d" by row and column of the predicted pixel (:class:`igpt.model.rotary.Rotary`).
+    - `qk_norm` normalizes queries and keys, head by head.
+    - `value_residual` mixes the first block's values into those of every other block, by learnable weights.
+    - `value_embedding` lists blocks (from 0; -1 is the last one) to whose values a second embedding of the tokens is
+      added, which they share, with a learnable weight for each.
+    - `input_shortcut` mixes the input of the first block into that of every other block, by learnable weights.
+    - `embedding_norm` normalizes the input of the first block.
+    - `logit_softcap` bounds the logits smoothly.
+    - `zero_init` starts with blocks that add nothing: the last matrices of attention and MLP are zero.
+    - `dropout` is applied to what attention and MLP add, `attention_dropout` to attention weights, in training.
     """
 
     n_layer: int
@@ -47,6 +63,15 @@ class TransformerConfig:
     attention: str = "full"
     mlp: str = "quick_gelu"
     rotary: str | None = None
+    qk_norm: bool = False
+    value_residual: bool = False
+    value_embedding: Sequence[int] = ()
+    input_shortcut: bool = False
+    embedding_norm: bool = False
+    logit_softcap: float | None = None
+    zero_init: bool = False
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "vocab_size", "n_positions"):
@@ -66,12 +91,29 @@ class TransformerConfig:
                 f"model.rotary={self.rotary} needs heads of a multiple of {divisor} channels, but they have "
                 f"{self.head_size} (model.n_embd={self.n_embd}, model.n_head={self.n_head}); choose fewer heads."
             )
+        object.__setattr__(self, "value_embedding", tuple(self.value_embedding))
+        for number in self.value_embedding:
+            if not -self.n_layer <= number < self.n_layer:
+                raise IgptError(f"model.value_embedding has {number}; there are blocks 0 to {self.n_layer - 1}.")
+        if self.logit_softcap is not None and self.logit_softcap <= 0:
+            raise IgptError(f"model.logit_softcap is {self.logit_softcap}; it must be above 0 or null.")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise IgptError(f"model.{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
 
     @property
     def other_parts(self) -> dict[str, Any]:
-        """The choices that are not the paper's."""
-        choices = {field.name: field.default for field in fields(self) if field.name not in SIZES}
+        """The choices that are not the paper's, and change what the network computes."""
+        choices = {field.name: field.default for field in fields(self) if field.name not in SIZES + TRAINING_ONLY}
         return {name: getattr(self, name) for name, default in choices.items() if getattr(self, name) != default}
+
+    @property
+    def mixes_values(self) -> bool:
+        return self.value_residual or bool(self.value_embedding)
+
+    @property
+    def has_dropout(self) -> bool:
+        return self.dropout > 0 or self.attention_dropout > 0
 
     @property
     def head_size(self) -> int:

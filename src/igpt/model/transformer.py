@@ -7,7 +7,7 @@ The architecture is that of Chen et al. 2020, "Generative Pretraining from Pixel
 blocks, "layer norms" that are RMS norms with a gain and nothing else, no biases, quick GELU, learned positions, and
 an output matrix that is not tied to the input embedding and starts at zero.
 
-Choices that the paper does not have are in :mod:`igpt.model.variants` and :mod:`igpt.model.rotary`.
+What the paper does not have is in :mod:`igpt.model.variants`, `mlps` and `rotary`, and off by default.
 
 The config names the class of each part: positions, norm, attention and MLP (:data:`igpt.model.config.PARTS`). A part is
 a module that is made from the config. If it has `init_weights`, the model calls that when its weights are initialized.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,15 +28,9 @@ from igpt.model import cpu_kernels
 from igpt.model.cache import FixedCache, KVCache, LayerCache
 from igpt.model.config import TransformerConfig
 from igpt.model.parts import make_part
-from igpt.model.rotary import Rotary, Rotation
-
-
-@dataclass
-class Shared:
-    """What the blocks of one pass over t positions have in common."""
-
-    at: slice | Tensor  # the positions, as an index of any table with a row per position
-    rotation: Rotation | None = None  # of queries and keys
+from igpt.model.rotary import Rotary
+from igpt.model.shared import Shared
+from igpt.model.variants import HeadNorm, Mixed, SoftcappedHead, ValueEmbedding, ValueMix
 
 
 class LearnedPositions(nn.Embedding):
@@ -79,30 +72,42 @@ class Attention(nn.Module):
         self.config = config
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.out = nn.Linear(config.n_embd, config.n_embd, bias=False)
+        if config.qk_norm:
+            self.q_norm, self.k_norm = HeadNorm(config), HeadNorm(config)
 
     def init_weights(self) -> None:
         width, depth = self.config.n_embd, self.config.n_layer
         nn.init.normal_(self.qkv.weight, std=1 / math.sqrt(width))
-        nn.init.normal_(self.out.weight, std=1 / math.sqrt(width * depth))
+        init_output(self.out, self.config, std=1 / math.sqrt(width * depth))
+        if self.config.qk_norm:
+            self.q_norm.init_weights()
+            self.k_norm.init_weights()
 
-    def forward(self, x: Tensor, shared: Shared, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, shared: Shared, cache: LayerCache | None = None, mix: ValueMix | None = None
+    ) -> Tensor:
         """Inputs x (B, t, C) are the whole sequence, or, with a cache, what follows the positions in it."""
         q, k, v = self.project(x, shared)  # each (B, h, t, d)
+        if mix is not None:
+            v = mix(v, shared)
         dtype, mask = q.dtype, None
         if cache is not None:
             k, v = cache.append(k, v)  # (B, h, n, d): those in the cache, too
             q, mask = q.to(k.dtype), cache.mask
         # Without a mask, several queries are the first positions of the sequence, and a single one sees all keys.
         causal = self.config.causal and mask is None and q.shape[2] > 1
-        if cache is None and cpu_kernels.attends(q, k, v):
+        dropout = self.config.attention_dropout if self.training else 0.0
+        if cache is None and not dropout and cpu_kernels.attends(q, k, v):
             y = cpu_kernels.attend(q, k, v, causal)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).to(dtype)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal).to(dtype)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def project(self, x: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, h, t, d) of x (B, t, C)."""
         q, k, v = (part.unflatten(-1, (self.config.n_head, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        if self.config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
         if shared.rotation is not None:
             q, k = shared.rotation.of(q), shared.rotation.of(k)
         return q, k, v
@@ -111,14 +116,15 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear maps with an activation between them; four times as wide inside. Variants define `activate`."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, hidden: int | None = None) -> None:
         super().__init__()
-        self.fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
-        self.out = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
+        self.config = config
+        self.fc = nn.Linear(config.n_embd, hidden or 4 * config.n_embd, bias=False)
+        self.out = nn.Linear(hidden or 4 * config.n_embd, config.n_embd, bias=False)
 
     def init_weights(self) -> None:
         nn.init.normal_(self.fc.weight, std=0.02)
-        nn.init.normal_(self.out.weight, std=0.02)
+        init_output(self.out, self.config, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.activate(self.fc(x)))  # (B, t, C) -> (B, t, 4 C) -> (B, t, C)
@@ -145,16 +151,21 @@ class QuickGELU(MLP):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, number: int = 0) -> None:
         super().__init__()
+        self.dropout = config.dropout
         self.attn_norm = make_part("norm", config)
         self.attn = make_part("attention", config)
         self.mlp_norm = make_part("norm", config)
         self.mlp = make_part("mlp", config)
+        self.value_mix = ValueMix(config, number) if config.mixes_values else None
 
     def forward(self, x: Tensor, shared: Shared, cache: LayerCache | None = None) -> Tensor:
-        x = x + self.attn(self.attn_norm(x), shared, cache)
-        return x + self.mlp(self.mlp_norm(x))
+        x = x + self.dropped(self.attn(self.attn_norm(x), shared, cache, self.value_mix))
+        return x + self.dropped(self.mlp(self.mlp_norm(x)))
+
+    def dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class Transformer(nn.Module):
@@ -172,11 +183,16 @@ class Transformer(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = make_part("positions", config)
         self.rotary = None if config.rotary is None else Rotary(config, coordinates)
+        self.value_embedding = ValueEmbedding(config) if config.value_embedding else None
+        self.embedding_norm = make_part("norm", config) if config.embedding_norm else None
         if config.causal:
             self.start_embedding = nn.Parameter(torch.empty(config.n_embd))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))  # type: ignore[assignment]
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.n_layer))  # type: ignore[assignment]
+        after_first = range(1, config.n_layer)
+        self.shortcuts = nn.ModuleList(Mixed(1.0, 0.0) for _ in after_first) if config.input_shortcut else None
         self.norm = make_part("norm", config)
-        self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        bounded = config.logit_softcap is not None
+        self.head = SoftcappedHead(config) if bounded else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -188,6 +204,8 @@ class Transformer(nn.Module):
         for block in self.blocks:
             for part in block.children():
                 init_part(part)
+        for part in (self.value_embedding, self.embedding_norm, *(self.shortcuts or ())):
+            init_part(part)
         init_part(self.norm)
         nn.init.zeros_(self.head.weight)
 
@@ -224,7 +242,8 @@ class Transformer(nn.Module):
         `added` (B, T or 1, C) is added to the input. `at` (B, T) are the positions of the tokens, where these are not
         in the order of the sequence.
         """
-        return self.norm(last(self.residuals(self.embed(tokens, mask, added, at), at=at)))
+        x = self.embed(tokens, mask, added, at)
+        return self.norm(last(self.residuals(x, at, self.token_values(tokens, mask))))
 
     def embed(
         self, tokens: Tensor, mask: Tensor | None = None, added: Tensor | None = None, at: Tensor | None = None
@@ -242,40 +261,60 @@ class Transformer(nn.Module):
                 x = x * ~mask[..., None]
         if added is not None:
             x = x + added
-        return self.position_embedding(x, slice(x.shape[1]) if at is None else at)
+        return self.positioned(x, slice(x.shape[1]) if at is None else at)
 
     def after_start(self, tokens: Tensor) -> Tensor:
         """Embeddings (B, 1 + t, C) of the start and of tokens (B, t)."""
         start = self.start_embedding.expand(tokens.shape[0], 1, -1)
         return torch.cat([start, self.token_embedding(tokens)], dim=1)
 
+    def positioned(self, x: Tensor, at: slice | Tensor) -> Tensor:
+        """The first block's input (B, t, C), from embeddings at the positions `at`."""
+        x = self.position_embedding(x, at)
+        return x if self.embedding_norm is None else self.embedding_norm(x)
+
+    def token_values(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor | None:
+        """What the value embedding, if there is one, makes of the input of a whole sequence: (B, h, T, d)."""
+        if self.value_embedding is None:
+            return None
+        if self.config.causal:
+            return self.value_embedding(tokens[:, :-1], after_start=True)
+        return self.value_embedding(tokens, mask=mask)
+
     def residuals(
-        self, x: Tensor, caches: Sequence[LayerCache] | None = None, at: Tensor | None = None
+        self,
+        x: Tensor,
+        at: slice | Tensor | None = None,
+        token_values: Tensor | None = None,
+        caches: Sequence[LayerCache] | None = None,
     ) -> Iterator[Tensor]:
-        """The residual stream (B, t, C) before each block and after the last one: L + 1 tensors from x, the first."""
-        whole = slice(x.shape[1]) if at is None else at
-        shared = self.share(whole if caches is None else caches[0].at)
-        yield x
+        """The residual stream (B, t, C) before each block and after the last one: L + 1 tensors from x, the first.
+
+        Without `at`, the positions are those from the start of the sequence.
+        """
+        at = slice(x.shape[1]) if at is None else at
+        shared = Shared(at, None if self.rotary is None else self.rotary(at), token_values)
+        first = x
         for i, block in enumerate(self.blocks):
+            if self.shortcuts is not None and i > 0:
+                x = self.shortcuts[i - 1](x, first)
+            yield x
             if caches is not None:
                 # block(x, ...), its hooks included, but never its compiled code: prompts have many lengths.
                 x = block._call_impl(x, shared, caches[i])  # type: ignore[no-untyped-call]
             elif self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, shared, use_reentrant=False, preserve_rng_state=False)  # there is no dropout
+                x = checkpoint(block, x, shared, use_reentrant=False, preserve_rng_state=self.config.has_dropout)
             else:
                 x = block(x, shared)
-            yield x
-
-    def share(self, at: slice | Tensor) -> Shared:
-        """What the blocks of a pass over the positions `at` have in common."""
-        return Shared(at, None if self.rotary is None else self.rotary(at))
+        yield x
 
     # What representations are measured on
 
     def layer_inputs(self, tokens: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
         """The norm's output (B, T, C) that each attention block sees, and the one that the head sees: L + 1 tensors."""
+        states = self.residuals(self.embed(tokens, mask), token_values=self.token_values(tokens, mask))
         norms = [*(block.attn_norm for block in self.blocks), self.norm]
-        for norm, x in zip(norms, self.residuals(self.embed(tokens, mask)), strict=True):
+        for norm, x in zip(norms, states, strict=True):
             yield norm(x)
 
     def features(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -293,10 +332,12 @@ class Transformer(nn.Module):
 
         The cache sees the tokens, too. An empty one sees the start embedding first, so that t may be 0.
         """
-        x = self.after_start(tokens) if cache.is_empty else self.token_embedding(tokens)  # (B, t, C)
+        starts = cache.is_empty
+        x = self.after_start(tokens) if starts else self.token_embedding(tokens)  # (B, t, C)
+        values = None if self.value_embedding is None else self.value_embedding(tokens, after_start=starts)
         caches = cache.extend(x.shape[1])
-        x = self.position_embedding(x, caches[0].at)
-        x = last(self.residuals(x, caches))
+        at = caches[0].at
+        x = last(self.residuals(self.positioned(x, at), at, values, caches))
         return self.head(self.norm(x[:, -1]))
 
     def new_cache(self, batch_size: int, dtype: torch.dtype | None = None) -> KVCache:
@@ -307,11 +348,19 @@ class Transformer(nn.Module):
         return KVCache(torch.zeros(shape, device=weight.device, dtype=dtype or weight.dtype))
 
 
-def init_part(part: nn.Module) -> None:
-    """Initialize a part's weights; one without `init_weights` keeps those that its constructor gave it."""
+def init_part(part: nn.Module | None) -> None:
+    """Initialize a part's weights, if it is there; one without `init_weights` keeps those of its constructor."""
     init_weights: Callable[[], object] | None = getattr(part, "init_weights", None)
     if init_weights is not None:
         init_weights()
+
+
+def init_output(linear: nn.Linear, config: TransformerConfig, std: float) -> None:
+    """Initialize the last matrix of a part whose output is added to the residual stream."""
+    if config.zero_init:
+        nn.init.zeros_(linear.weight)
+    else:
+        nn.init.normal_(linear.weight, std=std)
 
 
 def last(tensors: Iterator[Tensor]) -> Tensor:

@@ -75,6 +75,15 @@ class Model(Node):
     attention: Annotated[str, part("attention")]
     mlp: Annotated[str, part("mlp")]
     rotary: Annotated[str | None, one_of(*ROTARY, None)] = UNSET
+    qk_norm: Flag = UNSET
+    value_residual: Flag = UNSET
+    value_embedding: Annotated[list[int], expects("a list of blocks, such as [0,-1]")] = UNSET
+    input_shortcut: Flag = UNSET
+    embedding_norm: Flag = UNSET
+    logit_softcap: MaybePositive = UNSET
+    zero_init: Flag = UNSET
+    dropout: BelowOne = UNSET
+    attention_dropout: BelowOne = UNSET
 
     @model_validator(mode="after")
     def _heads_share_the_width(self, info: ValidationInfo) -> Model:
@@ -86,6 +95,13 @@ class Model(Node):
     def _heads_can_turn(self, info: ValidationInfo) -> Model:
         if self.rotary and (self.n_embd // self.n_head) % (divisor := ROTARY[self.rotary]) and not before_model(info):
             raise problem(f"model.rotary={self.rotary} needs heads of a multiple of {divisor} channels", "n_head")
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_exist(self, info: ValidationInfo) -> Model:
+        exist = all(-self.n_layer <= block < self.n_layer for block in self.value_embedding or ())
+        if not exist and not before_model(info):
+            raise problem(f"blocks are numbered from 0 to {self.n_layer - 1}", "value_embedding")
         return self
 
 
