@@ -23,7 +23,7 @@ STUDY = {
     "common": [
         "experiment=emoji_ar", "logger=csv", "callbacks=none", "data.source.resolution=8", "tokenizer.size=16",
         "data.eval_batch_size=512", "model.n_layer=1", "model.n_embd=32", "trainer.val_check_interval=60",
-        "save_every=1", "sample_every=null",
+        "save_every=1", "sample_every=null", "trainer.precision=32-true",
     ],
     "settings": {"tiny": {"overrides": []}},
     "bases": {"adam": {"overrides": ["optim=adam"], "rate": "optim.lr", "values": [0.003, 0.001]}},

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from igpt.configuration.app import run_app
+from igpt.errors import IgptError
 from igpt.files import expand_user
 
 if TYPE_CHECKING:
     from igpt.model.config import TransformerConfig
+    from igpt.planning.proposal import Proposal
     from igpt.planning.recipe import Recipe
 
 
@@ -23,10 +27,12 @@ def plan(config: DictConfig) -> None:
     """Print the plan, one block per topic."""
     from igpt.planning import plan_text
 
+    proposal = None if config.scaling_fit is None else proposed(config)
     recipe = read_recipe(config)
     watts = recipe.device.watts if config.watts is None else config.watts
     price_per_hour = recipe.device.price_per_hour if config.price_per_hour is None else config.price_per_hour
     blocks = {
+        "Proposal": plan_text.proposal_rows(proposal) if proposal else [],
         "Recipe": plan_text.recipe_rows(recipe),
         "Model": plan_text.model_rows(recipe),
         "Memory of one device, GB": plan_text.memory_rows(recipe),
@@ -37,6 +43,25 @@ def plan(config: DictConfig) -> None:
     for title, rows in blocks.items():
         if rows:
             print(plan_text.text(title, rows))
+
+
+def proposed(config: DictConfig) -> Proposal:
+    """The size and the steps that the scaling law proposes for the budget; the configuration is set to them."""
+    from igpt.planning.proposal import propose
+    from igpt.planning.scaling_law import ScalingLaw
+
+    path = expand_user(config.scaling_fit)
+    try:
+        law = ScalingLaw.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise IgptError(
+            f"scaling_fit={path} cannot be read ({error}); experiments/scaling/fit.py writes it."
+        ) from error
+    proposal = propose(law, config.budget, model_of(config), config.data.batch_size)
+    for name in ("n_layer", "n_head", "n_embd"):
+        config.model[name] = getattr(proposal.model, name)
+    config.trainer.max_steps = proposal.steps
+    return proposal
 
 
 def read_recipe(config: DictConfig) -> Recipe:

@@ -18,7 +18,7 @@ from igpt.run_directory import tensorflow_index
 # Keys whose values are, or may be, paths to inputs; OUTPUTS are paths that a command may create.
 PATHS = (
     "data.source.path", "data.source.root", "data.source.group", "data.source.data_files", "data.cache_dir",
-    "tokenizer.path", "init_from",
+    "tokenizer.path", "init_from", "scaling_fit",
 )  # fmt: skip
 OUTPUTS = ("run", "output", "sweep", "hydra.run.dir", "hydra.sweep.dir")
 

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from igpt.model.cache import cache_bytes
 from igpt.planning.compute import energy, price
+from igpt.planning.proposal import Proposal
 from igpt.planning.recipe import SPARE, Recipe
 from igpt.units import number_text, time_text
 
 Rows = list[tuple[str, ...]]  # a name and the cells of one or more columns
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "recomputed", "peak")
+
+
+def proposal_rows(proposal: Proposal) -> Rows:
+    model, law = proposal.model, proposal.law
+    error = law.loss_error(proposal.size.parameters, proposal.tokens)
+    size = " ".join(f"model.{name}={getattr(model, name)}" for name in ("n_layer", "n_head", "n_embd"))
+    return [
+        ("arguments", f"{size} trainer.max_steps={proposal.steps}"),
+        ("loss", f"{proposal.loss:.4f} nats per token, standard error {error:.4f}"),
+        ("law", f"of {law.runs} runs on {law.data}: L = E + A (N / 1e6)^-alpha + B (D / 1e6)^-beta"),
+        ("", f"{law}"),
+        *(("warning", warning) for warning in proposal.warnings),
+    ]
 
 
 def recipe_rows(recipe: Recipe) -> Rows:

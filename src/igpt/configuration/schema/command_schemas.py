@@ -37,6 +37,7 @@ from igpt.configuration.schema.values import (
     MaybeCount,
     MaybeNatural,
     MaybeNotNegative,
+    MaybePositive,
     MaybeShareOrAll,
     MaybeText,
     Natural,
@@ -235,7 +236,17 @@ class Plan(Train):
     watts: MaybeNotNegative
     price_per_hour: MaybeNotNegative
     fit: Flag
+    scaling_fit: MaybeText
+    budget: MaybePositive
     samples: Count
+
+    @model_validator(mode="after")
+    def _a_proposal_needs_a_law_and_a_budget(self) -> Plan:
+        if (self.scaling_fit is None) != (self.budget is None):
+            raise problem("scaling_fit and budget make a proposal together; give both", "budget")
+        if self.budget is not None and self.init_from is not None:
+            raise problem("the size is that of the model in init_from; leave scaling_fit and budget null", "budget")
+        return self
 
 
 class OfRun(Node):

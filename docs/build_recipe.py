@@ -1,0 +1,278 @@
+"""Write the generated parts of docs/recipe.md and its figure, from results in experiments/: python docs/build_recipe.py
+
+The text between two comments `<!-- NAME -->` and `<!-- end -->` is generated; the rest of the page is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
+PAGE = ROOT / "docs" / "recipe.md"
+FIGURE = ROOT / "docs" / "figures" / "recipe.png"
+sys.path.insert(0, str(EXPERIMENTS))  # for the package `studies`
+
+from studies.results import Row, read_results  # noqa: E402
+from studies.speedrun import Records  # noqa: E402
+from studies.statistics import deviation, mean, pooled_deviation, standard_error  # noqa: E402
+from studies.study import Round, Study, rows_of  # noqa: E402
+
+from igpt.planning.scaling_law import ScalingLaw  # noqa: E402
+
+Column = tuple[str, str]  # a setting and a duration
+
+
+def main() -> None:
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    figure(Ablation(Study.read(EXPERIMENTS / "ablation" / "study.yml"), ablation_rows()))
+
+
+def page(text: str) -> str:
+    """The text of docs/recipe.md with its generated parts renewed."""
+    ablation = Ablation(Study.read(EXPERIMENTS / "ablation" / "study.yml"), ablation_rows())
+    parts = {
+        "losses": ablation.table(),
+        "differences": ablation.differences(),
+        "rates": ablation.rate_table(),
+        "records": record_table(),
+        "law": law_text(),
+    }
+    for name, part in parts.items():
+        start, end = f"<!-- {name} -->", "<!-- end -->"
+        pattern = re.compile(f"{start}.*?{end}", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"docs/recipe.md lacks {start} ... {end}")
+        text = pattern.sub(lambda _, new=f"{start}\n{part}\n{end}": new, text)
+    return text
+
+
+def ablation_rows() -> list[Row]:
+    return read_results(EXPERIMENTS / "ablation" / "results.jsonl")
+
+
+# The ablation
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of a trial on a setting for a duration, at one learning rate: one row per seed."""
+
+    rows: list[Row]
+    tuned: bool  # whether the learning rate is the best of those of the trial
+
+    @property
+    def losses(self) -> list[float]:
+        return [row["test_nats"] for row in self.rows]
+
+    def __str__(self) -> str:
+        spread = f" +- {deviation(self.losses):.3f}" if len(self.rows) > 1 else ""
+        return f"{mean(self.losses):.3f}{spread} ({len(self.rows)}){'' if self.tuned else '*'}"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The results of the ablation, by trial and column."""
+
+    study: Study
+    rows: list[Row]
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, Column], Cell]:
+        found: dict[tuple[str, Column], Cell] = {}
+        for one in self.study.rounds:
+            for trial in (trial for pattern in one.trials for trial in self.study.trials_of(pattern)):
+                for setting in one.settings:
+                    key = (trial, (setting, duration(one)))
+                    cell = self.cell(trial, setting, one)
+                    if cell.rows and len(cell.rows) >= len(found[key].rows if key in found else []):
+                        found[key] = cell
+        return found
+
+    def cell(self, trial: str, setting: str, one: Round) -> Cell:
+        best = self.study.best_rate(trial, setting, one, self.rows)
+        rate = (best or self.study.rates(trial))[0]
+        runs = [self.study.run(trial, setting, seed, rate, one) for seed in range(10)]
+        return Cell([row for run in runs for row in rows_of(run, self.rows)], bool(best))
+
+    @property
+    def trials(self) -> list[str]:
+        return list(dict.fromkeys(trial for trial, _ in self.cells))
+
+    @property
+    def columns(self) -> list[Column]:
+        return sorted(dict.fromkeys(column for _, column in self.cells), key=lambda column: column[0])
+
+    def table(self) -> str:
+        """Losses by trial and column, and the FLOPs and time of each trial relative to those of the first one."""
+        if not self.cells:
+            return "No run is complete yet."
+        head = ["trial", *(f"{setting}, {length}" for setting, length in self.columns), "parameters", "FLOPs", "time"]
+        rows = []
+        for trial in self.trials:
+            cells = [self.cells.get((trial, column)) for column in self.columns]
+            rows.append([trial, *(str(cell or "") for cell in cells), *self.costs(trial)])
+        return markdown(head, rows)
+
+    def costs(self, trial: str) -> list[str]:
+        """Parameters; FLOPs per step and seconds per step, relative to the first trial on the same column."""
+        for column in self.columns:
+            ours, first = self.cells.get((trial, column)), self.cells.get((self.trials[0], column))
+            if ours and first:
+                flops = per_step(ours.rows, "flops") / per_step(first.rows, "flops")
+                seconds = per_step(ours.rows, "seconds") / per_step(first.rows, "seconds")
+                return [f"{ours.rows[0]['parameters']:,}", f"{flops:.2f}", f"{seconds:.2f}"]
+        return ["", "", ""]
+
+    def differences(self) -> str:
+        """What each part changes: its trial against the trial without it, with the error by the pooled deviation."""
+        lines = []
+        for trial, column in self.cells:
+            other = self.reference(trial)
+            if other == trial or (other, column) not in self.cells:
+                continue
+            mine, theirs = self.cells[trial, column], self.cells[other, column]
+            delta = mean(mine.losses) - mean(theirs.losses)
+            error = self.error_of_difference(column, len(mine.rows), len(theirs.rows))
+            said = "?" if error is None else f"{error:.3f}"
+            lines.append([trial, other, ", ".join(column), f"{delta:+.3f}", said, verdict(delta, error)])
+        if not lines:
+            return "No part can be compared yet."
+        return markdown(["trial", "against", "on", "difference", "standard error", "loss"], lines)
+
+    def reference(self, trial: str) -> str:
+        """The trial without the last part in the name; of a base, the base that it is like, or the first one."""
+        shorter = re.sub(r"[+-][^+-]*$", "", trial)
+        return shorter if shorter != trial else self.study.bases[trial].like or next(iter(self.study.bases))
+
+    def error_of_difference(self, column: Column, n: int, m: int) -> float | None:
+        """Of two means of n and m seeds, by the deviation within all trials of the column."""
+        spread = pooled_deviation([cell.losses for (_, where), cell in self.cells.items() if where == column])
+        return None if spread is None else spread * (1 / n + 1 / m) ** 0.5
+
+    def rate_table(self) -> str:
+        """Validation losses at each learning rate that was tried, of trials with several."""
+        lines = []
+        for setting in self.study.settings:
+            for trial in self.trials:
+                losses = dict(self.tried(trial, setting))
+                if len(losses) > 1:
+                    best = min(losses, key=losses.__getitem__)
+                    edge = " (at the edge)" if best in (min(losses), max(losses)) else ""
+                    shown = ", ".join(f"{rate:g}: {losses[rate]:.3f}" for rate in sorted(losses))
+                    lines.append([trial, setting, self.study.base_of(trial).rate or "", shown, f"{best:g}{edge}"])
+        if not lines:
+            return "No learning rate is tuned yet."
+        return markdown(["trial", "setting", "rate", "validation loss", "best"], lines)
+
+    def tried(self, trial: str, setting: str) -> Iterator[tuple[float, float]]:
+        """The learning rates of a trial, and the validation loss after the steps of the tuning."""
+        steps = self.study.tuning_steps
+        for rate in self.study.base_of(trial).values if steps else []:
+            run = self.study.run(trial, setting, self.study.tuning_seed, rate, Round([trial], [setting], steps=steps))
+            for row in rows_of(run, self.rows):
+                yield rate, row["validation_nats"]
+
+
+def duration(one: Round) -> str:
+    return f"{one.steps} steps" if one.steps else f"{one.flops:.2g} FLOPs"
+
+
+def per_step(rows: list[Row], key: str) -> float:
+    return mean([row[key] / row["steps"] for row in rows])
+
+
+def verdict(delta: float, error: float | None) -> str:
+    if error is None:
+        return "one seed each"
+    if abs(delta) < 2 * error:
+        return "within noise"
+    return "lower" if delta < 0 else "higher"
+
+
+# Records and scaling
+
+
+def record_table() -> str:
+    """All records with what they reached; those that do not count say so."""
+    folder = EXPERIMENTS / "speedrun"
+    records, results = Records.read(folder / "records.yml"), read_results(folder / "results.jsonl")
+    lines = []
+    for name, record in records.records.items():
+        score = records.score(name, results)
+        if len(score.rows) < 2:
+            continue
+        (first, *_), target = score.rows, records.targets[record.target]
+        loss = f"{mean(score.losses):.4f} +- {standard_error(score.losses):.4f} ({len(score.rows)})"
+        cost = [f"{first['steps']:,}", f"{first['flops']:.3g}", f"{first['tokens']:.3g}"]
+        seconds = f"{mean([row['seconds'] for row in score.rows]):,.0f}"
+        goal = f"{target.title}: {target.loss or 'none yet'}"
+        counts = "yes" if score.counts else "no"
+        lines.append([str(record.date), name, goal, record.change, *cost, seconds, loss, first["commit"], counts])
+    if not lines:
+        return "No record is complete yet."
+    head = ["date", "record", "target", "change", "steps", "FLOPs", "tokens", "seconds", "loss", "commit", "counts"]
+    return markdown(head, lines)
+
+
+def law_text() -> str:
+    """The coefficients of the scaling law, and its range."""
+    path = EXPERIMENTS / "scaling" / "fit.json"
+    if not path.exists():
+        return "No law is fitted yet."
+    law = ScalingLaw.from_json(json.loads(path.read_text(encoding="utf-8")))
+    ranges = {"N": law.parameters, "D": law.tokens, "FLOPs": law.flops}
+    spans = "; ".join(f"{name} from {low:.3g} to {high:.3g}" for name, (low, high) in ranges.items())
+    return f"{law.data}, {law.runs} runs: {law}. N and D count millions. Fitted range: {spans}."
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# The figure
+
+
+def figure(ablation: Ablation) -> None:
+    """Test loss against FLOPs, one plot per setting, of trials that were trained for several durations."""
+    from igpt.figures import render, save
+
+    settings = list(dict.fromkeys(setting for setting, _ in ablation.columns))
+    if not settings:
+        return
+    drawn, all_axes = plots(len(settings))
+    for axes, setting in zip(all_axes, settings, strict=True):
+        for trial in ablation.trials:
+            points = sorted(
+                (mean([row["flops"] for row in cell.rows]), mean(cell.losses))
+                for (name, column), cell in ablation.cells.items()
+                if name == trial and column[0] == setting
+            )
+            if len({flops for flops, _ in points}) > 1:
+                axes.plot(*zip(*points, strict=True), marker="o", label=trial)
+            elif points:
+                axes.plot(*points[0], marker=".", color="gray")
+        axes.set(xlabel="FLOPs of training", ylabel="test loss, nats per token", title=setting, xscale="log")
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
+    save(render(drawn), FIGURE)
+
+
+def plots(n: int) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(5 * n, 4), dpi=120, layout="constrained")
+    return drawn, list(drawn.subplots(1, n, squeeze=False)[0])
+
+
+if __name__ == "__main__":
+    main()

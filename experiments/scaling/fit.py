@@ -1,0 +1,42 @@
+"""Fit the law of a scaling study and save it: python experiments/scaling/fit.py [RESULTS] [FIT]
+
+igpt-plan scaling_fit=experiments/scaling/fit.json budget=FLOPS then proposes a size and a number of steps.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # for the package `studies`
+
+import numpy as np  # noqa: E402
+from studies.results import read_results  # noqa: E402
+from studies.study import Study, rows_of  # noqa: E402
+
+from igpt.errors import IgptError  # noqa: E402
+from igpt.files import atomic_path  # noqa: E402
+from igpt.planning.scaling_law import fit_scaling_law  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Fit L = E + A N^-alpha + B D^-beta to the results of run.py.")
+    parser.add_argument("results", nargs="?", type=Path, default=HERE / "results.jsonl")
+    parser.add_argument("fit", nargs="?", type=Path, default=HERE / "fit.json")
+    asked = parser.parse_args()
+    study = Study.read(HERE / "study.yml")
+    found = read_results(asked.results)
+    rows = [row for one in study.rounds for run in study.runs(one, found) for row in rows_of(run, found)]
+    columns = (np.array([row[key] for row in rows], float) for key in ("parameters", "tokens", "test_nats", "flops"))
+    try:
+        law = fit_scaling_law(*columns, data="Fashion-MNIST, 14x14 pixels, 16 grays", n_positions=196, vocab_size=16)
+    except IgptError as error:
+        sys.exit(f"Error: {error}")
+    with atomic_path(asked.fit) as temporary:
+        temporary.write_text(json.dumps(law.as_json(), indent=1) + "\n", encoding="utf-8")
+    print(law)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""docs/recipe.md has the tables of the results."""
+
+from pathlib import Path
+
+import build_recipe
+import pytest
+from studies.study import Base, Round, Setting, Study
+
+ROOT = Path(__file__).parents[1]
+STUDY = Study(
+    common=["experiment=emoji_ar"],
+    bases={"adam": Base(rate="optim.lr", values=[0.003, 0.001]), "muon": Base(["optim=muon"])},
+    settings={"tiny": Setting(["model=nano"])},
+    rounds=[
+        Round(["adam", "muon", "muon+a"], ["tiny"], steps=5, rates="all"),
+        Round(["adam", "muon"], ["tiny"], steps=5, rates="best", seeds=[0, 1, 2]),
+        Round(["muon"], ["tiny"], steps=10),
+    ],
+    parts={"a": ["model.n_head=2"]},
+    tuning_steps=5,
+)
+
+
+def row(trial, loss, seed=0, rate=None, steps=5, validation=None):
+    run = STUDY.run(trial, "tiny", seed, rate, Round([trial], ["tiny"], steps=steps))
+    return {
+        "overrides": list(run.overrides), "test_nats": loss, "validation_nats": validation or loss, "steps": steps,
+        "flops": steps * 1e9, "seconds": steps * (2.0 if trial == "adam" else 1.0), "parameters": 1000,
+    }  # fmt: skip
+
+
+ROWS = [
+    row("adam", 2.0, rate=0.003), row("adam", 3.0, rate=0.001, validation=1.5), row("adam", 3.2, seed=1, rate=0.001),
+    row("muon", 1.0), row("muon", 1.2, seed=1), row("muon+a", 0.5), row("muon", 0.8, steps=10),
+]  # fmt: skip
+ABLATION = build_recipe.Ablation(STUDY, ROWS)
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_the_page_is_that_of_the_results():
+    text = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
+    assert text == build_recipe.page(text), "run python docs/build_recipe.py"
+
+
+def test_a_page_without_a_place_for_a_table_is_refused():
+    with pytest.raises(ValueError, match="lacks <!-- losses -->"):
+        build_recipe.page("# Recipe\n")
+
+
+def test_losses_are_those_at_the_best_learning_rate():
+    assert ABLATION.columns == [("tiny", "5 steps"), ("tiny", "10 steps")]
+    assert cells(ABLATION.table()) == [
+        ["adam", "3.100 +- 0.141 (2)", "", "1,000", "1.00", "1.00"],
+        ["muon", "1.100 +- 0.141 (2)", "0.800 (1)", "1,000", "1.00", "0.50"],
+        ["muon+a", "0.500 (1)", "", "1,000", "1.00", "0.50"],
+    ]
+
+
+def test_a_rate_that_was_not_tuned_has_a_star():
+    (untuned,) = cells(build_recipe.Ablation(STUDY, ROWS[:1]).table())
+    assert untuned[1] == "2.000 (1)*"
+
+
+def test_differences_have_the_error_of_the_pooled_deviation():
+    # Pooled deviation: 0.1414 of two pairs; of a difference of 2 and 2 seeds, times 1; of 1 and 2, times 1.5^0.5.
+    assert cells(ABLATION.differences()) == [
+        ["muon", "adam", "tiny, 5 steps", "-2.000", "0.141", "lower"],
+        ["muon+a", "muon", "tiny, 5 steps", "-0.600", "0.173", "lower"],
+    ]
+
+
+@pytest.mark.parametrize(("delta", "error", "said"), [(0.3, 0.1, "higher"), (0.1, 0.1, "within noise"), (1, None, "?")])
+def test_a_difference_within_two_errors_is_noise(delta, error, said):
+    found = build_recipe.verdict(delta, error)
+    assert found == ("one seed each" if said == "?" else said)
+
+
+def test_the_best_rate_may_be_at_the_edge():
+    assert cells(ABLATION.rate_table()) == [
+        ["adam", "tiny", "optim.lr", "0.001: 1.500, 0.003: 2.000", "0.001 (at the edge)"]
+    ]
+
+
+def test_the_figure_shows_each_setting(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_recipe, "FIGURE", tmp_path / "figure.png")
+    build_recipe.figure(ABLATION)
+    assert (tmp_path / "figure.png").stat().st_size > 5000
