@@ -21,7 +21,9 @@ from igpt.run_directory import RunDirectory
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # raised whenever older versions of igpt could not read what is written
-KEY = "igpt"  # where a checkpoint has what is ours; everything else in it is Lightning's
+KEY = "igpt"  # where a checkpoint has what is ours; everything else in it is Lightning's, except for
+AVERAGED = "averaged_weights"  # the average of the weights (igpt.training.callbacks.weight_average), if there is one
+WEIGHTS = ("trained", "ema")  # names of the two for commands
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,26 @@ class Checkpoint:
         self.step = int(content["global_step"])
         self._content: dict[str, Any] | None = content
 
-    @property
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The state dict of the :class:`~igpt.objectives.objective.Objective`."""
+    def chosen(self, weights: str | None) -> str:
+        """The name of the weights that `weights` asks for: trained, ema, or, for None, those by which the run chooses
+        its best checkpoint.
+
+        Raises :class:`IgptError` if there are none of this name.
+        """
         assert self._content is not None
-        weights: dict[str, torch.Tensor] = self._content["state_dict"]
+        if weights is None:
+            by_average = str(self.description.configuration.get("monitor")).startswith("val_ema/")
+            return "ema" if by_average and AVERAGED in self._content else "trained"
+        if weights not in WEIGHTS:
+            raise IgptError(f"weights is '{weights}'; choose one of {', '.join(WEIGHTS)}.")
+        if weights == "ema" and AVERAGED not in self._content:
+            raise IgptError(f"{self.path} has no averaged weights; leave out weights=ema, or train with callbacks=ema.")
+        return weights
+
+    def weights(self, name: str = "trained") -> dict[str, torch.Tensor]:
+        """The state dict of the :class:`~igpt.objectives.objective.Objective`, trained or ema."""
+        assert self._content is not None
+        weights: dict[str, torch.Tensor] = self._content["state_dict" if name == "trained" else AVERAGED]
         return weights
 
     def take(self) -> dict[str, Any]:

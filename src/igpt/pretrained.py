@@ -32,15 +32,21 @@ Images = NDArray[np.uint8]  # (N, H, W, 3)
 AnyImages = Any  # what :func:`~igpt.data.image_input.as_images` takes
 
 
-def load(run: str | Path, device: str | torch.device | None = None, checkpoint: str = "best") -> Pretrained:
+def load(
+    run: str | Path,
+    device: str | torch.device | None = None,
+    checkpoint: str = "best",
+    weights: str | None = None,
+) -> Pretrained:
     """Load what `run` names: a run directory (its `best` or `last` checkpoint), a checkpoint file, a folder that
     igpt-export wrote or that has an ImageGPT of transformers, such a model on the Hugging Face Hub (OWNER/NAME), a
     TensorFlow checkpoint of OpenAI's release (its folder, or its path), or a model of igpt's own table (emoji-nano).
 
-    `device` None is a GPU if there is one. Raises :class:`IgptError` if the model or the device cannot be used.
+    Of a run with averaged weights, `weights` chooses "trained" or "ema"; None are those by which its best checkpoint is
+    chosen. `device` None is a GPU if there is one. Raises :class:`IgptError` if the model or the device cannot be used.
     """
     device = usable_device(device)
-    found = read_model(run, checkpoint)
+    found = read_model(run, checkpoint, weights)
     pretrained = from_stored(found)
     if found.path.suffix == ".ckpt":  # results of other models may lie in the directory of a run
         check_palette(find_run(run), pretrained.tokenizer)
@@ -68,6 +74,7 @@ def from_stored(found: StoredModel) -> Pretrained:
                 type(task).__name__,
             )
     pretrained.loaded_from = found.path
+    pretrained.weights = found.chosen
     pretrained.trained_on = description.data or None
     return pretrained
 
@@ -124,6 +131,7 @@ class Pretrained:
         self.classes: tuple[str, ...] = ()
         self.votes = 1
         self.loaded_from: Path | None = None
+        self.weights = "trained"  # which weights of a checkpoint these are: trained or ema
         self.trained_on: dict[str, Any] | None = None  # the key of the source of images
 
     def __repr__(self) -> str:

@@ -18,7 +18,10 @@ from igpt.run_directory import find_checkpoint
 
 STEPS = ("trainer.val_check_interval=50", "save_every=5", "sample_every=999", "callbacks=none")
 BFLOAT16 = "trainer.precision=bf16-mixed"
-
+OPTIONS = (
+    "data.device_batch_size=8", "+callbacks.ema._target_=igpt.training.callbacks.weight_average.WeightAverage",
+    "optim.schedule=wsd", "optim.momentum_warmup_steps=300", "optim.weight_decay=0.1", "optim.cautious_decay=true",
+)  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("terminal")
 
@@ -45,9 +48,13 @@ def wait_for(process, path, after=0.0):
         time.sleep(0.02)
 
 
+def last_checkpoint(run):
+    """The one to resume from, which is the previous one if the kill came while the last one was renamed."""
+    return torch.load(find_checkpoint(run, "last"), weights_only=True)
+
+
 def step_of(run):
-    """Of the checkpoint to resume from, which is the previous one if the kill came while the last one was renamed."""
-    return torch.load(find_checkpoint(run, "last"), weights_only=True)["global_step"]
+    return last_checkpoint(run)["global_step"]
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_the_run_resumes_exactly(command, tmp_path):
@@ -73,7 +80,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_run_resumes_exactly(command, tmp_path
 @pytest.mark.parametrize(
     "recipe",
     [
-        ("objective.random_order_steps=[9,400]", "data/augment=flip", "data.device_batch_size=8", "data.num_workers=0"),
+        ("objective.random_order_steps=[9,400]", "data/augment=flip", "data.num_workers=0", *OPTIONS),
         ("objective=mlm", "objective.transforms=[colors]", "data/augment=flip", "data.num_workers=2", BFLOAT16),
     ],
     ids=["ar", "mlm in bfloat16"],
@@ -103,3 +110,7 @@ def test_a_run_killed_at_random_steps_resumes_exactly(command, tmp_path, recipe)
     command("train", *arguments, "hydra.run.dir=whole", end)
     assert len(losses(tmp_path / "whole")) == reached[-1] + 40
     assert losses(run) == losses(tmp_path / "whole")
+    for name in ("state_dict", "averaged_weights"):
+        ours, theirs = (last_checkpoint(folder).get(name, {}) for folder in (run, tmp_path / "whole"))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)

@@ -36,7 +36,7 @@ def export(config: DictConfig) -> None:
     from igpt.run_directory import find_run
 
     run = find_run(config.run)
-    stored = read_model(config.run, config.checkpoint)
+    stored = read_model(config.run, config.checkpoint, config.weights)
     if stored.path.is_file():
         stored = replace(stored, results=results_of(run, stored))
     if config.dtype is not None:
@@ -53,12 +53,13 @@ def export(config: DictConfig) -> None:
 
 
 def results_of(run: RunDirectory, stored: StoredModel) -> dict[str, Any]:
-    """The values of summary.json, if they are those of this checkpoint; otherwise none."""
+    """The values of summary.json, if they are those of these weights; otherwise none."""
     if not run.summary.exists():
         return {}
     summary: dict[str, Any] = json.loads(run.summary.read_text())
     measured = Path(run.path, summary.get("best_checkpoint", ""))
-    return summary if measured.is_file() and measured.samefile(stored.path) else {}
+    same = measured.is_file() and measured.samefile(stored.path) and summary.get("weights", "trained") == stored.chosen
+    return summary if same else {}
 
 
 def measure(config: DictConfig, stored: StoredModel) -> dict[str, Any]:

@@ -30,10 +30,12 @@ def load_model(config: DictConfig) -> Pretrained:
 
     from igpt.pretrained import load
 
-    pretrained = load(config.run, config.device, config.checkpoint)
+    pretrained = load(config.run, config.device, config.checkpoint, config.weights)
     run, used = find_run(config.run), pretrained.loaded_from
     if config.checkpoint == "best" and used in (run.last, run.previous) and expand_user(config.run).is_dir():
         log.info("This run has no best checkpoint, so %s is used", used)
+    if config.weights is None and pretrained.weights == "ema":
+        log.info("The averaged weights are used, as for the best checkpoint; weights=trained chooses the others")
     if pretrained.device.type == "cuda":
         torch.set_float32_matmul_precision(config.matmul_precision)
     return pretrained

@@ -259,7 +259,8 @@ def origin_of(config: DictConfig, pretrained: Pretrained, data: ImageDataModule)
 
     assert pretrained.loaded_from is not None
     checkpoint = [sha256(file) for file in files_of(pretrained.loaded_from)]
-    return {"checkpoint": checkpoint, "data": data.key(), "masks": config.masks}
+    averaged = {"weights": "ema"} if pretrained.weights == "ema" else {}
+    return {"checkpoint": checkpoint, **averaged, "data": data.key(), "masks": config.masks}
 
 
 def majority_share(data: ImageDataModule) -> float:

@@ -196,7 +196,7 @@ def report(
     best_checkpoint = str(checkpoint.relative_to(run.path))
     summary = {
         **result.values, "parameters": parameters, **of_training(config, run, trainer),
-        "best_checkpoint": best_checkpoint,
+        "best_checkpoint": best_checkpoint, "weights": pretrained.weights,
     }  # fmt: skip
     write_json(summary, run.summary)
     log_summary(trainer, summary)

@@ -9,17 +9,34 @@ from igpt.checkpoint import read_checkpoint
 from igpt.convert import hub_models, hugging_face, igpt_folder, named_models, openai_release
 from igpt.convert.stored_model import StoredModel
 from igpt.convert.weight_files import weight_files
+from igpt.errors import IgptError
 from igpt.files import expand_user
 from igpt.objectives.tasks import task_from_state, task_state
 from igpt.registry import is_model_name
 from igpt.run_directory import find_checkpoint, is_hub_name
 
 
-def read_model(run: str | Path, prefer: str = "best") -> StoredModel:
+def read_model(run: str | Path, prefer: str = "best", weights: str | None = None) -> StoredModel:
     """The model that `run` names: a run directory (its `best` or `last` checkpoint), a checkpoint file, an exported
     folder of igpt or of transformers, a TensorFlow checkpoint of OpenAI's release (its folder, or its path with or
     without .index), a model of igpt's table (emoji-nano), or one of the Hugging Face Hub (OWNER/NAME).
+
+    `weights` are those of a checkpoint that are read: trained, ema, or None for those by which the best checkpoint is
+    chosen.
     """
+    if (found := _read_folder(run)) is not None:
+        if weights == "ema":
+            raise IgptError(f"{run} is no checkpoint, so it has no averaged weights; leave out weights=ema.")
+        return found
+    checkpoint = read_checkpoint(find_checkpoint(run, prefer))
+    chosen = checkpoint.chosen(weights)
+    task, kept = task_from_state(checkpoint.description.task).trained(checkpoint.weights(chosen))
+    description = replace(checkpoint.description, task=task_state(task))
+    return StoredModel(checkpoint.path, description, kept, chosen=chosen)
+
+
+def _read_folder(run: str | Path) -> StoredModel | None:
+    """The model that `run` names; None if that is none, or a checkpoint of igpt."""
     if is_model_name(run):
         folder = named_models.folder_of(str(run))
     else:
@@ -30,9 +47,7 @@ def read_model(run: str | Path, prefer: str = "best") -> StoredModel:
         return hugging_face.read(folder)
     if (index := openai_release.find_index(folder)) is not None:
         return openai_release.read(index)
-    found = read_checkpoint(find_checkpoint(run, prefer))
-    task, weights = task_from_state(found.description.task).trained(found.weights)
-    return StoredModel(found.path, replace(found.description, task=task_state(task)), weights)
+    return None
 
 
 def files_of(path: Path) -> list[Path]:

@@ -23,6 +23,7 @@ class StoredModel:
     description: Description
     weights: dict[str, Tensor]  # the state dict of an Objective: model.*, and head.* of a classifier
     results: dict[str, Any] = field(default_factory=dict)  # of its test, by their names in summary.json, if known
+    chosen: str = "trained"  # which weights of a checkpoint these are: trained or ema
 
     @property
     def class_names(self) -> list[str]:

@@ -25,6 +25,7 @@ from igpt.configuration.schema.training_schemas import (
     Sampling,
     ShardedStrategy,
     Trainer,
+    WeightAverage,
 )  # fmt: skip
 from igpt.configuration.schema.values import (
     AnyShare,
@@ -45,6 +46,7 @@ from igpt.configuration.schema.values import (
     Positive,
     Seed,
     Text,
+    Weights,
     before_model,
     expects,
     one_of,
@@ -204,10 +206,14 @@ class Train(Node):
         return None
 
     @model_validator(mode="after")
-    def _muon_has_whole_matrices(self) -> Train:
-        sharded = isinstance(getattr(self.trainer, "strategy", None), ShardedStrategy)
-        if sharded and getattr(self.optim, "name", None) == "muon":
+    def _shards_are_enough(self) -> Train:
+        if not isinstance(getattr(self.trainer, "strategy", None), ShardedStrategy):
+            return self
+        if getattr(self.optim, "name", None) == "muon":
             raise problem("it needs whole matrices, which trainer=fsdp shards; choose optim=adam", "optim.name")
+        for name, callback in (self.callbacks or {}).items():
+            if isinstance(callback, WeightAverage):
+                raise problem("it needs whole weights, which trainer=fsdp shards; set it to null", f"callbacks.{name}")
         return self
 
     def _measured(self) -> list[str] | None:
@@ -218,6 +224,8 @@ class Train(Node):
         measured = ["val/nats_per_token", "val/bits_per_token"]
         if isinstance(self.objective, Classification):
             measured.append("val/accuracy")
+        if any(isinstance(callback, WeightAverage) for callback in callbacks):
+            measured += [name.replace("val/", "val_ema/") for name in measured]
         for callback in callbacks:
             if isinstance(callback, OnlineProbe):
                 all_layers = range(self.model.n_layer + 1)
@@ -254,6 +262,7 @@ class OfRun(Node):
 
     run: Text
     checkpoint: Checkpoint
+    weights: Weights
     device: Device
     matmul_precision: MatmulPrecision
 
@@ -309,6 +318,7 @@ class Export(Node):
         expects("the name of a model on the Hugging Face Hub, OWNER/NAME, or null"),
     ]
     checkpoint: Checkpoint
+    weights: Weights
     dtype: Annotated[str | None, one_of("float32", "bfloat16", "float16", None)]
     evaluate: Flag
     evaluators: Evaluators = UNSET

@@ -274,6 +274,12 @@ class OnlineProbe(Component):
     penalty: NotNegative = UNSET
 
 
+class WeightAverage(Component):
+    target = "igpt.training.callbacks.weight_average.WeightAverage"
+
+    decay: BelowOne = UNSET
+
+
 class PruneTrial(Component):
     target = "igpt.sweeps.pruning.PruneTrial"
 
@@ -285,7 +291,7 @@ class PruneTrial(Component):
     startup_trials: Natural = UNSET
 
 
-CALLBACKS = (KeepBest, EarlyStop, SampleImages, OnlineProbe, PruneTrial)
+CALLBACKS = (KeepBest, EarlyStop, SampleImages, OnlineProbe, WeightAverage, PruneTrial)
 Callbacks = Annotated[
     dict[str, Annotated[Any, OneOf("callbacks", CALLBACKS, optional=True)]] | None, named_parts("callbacks")
 ]
