@@ -16,7 +16,8 @@ from conftest import SMALL
 
 RECIPE = (
     *SMALL, "objective=mlm", "data/augment=flip", "trainer.max_steps=12", "trainer.val_check_interval=6",
-    "sample_every=999", "+callbacks.record._target_=recorder.RecordBatches", "+callbacks.record.folder=${run_dir}/seen",
+    "sample_every=999", "callbacks=ema",
+    "+callbacks.record._target_=recorder.RecordBatches", "+callbacks.record.folder=${run_dir}/seen",
 )  # fmt: skip
 
 
@@ -47,7 +48,13 @@ def seen(run):
 def metrics(run):
     with open(run / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
-    names = ("train/nats_per_token", "val/nats_per_token", "test/nats_per_token", "train/grad_norm")
+    names = (
+        "train/nats_per_token",
+        "val/nats_per_token",
+        "val_ema/nats_per_token",
+        "test/nats_per_token",
+        "train/grad_norm",
+    )
     return {(row["step"], name): float(row[name]) for row in rows for name in names if row[name]}
 
 
@@ -60,6 +67,8 @@ def test_two_processes_and_one_that_accumulates_are_the_same_training(tmp_path):
     assert all(len(samples) == 16 for samples in seen(one).values())
     assert metrics(two) == pytest.approx(metrics(one), rel=1e-5)
     assert len([name for _, name in metrics(one) if name.startswith("train/nats")]) == 12
+    ours, theirs = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (two, one))
+    torch.testing.assert_close(ours["averaged_weights"], theirs["averaged_weights"], atol=1e-5, rtol=1e-5)
 
 
 def test_two_processes_and_one_train_the_same_probes(tmp_path, trained, command):

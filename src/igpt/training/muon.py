@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from igpt.training.weight_decay import DecayedAdam, WeightDecay
 
@@ -19,7 +19,8 @@ FIRST_MOMENTUM = 0.85  # at the beginning of a warm-up of the momentum
 def orthogonalize(matrices: Tensor, steps: int = 5, bfloat16: bool = False) -> Tensor:
     """Matrices (n, rows, columns) with about the same singular vectors and all singular values near 1.
 
-    In bfloat16 on GPUs, as proposed, and if `bfloat16`; otherwise in float32, as most CPUs have no such arithmetic.
+    In bfloat16 on GPUs, as proposed, and if `bfloat16`; otherwise in float32, as most CPUs have no such arithmetic. The
+    result has this type, too.
     """
     a, b, c = QUINTIC
     x = matrices.to(torch.bfloat16 if bfloat16 or matrices.is_cuda else torch.float32)
@@ -30,7 +31,22 @@ def orthogonalize(matrices: Tensor, steps: int = 5, bfloat16: bool = False) -> T
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+    return x.mT if tall else x
+
+
+def orthogonalize_together(matrices: Tensor, bfloat16: bool = False) -> Tensor:
+    """:func:`orthogonalize` of matrices that all processes of the process group have: each does its share of them, and
+    sends the result to the others. All processes must call this, and get bitwise the same.
+    """
+    if not distributed.is_initialized() or (processes := distributed.get_world_size()) == 1:
+        return orthogonalize(matrices, bfloat16=bfloat16)
+    each = -(-len(matrices) // processes)
+    mine = orthogonalize(matrices[distributed.get_rank() * each :][:each], bfloat16=bfloat16)
+    share = mine.new_zeros(each, *mine.shape[1:])  # the last processes may have less to do than the others
+    share[: len(mine)] = mine
+    together = share.new_empty(processes * each, *share.shape[1:])
+    distributed.all_gather_into_tensor(together, share)
+    return together[: len(matrices)]
 
 
 class MuonAdam(DecayedAdam):
@@ -41,6 +57,8 @@ class MuonAdam(DecayedAdam):
 
     In the first `warmup_steps` steps, the momentum rises linearly from 0.85, or stays if it is below that. `bfloat16`
     is the precision of the products that orthogonalize an update.
+
+    Processes that have the same weights and gradients (DDP) share the work of orthogonalization.
     """
 
     def __init__(
@@ -53,6 +71,7 @@ class MuonAdam(DecayedAdam):
         decay: WeightDecay | None = None,
         bfloat16: bool = False,
     ) -> None:
+        groups = [{"matrices": False, **group} for group in groups]
         super().__init__(groups, decay or WeightDecay(), lr=lr, betas=betas)
         self.momentum = momentum
         self.warmup_steps = warmup_steps
@@ -66,6 +85,10 @@ class MuonAdam(DecayedAdam):
         return first + (self.momentum - first) * step / self.warmup_steps
 
     def _before_adam(self, group: dict[str, Any]) -> None:
+        if group["matrices"]:
+            self._muon(group)
+
+    def _muon(self, group: dict[str, Any]) -> None:
         by_shape: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
         for p in group["params"]:
             if p.grad is None:
@@ -84,8 +107,9 @@ class MuonAdam(DecayedAdam):
             p.grad = None  # so that Adam skips it
         for shape, updates in by_shape.items():
             scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
-            orthogonal = orthogonalize(torch.cat([parts for _, parts in updates]), bfloat16=self.bfloat16)
+            stack = torch.cat([parts for _, parts in updates])
+            orthogonal = orthogonalize_together(stack, self.bfloat16)
             for (p, _), parts in zip(updates, orthogonal.split(shape[0]), strict=True):
-                update = parts.reshape(p.shape)
+                update = parts.to(p.dtype).reshape(p.shape)
                 self.decay.apply(p, update, group["lr"])
                 p.add_(update, alpha=-group["lr"] * scale)

@@ -62,17 +62,16 @@ class OptimConfig:
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         betas, decay = (self.betas[0], self.betas[1]), WeightDecay(self.weight_decay, self.cautious_decay)
+        matrices = [p for name, p in model.named_parameters() if "blocks" in name and p.ndim == 2]
         if self.name == "muon":
-            others, matrices = divided(model)
-            groups = [others, {**matrices, "lr": self.matrix_lr}]
+            of_muon = set(matrices)
+            groups: list[dict[str, Any]] = [
+                {"params": [p for p in model.parameters() if p not in of_muon]},
+                {"params": matrices, "lr": self.matrix_lr, "matrices": True},
+            ]
             return MuonAdam(groups, self.lr, betas, self.momentum, self.momentum_warmup_steps, decay, self.bfloat16)
         on_gpu = all(p.is_cuda for p in model.parameters())
-        settings: dict[str, Any] = {"lr": self.lr, "betas": betas, "fused": on_gpu or None}
-        adam = (
-            DecayedAdam(divided(model), decay, **settings)
-            if self.weight_decay
-            else torch.optim.Adam(model.parameters(), **settings)
-        )
+        adam = DecayedAdam(model.parameters(), decay, matrices, lr=self.lr, betas=betas, fused=on_gpu or None)
         # Let Lightning unscale the gradients in fp16; otherwise it refuses to clip them.
         adam._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         return adam
@@ -90,15 +89,6 @@ class OptimConfig:
         if self.schedule == "wsd":
             return 1 - math.sqrt(done)
         return 1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-
-
-def divided(model: nn.Module) -> list[dict[str, Any]]:
-    """Two parameter groups: everything else, and the matrices of the blocks."""
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, p in model.named_parameters():
-        (matrices if "blocks" in name and p.ndim == 2 else others).append(p)
-    return [{"params": others}, {"params": matrices, "matrices": True}]
 
 
 class Schedule(torch.optim.lr_scheduler.LambdaLR):

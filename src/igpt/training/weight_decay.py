@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,16 @@ class WeightDecay:
 
 
 class DecayedAdam(torch.optim.Adam):
-    """Adam with weight decay for parameter groups with `matrices=True`."""
+    """Adam with weight decay of those parameters that are `decayed`. It has the state of Adam, and the same order of
+    parameters, so that checkpoints of sharded models are those of whole ones.
+    """
 
-    def __init__(self, groups: list[dict[str, Any]], decay: WeightDecay, **settings: Any) -> None:
-        super().__init__([{"matrices": False, **group} for group in groups], **settings)
+    def __init__(
+        self, params: Iterable[Any], decay: WeightDecay, decayed: Iterable[nn.Parameter] = (), **settings: Any
+    ) -> None:
+        super().__init__(params, **settings)
         self.decay = decay
+        self.decayed = set(decayed)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -43,15 +48,15 @@ class DecayedAdam(torch.optim.Adam):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            if group["matrices"]:
-                self._before_adam(group)
+            self._before_adam(group)
         super().step()
         return loss
 
     def _before_adam(self, group: dict[str, Any]) -> None:
-        """What is done to the matrices of a group before Adam updates whatever has a gradient."""
-        for p in group["params"]:
+        """What is done to the parameters of a group before Adam updates those that have a gradient."""
+        for p in self.decayed.intersection(group["params"]) if self.decay.rate else ():
             if p.grad is not None:
-                before = self.state[p].get("exp_avg", torch.zeros_like(p))
+                state = self.state[p]
+                before = state["exp_avg"] if state else torch.zeros_like(p)
                 mean = before.lerp(p.grad, 1 - group["betas"][0])  # its signs are those of Adam's update
                 self.decay.apply(p, mean, group["lr"])
