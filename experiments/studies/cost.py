@@ -29,6 +29,10 @@ def optimizer_flops_per_step(overrides: tuple[str, ...]) -> int:
     return _costs(_relevant(overrides))[1]
 
 
+def total_flops_per_step(overrides: tuple[str, ...]) -> int:
+    return flops_per_step(overrides) + optimizer_flops_per_step(overrides)
+
+
 def tokens_per_step(overrides: tuple[str, ...]) -> int:
     return _costs(_relevant(overrides))[2]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from studies.cost import flops_per_step
+from studies.cost import total_flops_per_step
 from studies.results import Row
 
 from igpt.errors import IgptError
@@ -40,7 +40,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Round:
-    """Runs that belong together. Its duration is either a number of steps, or FLOPs, which each trial fills."""
+    """Runs that belong together. Its duration is either a number of steps, or FLOPs (of the network and of the
+    updates), which each trial fills.
+    """
 
     trials: list[str]
     settings: list[str]
@@ -143,7 +145,7 @@ class Study:
         given = [*self.common, *self.settings[setting].overrides, *base.overrides]
         given += [override for part in self.parts_of(trial) for override in self.parts[part]]
         given += [] if rate is None else [f"{base.rate}={rate:g}"]
-        steps = one.steps or max(1, round((one.flops or 0) / flops_per_step(merged(given))))
+        steps = one.steps or max(1, round((one.flops or 0) / total_flops_per_step(merged(given))))
         return Run(trial, setting, seed, steps, rate, merged([*given, f"seed={seed}", f"trainer.max_steps={steps}"]))
 
     def runs(self, one: Round, rows: Sequence[Row], failed: frozenset[Run] = frozenset()) -> Iterator[Run]:

@@ -129,6 +129,14 @@ def test_flops_become_steps_of_the_trial(read):
     assert one.steps == 10 * 16  # with one image per step instead of 16
 
 
+def test_flops_of_updates_cost_steps(read):
+    study = read(bases={"muon": {"overrides": ["optim=muon"]}}, parts={})
+    (run,) = study.runs(Round(["muon"], ["tiny"], flops=1e13), [])
+    both = flops_per_step(run.overrides) + optimizer_flops_per_step(run.overrides)
+    assert abs(run.steps * both - 1e13) <= both / 2
+    assert run.steps < 0.8 * 1e13 / flops_per_step(run.overrides)  # Muon's share is large in so small a network
+
+
 def test_the_best_rate_is_that_of_the_lowest_validation_loss(read):
     study, best = read(tuning_steps=5), Round(["adam"], ["deep"], steps=9, seeds=[1], rates="best")
     first, second = study.runs(Round(["adam"], ["tiny"], steps=5, rates="all"), [])
