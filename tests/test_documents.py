@@ -97,7 +97,9 @@ def known_keys() -> set[str]:
     for path in (ROOT / "conf").rglob("*.yaml"):
         text, folder = path.read_text(encoding="utf-8"), path.relative_to(ROOT / "conf").parts[:-1]
         group = [path.stem.removesuffix("_base")] if path.stem.endswith("_base") else folder
-        found |= leaves(yaml.safe_load(text), "" if "@package _global_" in text else "".join(f"{g}." for g in group))
+        if package := re.match("# @package (.+)", text):
+            group = [] if package[1] == "_global_" else [package[1]]
+        found |= leaves(yaml.safe_load(text), "".join(f"{g}." for g in group))
     return found
 
 
