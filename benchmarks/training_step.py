@@ -2,32 +2,60 @@
 
 python benchmarks/training_step.py
 python benchmarks/training_step.py --model s --device cuda --precisions fp32 bf16 --batch-size 32 --steps 20
+python benchmarks/training_step.py --nanogpt FOLDER --precisions fp32 bf16 --name training_step_nanogpt
+python benchmarks/training_step.py --profile --precisions fp32 bf16
 
 Both forward, backward and Adam. The steps take turns and update the weights, so equal losses in the last step show that
-the gradients were equal, too.
+the gradients were equal, too. A checkout of nanoGPT in FOLDER takes part with the same shapes, without biases; its
+network differs (layer norm, GELU, tied embeddings), so its losses are not compared. `--profile` adds a table of where
+the time of igpt's step goes on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from pathlib import Path
 from statistics import median
 
 import torch
 import transformers
 from sampling import hugging_face
-from table import Row, write_table
+from table import Cell, Row, write_table
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from igpt.model.config import PRESETS, TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.losses import autoregressive_nats
+from igpt.training.callbacks.throughput import measured_flops
 
 Loss = Callable[[Tensor], Tensor]
+
+# Parts of a step, and the profiler's names of what they consist of.
+PARTS = {
+    "attention": (
+        "igpt::bfloat16_attention",
+        "igpt::bfloat16_attention_gradients",
+        "aten::_scaled_dot_product_flash_attention_for_cpu",
+        "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+    ),
+    "other products": ("aten::mm",),
+    "norms": ("RMSNormFunction", "RMSNormFunctionBackward"),
+    "activation": ("aten::silu", "aten::silu_backward"),
+    "loss": (
+        "aten::_log_softmax",
+        "aten::_log_softmax_backward_data",
+        "aten::nll_loss_forward",
+        "aten::nll_loss_backward",
+    ),
+    "optimizer": ("Optimizer.step#Adam.step",),
+}
 
 
 class Way:
@@ -99,6 +127,20 @@ def their_way(start: Transformer, device: torch.device, half: bool, compiled: bo
     return Way(model, loss, device, half)
 
 
+def nanogpt_way(folder: Path, config: TransformerConfig, device: torch.device, half: bool, compiled: bool) -> Way:
+    """The model in nanoGPT's model.py, with the optimizer of the others. Its first input stands for the start."""
+    spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shape = {name: getattr(config, name) for name in ("vocab_size", "n_layer", "n_head", "n_embd")}
+    model = module.GPT(module.GPTConfig(block_size=config.n_positions, dropout=0.0, bias=False, **shape)).to(device)
+    if compiled:
+        model.compile()
+    return Way(model, lambda tokens: model(F.pad(tokens[:, :-1], (1, 0)), tokens)[1], device, half)
+
+
 def compare(start: Transformer, arguments: argparse.Namespace, precision: str) -> list[Row]:
     """One row a way, in one precision."""
     device, half = torch.device(arguments.device), precision == "bf16"
@@ -111,6 +153,10 @@ def compare(start: Transformer, arguments: argparse.Namespace, precision: str) -
         ways["igpt, compiled"] = our_way(start, device, half, compiled=True, checkpointed=False)
     if arguments.compile_both:
         ways["Hugging Face, compiled"] = their_way(start, device, half, compiled=True)
+    if arguments.nanogpt:
+        ways["nanoGPT"] = nanogpt_way(arguments.nanogpt, start.config, device, half, compiled=False)
+        if arguments.compile:
+            ways["nanoGPT, compiled"] = nanogpt_way(arguments.nanogpt, start.config, device, half, compiled=True)
     generator = torch.Generator().manual_seed(0)
     shape = (1 + arguments.steps, arguments.batch_size, start.config.n_positions)
     batches = torch.randint(start.config.vocab_size, shape, generator=generator).to(device)
@@ -120,25 +166,61 @@ def compare(start: Transformer, arguments: argparse.Namespace, precision: str) -
     for tokens in batches[1:]:
         for way in ways.values():
             way.step(tokens)
-    theirs = ways["Hugging Face"]
-    return [row(name, precision, way, theirs, arguments.batch_size) for name, way in ways.items()]
+    return [row(name, precision, ways, arguments.batch_size) for name in ways]
 
 
-def row(name: str, precision: str, way: Way, theirs: Way, batch_size: int) -> Row:
-    seconds, base = median(way.seconds[1:]), median(theirs.seconds[1:])
-    first, last = (abs(way.losses[i] / theirs.losses[i] - 1) for i in (0, -1))
-    cells: Row = {
+def row(name: str, precision: str, ways: dict[str, Way], batch_size: int) -> Row:
+    way, theirs = ways[name], ways["Hugging Face"]
+    nanogpt = ways.get("nanoGPT, compiled" if name.endswith("compiled") else "nanoGPT")
+    seconds = median(way.seconds[1:])
+    first, last = (f"{abs(way.losses[i] / theirs.losses[i] - 1):.1e}" for i in (0, -1))
+    cells: dict[str, Cell] = {
         "implementation": name,
         "precision": precision,
         "milliseconds": round(1000 * seconds, 1),
         "images per second": round(batch_size / seconds, 2),
-        "speedup over Hugging Face": round(base / seconds, 2),
+        "speedup over Hugging Face": speedup(way, theirs),
         "saved for backward, MB": round(way.saved / 1e6, 1),
         "% of Hugging Face": round(100 * way.saved / theirs.saved, 1),
-        "loss difference, first step": f"{first:.1e}",
-        "loss difference, last step": f"{last:.1e}",
     }
+    if nanogpt is not None:
+        cells["speedup over nanoGPT"] = speedup(way, nanogpt)
+    if not name.startswith("nanoGPT"):
+        cells |= {"loss difference, first step": first, "loss difference, last step": last}
     return {**cells, "peak on the GPU, GB": round(way.peak / 1e9, 2)} if way.peak else cells
+
+
+def speedup(way: Way, other: Way) -> float:
+    """The median ratio of steps that followed each other, which programs beside this one slow down alike."""
+    return round(median(b / a for a, b in zip(way.seconds[1:], other.seconds[1:], strict=True)), 2)
+
+
+def time_of_parts(start: Transformer, arguments: argparse.Namespace, precision: str) -> list[Row]:
+    """One row per part of igpt's step in one precision, eager on a CPU."""
+    way = our_way(start, torch.device("cpu"), precision == "bf16", compiled=False, checkpointed=False)
+    tokens = torch.randint(start.config.vocab_size, (arguments.batch_size, start.config.n_positions))
+    way.step(tokens)
+    with profile(activities=[ProfilerActivity.CPU], with_flops=True) as profiled:
+        for _ in range(arguments.steps):
+            way.step(tokens)
+    events = {event.key: event for event in profiled.key_averages()}
+    total = sum(event.self_cpu_time_total for event in events.values())
+    ceiling = measured_flops(torch.bfloat16 if precision == "bf16" else torch.float32)
+
+    def cells(part: str, names: Iterable[str]) -> Row:
+        found = [events[name] for name in names if name in events]
+        microseconds, flops = sum(e.cpu_time_total for e in found), sum(e.flops for e in found)
+        return {
+            "part": part,
+            "precision": precision,
+            "% of the step": round(100 * microseconds / total, 1),
+            "% of the fastest product": round(100 * flops / microseconds * 1e6 / ceiling) if flops else None,
+        }
+
+    rows = [cells(part, names) for part, names in PARTS.items()]
+    shares = [share for r in rows if isinstance(share := r["% of the step"], float)]
+    rest: Row = {"part": "everything else", "precision": precision, "% of the step": round(100 - sum(shares), 1)}
+    return [*rows, rest]
 
 
 def starting_model(arguments: argparse.Namespace) -> Transformer:
@@ -166,6 +248,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads; by default torch's own choice")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--compile-both", action="store_true", help="compile Hugging Face's model, too")
+    parser.add_argument("--nanogpt", type=Path, metavar="FOLDER", help="a checkout of nanoGPT, timed as well")
+    parser.add_argument("--profile", action="store_true", help="also a table of the parts of igpt's step on a CPU")
     parser.add_argument("--name", default="training_step", help="of the files below benchmarks/results")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -175,18 +259,31 @@ def main() -> None:
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         rows += compare(start, arguments, precision)
     config = start.config
-    write_table(
-        arguments.name,
-        "A training step, compared with Hugging Face ImageGPT",
-        rows,
+    shapes = (
         f"{config.n_layer} layers, width {config.n_embd}, {config.n_head} heads, {config.n_positions} tokens, "
         f"{config.vocab_size} colors, {arguments.batch_size} images per step; {arguments.device}, "
-        f"{torch.get_num_threads()} CPU threads; transformers {transformers.__version__}. Forward, backward and Adam, "
-        "same weights and tokens, no dropout, Hugging Face's biases fixed at zero. Medians of "
-        f"{arguments.steps} steps in turn, after one warm-up. Saved for backward: the tensors that autograd saves, "
-        "each storage once, without the weights. Loss difference: relative to Hugging Face's loss, at equal weights in "
-        "the first step, after all updates in the last.",
+        f"{torch.get_num_threads()} CPU threads"
     )
+    write_table(
+        arguments.name,
+        "A training step, compared with Hugging Face ImageGPT" + (" and nanoGPT" if arguments.nanogpt else ""),
+        rows,
+        f"{shapes}; transformers {transformers.__version__}. Forward, backward and Adam, "
+        "same weights and tokens, no dropout, Hugging Face's biases fixed at zero. Medians of "
+        f"{arguments.steps} steps in turn, after one warm-up. Speedups: medians of the ratios of steps that followed "
+        "each other; over nanoGPT between eager and eager, compiled and compiled. Saved for backward: what autograd "
+        "saves, each storage once, without the weights. Loss difference: relative to Hugging Face's loss, at equal "
+        "weights in the first step, after all updates in the last.",
+    )
+    if arguments.profile:
+        parts = [r for precision in arguments.precisions for r in time_of_parts(start, arguments, precision)]
+        write_table(
+            f"{arguments.name}_parts",
+            "Where the time of a training step goes",
+            parts,
+            f"{shapes}. Forward, backward and Adam, eager. Fastest product: two matrices of 1024 x 1024 "
+            "in the same precision.",
+        )
 
 
 if __name__ == "__main__":
