@@ -19,9 +19,9 @@ ORDER_NAMES = [*ORDERS, RANDOM]
 
 
 def turned_by_complex_numbers(x, angles):
-    """x (..., t, d) with pairs of channels i, i + d / 2 as complex numbers, times e^(i angle), angles (t, d / 2)."""
+    """x (B, t, h, d) with pairs of channels i, i + d / 2 as complex numbers, times e^(i angle), angles (t, d / 2)."""
     real, imaginary = np.split(x.double().numpy(), 2, axis=-1)
-    turned = (real + 1j * imaginary) * np.exp(1j * angles)
+    turned = (real + 1j * imaginary) * np.exp(1j * angles[:, None])
     return np.concatenate([turned.real, turned.imag], axis=-1)
 
 
@@ -35,26 +35,24 @@ def test_2d_turns_by_row_and_column_in_every_order(tokenizer, name):
     rows, columns = np.divmod(np.repeat(order(name, side).numpy(), k), side)
     frequencies = np.array([1, 100**-0.25, 100**-0.5, 100**-0.75])  # base 100, d / 4 of them
     angles = np.concatenate([np.outer(rows, frequencies), np.outer(columns, frequencies)], axis=1)
-    x = torch.randn(2, 3, tokens, d)
+    x = torch.randn(2, tokens, 3, d)
     np.testing.assert_allclose(rotary(slice(tokens)).of(x), turned_by_complex_numbers(x, angles), atol=1e-5)
     at = torch.tensor([7, 2])
-    np.testing.assert_allclose(
-        rotary(at).of(x[:, :, at]), turned_by_complex_numbers(x[:, :, at], angles[at]), atol=1e-5
-    )
+    np.testing.assert_allclose(rotary(at).of(x[:, at]), turned_by_complex_numbers(x[:, at], angles[at]), atol=1e-5)
 
 
 def test_1d_turns_by_the_position_in_the_sequence():
     d, tokens = 12, 40
     rotary = Rotary(TransformerConfig(1, 1, d, n_positions=tokens, rotary="1d"))
     angles = np.outer(np.arange(tokens), 10_000.0 ** -(np.arange(6) / 6))
-    x = torch.randn(2, 3, tokens, d)
+    x = torch.randn(2, tokens, 3, d)
     np.testing.assert_allclose(rotary(slice(tokens)).of(x), turned_by_complex_numbers(x, angles), atol=1e-5)
 
 
 def test_positions_may_differ_from_image_to_image():
     rotary = Rotary(TURNED)
     at = torch.stack([torch.randperm(16), torch.arange(16)])  # (B, T)
-    x = torch.randn(2, 3, 16, 8)
+    x = torch.randn(2, 16, 3, 8)
     expected = torch.stack([rotary(each).of(image) for each, image in zip(at, x, strict=True)])
     torch.testing.assert_close(rotary(at).of(x), expected)
 

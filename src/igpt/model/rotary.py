@@ -14,13 +14,13 @@ BASES = {"1d": 10_000.0, "2d": 100.0}  # of the frequencies: the slowest turns b
 
 
 class Rotation(NamedTuple):
-    """Cosines and signed sines of the angles of t positions, each (t, d), or (B, 1, t, d) if the images differ."""
+    """Cosines and signed sines of the angles of t positions, each (t, 1, d), or (B, t, 1, d) if the images differ."""
 
     cos: Tensor
     sin: Tensor
 
     def of(self, x: Tensor) -> Tensor:
-        """Queries or keys x (B, h, t, d), turned: channels i and i + d / 2 are a pair."""
+        """Queries or keys x (B, t, h, d), turned: channels i and i + d / 2 are a pair."""
         cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
         return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
 
@@ -57,9 +57,7 @@ class Rotary(nn.Module):
         """The rotation of the positions `at`, which index any table with a row per position."""
         coordinates = self.coordinates[at].float()  # (t, axes), or (B, t, axes)
         steps = torch.arange(self.frequencies, device=coordinates.device) / self.frequencies
-        angles = (coordinates[..., None] * self.base**-steps).flatten(-2)  # (t, d / 2)
-        if angles.ndim == 3:
-            angles = angles[:, None]  # the same for all heads
+        angles = (coordinates[..., None] * self.base**-steps).flatten(-2)[..., None, :]  # (t, 1, d / 2)
         cos, sin = angles.cos(), angles.sin()
         return Rotation(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
 

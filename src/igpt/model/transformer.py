@@ -105,12 +105,12 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, h, t, d) of x (B, t, C)."""
-        q, k, v = (part.unflatten(-1, (self.config.n_head, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        q, k, v = (part.unflatten(-1, (self.config.n_head, -1)) for part in self.qkv(x).chunk(3, -1))  # (B, t, h, d)
         if self.config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         if shared.rotation is not None:
             q, k = shared.rotation.of(q), shared.rotation.of(k)
-        return q, k, v
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
 
 class MLP(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from igpt.model import cpu_kernels
 from igpt.model.config import TransformerConfig
 from igpt.model.shared import Shared
 
@@ -36,6 +37,9 @@ class HeadNorm(nn.Module):
         nn.init.ones_(self.gain)
 
     def forward(self, x: Tensor) -> Tensor:
+        wide = x.float() if x.is_cpu and x.dtype == torch.bfloat16 else x  # torch's norm is slow in bfloat16 there
+        if cpu_kernels.norms(wide):
+            return cpu_kernels.rms_norm(wide, self.gain, 1e-5).to(x.dtype)
         return F.rms_norm(x, self.gain.shape, self.gain.to(x.dtype), 1e-5)
 
 
