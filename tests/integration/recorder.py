@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 
 class RecordBatches(pl.Callback):
-    """One JSON line per micro-batch into `folder`: step, indices, epochs, and the masks of a masked task."""
+    """One JSON line per micro-batch into `folder`: step, indices, epochs, tokens per image, masks of a masked task."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -17,6 +17,7 @@ class RecordBatches(pl.Callback):
         masking = getattr(pl_module.task, "masking", None)
         masks = [] if masking is None else masking.apply(batch, pl_module.model.config.vocab_size).hidden.int().tolist()
         seen = {"step": trainer.global_step, "indices": batch.indices.tolist(), "epochs": batch.epochs.tolist()}
+        seen["tokens"] = batch.tokens.shape[1]
         self.folder.mkdir(exist_ok=True)
         with open(self.folder / f"{trainer.global_rank}.jsonl", "a") as file:
             file.write(json.dumps({**seen, "masks": masks}) + "\n")

@@ -36,6 +36,24 @@ def test_the_loaded_model_has_what_validation_measured(folder, command):
     assert igpt.load(folder / "run").task == Autoregressive()
 
 
+def test_the_resolution_changes_at_the_step_of_a_stage_also_in_a_resumed_run(command, tmp_path):
+    stages = (
+        *SMALL, "objective.stages=[[2,2],[4,5]]", "data.device_batch_size=8", "data.num_workers=2",
+        "+callbacks.record._target_=recorder.RecordBatches", "+callbacks.record.folder=${run_dir}/seen",
+        "sample_every=null", "optim.total_steps=7",
+    )  # fmt: skip
+    command("train", *stages, "trainer.max_steps=7", "hydra.run.dir=whole")
+    command("train", *stages, "trainer.max_steps=3", "hydra.run.dir=cut")
+    command("train", "run=cut", "trainer.max_steps=7")
+    for name in ("whole", "cut"):
+        lines = (tmp_path / name / "seen" / "0.jsonl").read_text().splitlines()
+        seen = [(line["step"], line["tokens"]) for line in map(json.loads, lines)]
+        tokens = [4, 4, 16, 16, 16, 64, 64]
+        assert seen == [(step, tokens[step]) for step in range(7) for _ in range(2)]
+    whole, cut = (igpt.load(tmp_path / name).model.state_dict() for name in ("whole", "cut"))
+    torch.testing.assert_close(cut, whole, rtol=0, atol=0)
+
+
 def test_the_exported_model_is_the_same(folder, command):
     command("export", f"run={folder / 'run'}", "format=igpt", f"output={folder / 'exported'}")
     run, exported = (igpt.load(folder / name).model.state_dict() for name in ("run", "exported"))

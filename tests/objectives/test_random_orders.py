@@ -13,7 +13,11 @@ from igpt.objectives.random_orders import GivenPositions, RandomOrders
 from igpt.objectives.tasks import Autoregressive, task_from_state, task_state
 
 ANNEALED = RandomOrders(start=10, stop=30, seed=0)
-ROTARY = pytest.mark.parametrize("rotary", [None, "2d"])
+MODERN = {
+    "rotary": "2d", "qk_norm": True, "mlp": "relu2", "value_residual": True, "input_shortcut": True,
+    "embedding_norm": True, "logit_softcap": 15,
+}  # fmt: skip
+PARTS = pytest.mark.parametrize("parts", [{}, {"rotary": "2d"}, MODERN], ids=["paper", "rotary", "modern"])
 
 
 def batch_of(n, length=16, epoch=0):
@@ -25,9 +29,9 @@ def in_sequence(orders):
     return orders.eq(torch.arange(orders.shape[1])).all(dim=1)
 
 
-def with_head(task, rotary=None):
+def with_head(task, parts):
     """A model with random weights, and what is trained beside it, random as well."""
-    model = random_weights(TransformerConfig(2, 2, 16, vocab_size=11, n_positions=16, rotary=rotary))
+    model = random_weights(TransformerConfig(2, 2, 16, vocab_size=11, n_positions=16, **parts))
     head = task.make_head(model.config, 0)
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
@@ -57,15 +61,15 @@ def test_an_order_depends_on_seed_epoch_and_image_alone():
         assert not torch.equal(other, orders)
 
 
-@ROTARY
+@PARTS
 @pytest.mark.parametrize("transforms", [(), ("rotation",)])
-def test_a_random_order_is_the_sequence_of_a_model_with_positions_in_that_order(rotary, transforms):
+def test_a_random_order_is_the_sequence_of_a_model_with_positions_in_that_order(parts, transforms):
     task = Autoregressive(random_order_steps=[10, 30], transforms=transforms)
-    model, head = with_head(task, rotary)
+    model, head = with_head(task, parts)
     batch = batch_of(12)
     expected = []
     for i, order in enumerate(task.random_orders.at(20, batch)):
-        other = Transformer(model.config, None if rotary is None else model.coordinates[order])
+        other = Transformer(model.config, None if model.coordinates is None else model.coordinates[order])
         weights = {**model.state_dict(), **{n: w for n, w in other.state_dict().items() if n.startswith("rotary")}}
         table = model.position_embedding.weight[order].clone()
         table[1:] += head["given_positions"].weight[order[:-1]]
@@ -78,11 +82,12 @@ def test_a_random_order_is_the_sequence_of_a_model_with_positions_in_that_order(
     torch.testing.assert_close(task.losses_at(20, model, head, batch).loss, torch.stack(expected).mean())
 
 
-@ROTARY
-def test_after_annealing_the_model_is_an_ordinary_one(rotary):
+@PARTS
+def test_after_annealing_the_model_is_an_ordinary_one(parts):
     task = Autoregressive(random_order_steps=[0, 10], transforms=["rotation"])
-    objective = Objective(with_head(task, rotary)[0], task, lambda module: {})
-    objective.head.load_state_dict(with_head(task)[1].state_dict())
+    model, head = with_head(task, parts)
+    objective = Objective(model, task, lambda module: {})
+    objective.head.load_state_dict(head.state_dict())
     ordinary, weights = task.trained(objective.state_dict())
     assert ordinary == Autoregressive()
     assert set(weights) == {f"model.{name}" for name in objective.model.state_dict()}
@@ -97,7 +102,7 @@ def test_after_annealing_the_model_is_an_ordinary_one(rotary):
 
 def test_a_model_with_nothing_to_merge_is_evaluated_itself():
     task = Autoregressive(transforms=["flip"])
-    objective = Objective(with_head(task)[0], task, lambda module: {})
+    objective = Objective(with_head(task, {})[0], task, lambda module: {})
     assert objective.trained_model() is objective.model
 
 

@@ -131,6 +131,7 @@ def test_training_images_are_those_the_task_tells_of_and_others_stay(tmp_path):
 
     class Training:
         training = True
+        global_step = 0
 
     for Training.training, expected in ((True, rotated), (False, batch.images.numpy())):
         data.trainer = Training

@@ -26,7 +26,7 @@ from igpt.files import expand_user
 from igpt.progress import track
 from igpt.tokenizers import Tokenizer
 
-Transformed = Callable[[Tensor, Tensor, Tensor], Tensor]  # of images (B, R, R, 3), epochs and indices (B,)
+Transformed = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # of images (B, R, R, 3), epochs, indices (B,), step
 
 
 @contextmanager
@@ -85,7 +85,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.max_unreadable = max_unreadable
         self.drop_duplicates_at = source.resolution if drop_duplicates else None
         self.seed = seed
-        self.transformed: Transformed = lambda images, epochs, indices: images  # that of a task may be set later
+        self.transformed: Transformed = lambda images, epochs, indices, step: images  # that of a task may be set later
         self.splits: dict[str, PackedImages] = {}
         self._tokenizer = tokenizer
 
@@ -261,7 +261,8 @@ class ImageDataModule(pl.LightningDataModule):
         """Convert images to tokens on the device; training images are augmented, and then transformed, first."""
         if self.trainer is not None and self.trainer.training:
             batch = self.augmented(batch)
-            batch = batch._replace(images=self.transformed(batch.images, batch.epochs, batch.indices))
+            step = self.trainer.global_step
+            batch = batch._replace(images=self.transformed(batch.images, batch.epochs, batch.indices, step))
         return self.tokenize(batch)
 
     def tokenize(self, batch: ImageBatch) -> TokenBatch:

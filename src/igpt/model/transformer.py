@@ -239,8 +239,8 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """What the head sees: the final norm's output (B, T, C).
 
-        `added` (B, T or 1, C) is added to the input. `at` (B, T) are the positions of the tokens, where these are not
-        in the order of the sequence.
+        `added`, which broadcasts to (B, T, C), is added to the input. `at`, (T,) or (B, T), are the positions, if those
+        are not the ones from the start of the sequence in their order.
         """
         x = self.embed(tokens, mask, added, at)
         return self.norm(last(self.residuals(x, at, self.token_values(tokens, mask))))

@@ -24,6 +24,7 @@ from igpt.model.transformer import Transformer
 from igpt.objectives.losses import autoregressive_nats, masked_nats
 from igpt.objectives.masking import Masking
 from igpt.objectives.random_orders import GivenPositions, RandomOrders, shifted
+from igpt.objectives.resolution_stages import ResolutionStages, low_resolution
 from igpt.objectives.transformations import TransformationEmbedding, Transformations
 from igpt.stored_names import class_of, name_of
 
@@ -85,8 +86,10 @@ class Task(ABC):
         """What is trained beside a model of this shape."""
         return None
 
-    def transformed(self, images: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
-        """Training images (B, R, R, 3) uint8, after augmentation, as the task wants them; (B,) epochs and indices."""
+    def transformed(self, images: Tensor, epochs: Tensor, indices: Tensor, step: int) -> Tensor:
+        """Training images (B, R, R, 3) uint8, after augmentation, as the task wants them at a step, counted from 0.
+        `epochs` and `indices` are (B,) int64.
+        """
         return images
 
     def trained(self, weights: dict[str, Tensor]) -> tuple[Task, dict[str, Tensor]]:
@@ -110,16 +113,20 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class Pretraining(Task):
-    """A task whose training images may be transformed in the ways named in `transforms`, of which the model is told.
+    """A task whose training images may be transformed in the ways named in `transforms`, of which the model is told,
+    and have lower resolutions in the first steps, as in `stages`
+    (:class:`~igpt.objectives.resolution_stages.ResolutionStages`).
 
-    Everything but training, fine-tuning included, is on untransformed images. `seed` is that of all random choices.
+    Everything but training, fine-tuning included, is on images as they are. `seed` is that of all random choices.
     """
 
     transforms: Sequence[str] = field(default=(), kw_only=True)
+    stages: Sequence[Sequence[int]] = field(default=(), kw_only=True)
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transforms", self.transformations.kinds)  # refuses unknown ones
+        object.__setattr__(self, "stages", ResolutionStages(self.stages).stages)
 
     @property
     def transformations(self) -> Transformations:
@@ -127,14 +134,20 @@ class Pretraining(Task):
 
     @abstractmethod
     def run(
-        self, model: Transformer, batch: TokenBatch, mask_index: int | None = None, added: Tensor | None = None
+        self,
+        model: Transformer,
+        batch: TokenBatch,
+        mask_index: int | None = None,
+        added: Tensor | None = None,
+        at: Tensor | None = None,
     ) -> Outcome:
-        """As in the base class; `added` (B, 1, C) is added to the embeddings of the tokens."""
+        """As in the base class, with `added` and `at` as :meth:`Transformer.hidden` takes them."""
 
     def losses(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
-        if (told := self.told(head, batch)) is None:
+        if not (self.transforms or self.stages):
             return super().losses(model, head, batch)
-        nats = self.run(model, batch, added=told).nats.mean()
+        added, at = low_resolution(model, batch.tokens.shape[1])
+        nats = self.run(model, batch, added=sum_of(added, self.told(head, batch)), at=at).nats.mean()
         return Losses(nats, {"nats_per_token": nats})
 
     def told(self, head: nn.Module | None, batch: TokenBatch) -> Tensor | None:
@@ -151,14 +164,22 @@ class Pretraining(Task):
 
     def embeddings(self, shape: TransformerConfig) -> dict[str, nn.Module]:
         """What only training adds to the embeddings of the tokens."""
+        if self.stages and shape.positions not in ("learned", "none"):
+            raise IgptError(f"objective.stages needs model.positions=learned or none, not {shape.positions}.")
         return {"transforms": TransformationEmbedding(self.transforms, shape.n_embd)} if self.transforms else {}
 
-    def transformed(self, images: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
-        return self.transformations(images, epochs, indices)
+    def transformed(self, images: Tensor, epochs: Tensor, indices: Tensor, step: int) -> Tensor:
+        return ResolutionStages(self.stages)(self.transformations(images, epochs, indices), step)
 
     def trained(self, weights: dict[str, Tensor]) -> tuple[Task, dict[str, Tensor]]:
         kept = {name: weight for name, weight in weights.items() if not name.startswith("head.transforms.")}
-        return dataclasses.replace(self, transforms=()), kept
+        return dataclasses.replace(self, transforms=(), stages=()), kept
+
+
+def sum_of(*parts: Tensor | None) -> Tensor | None:
+    """The sum of those that are not None; None if all are."""
+    given = [part for part in parts if part is not None]
+    return functools.reduce(torch.add, given) if given else None
 
 
 @dataclass(frozen=True)
@@ -183,6 +204,8 @@ class Autoregressive(Pretraining):
                     f"objective.random_order_steps is [{start}, {stop}]; it must be two steps, the first one first."
                 )
             object.__setattr__(self, "random_order_steps", (start, stop))
+            if self.stages:
+                raise IgptError("objective.stages and objective.random_order_steps exclude each other; leave out one.")
 
     @property
     def random_orders(self) -> RandomOrders | None:
@@ -192,18 +215,22 @@ class Autoregressive(Pretraining):
         return RandomOrders(start, stop, self.seed)
 
     def run(
-        self, model: Transformer, batch: TokenBatch, mask_index: int | None = None, added: Tensor | None = None
+        self,
+        model: Transformer,
+        batch: TokenBatch,
+        mask_index: int | None = None,
+        added: Tensor | None = None,
+        at: Tensor | None = None,
     ) -> Outcome:
-        hidden = model.hidden(batch.tokens, added=added)
+        hidden = model.hidden(batch.tokens, added=added, at=at)
         return Outcome(autoregressive_nats(model.head(hidden), batch.tokens), hidden)
 
     def losses_at(self, step: int, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
         if self.random_orders is None:
             return self.losses(model, head, batch)
         order = self.random_orders.at(step, batch)  # (B, T)
-        tokens, told = batch.tokens.gather(1, order), self.told(head, batch)
-        given = self.given(head, order)
-        hidden = model.hidden(tokens, added=given if told is None else given + told, at=order)
+        tokens, added = batch.tokens.gather(1, order), sum_of(self.given(head, order), self.told(head, batch))
+        hidden = model.hidden(tokens, added=added, at=order)
         nats = autoregressive_nats(model.head(hidden), tokens).mean()
         return Losses(nats, {"nats_per_token": nats})
 
@@ -259,12 +286,17 @@ class Masked(Pretraining):
         return Masking(self.ratio, self.max_ratio, self.bert, self.seed)
 
     def run(
-        self, model: Transformer, batch: TokenBatch, mask_index: int | None = None, added: Tensor | None = None
+        self,
+        model: Transformer,
+        batch: TokenBatch,
+        mask_index: int | None = None,
+        added: Tensor | None = None,
+        at: Tensor | None = None,
     ) -> Outcome:
         if mask_index is not None:
             batch = self.masking.fixed(batch, mask_index)
         seen = self.masking.apply(batch, model.config.vocab_size)
-        hidden = model.hidden(seen.tokens, seen.hidden, added)
+        hidden = model.hidden(seen.tokens, seen.hidden, added, at)
         return Outcome(masked_nats(model.head(hidden), batch.tokens, seen.predicted), hidden)
 
     def features(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from conftest import random_weights
+from igpt.batch import TokenBatch
 from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import MLP
@@ -90,10 +91,14 @@ def test_training_on_a_busy_cpu_says_so(monkeypatch, caplog):
     for batch in range(3 * WINDOW):
         callback.on_train_batch_start(trainer, objective, None, batch)
         clock[0] += 1.0
-        callback.on_train_batch_end(trainer, objective, None, None, batch)
+        callback.on_train_batch_end(trainer, objective, None, batch_of(16), batch)
         clock[0] += 100.0  # a validation, a save
     (line,) = caplog.messages
     assert "(median 1 s)" in line
+
+
+def batch_of(n_tokens):
+    return TokenBatch(*[torch.zeros(1, n_tokens)] * 4)
 
 
 class Recorded(Objective):
@@ -120,7 +125,7 @@ def test_speed_counts_neither_the_first_step_nor_validation(monkeypatch):
         callback.on_train_batch_start(trainer, objective, None, batch)
         clock[0] += 50.0 if batch == 0 else 0.5
         trainer.global_step = (batch + 1) // 2
-        callback.on_train_batch_end(trainer, objective, None, None, batch)
+        callback.on_train_batch_end(trainer, objective, None, batch_of(16), batch)
         if batch == 7:
             callback.on_validation_start(trainer, objective)
             clock[0] += 1000.0
@@ -133,6 +138,28 @@ def test_speed_counts_neither_the_first_step_nor_validation(monkeypatch):
     assert linear + attention <= row["train/flops_per_second"] <= linear + 1.2 * attention  # some kernels repeat QK'
     assert row["train/mfu"] == pytest.approx(row["train/flops_per_second"] / 4e9)
     assert 0.05 < row["train/peak_memory_gb"] < 1000
+
+
+def test_a_stage_of_another_resolution_is_counted_from_its_second_step_on(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("igpt.training.callbacks.throughput.peak_flops", lambda device, arithmetic: None)
+    trainer = SimpleNamespace(
+        global_step=0, log_every_n_steps=3, accumulate_grad_batches=1, world_size=1, precision="32-true",
+        is_global_zero=True, max_steps=9,
+    )  # fmt: skip
+    objective, callback = Recorded(), Throughput(batch_size=8)
+    callback.on_train_start(trainer, objective)
+    for step in range(9):
+        callback.on_train_batch_start(trainer, objective, None, step)
+        clock[0] += 0.5 if step < 4 else 2.0
+        trainer.global_step = step + 1
+        callback.on_train_batch_end(trainer, objective, None, batch_of(4 if step < 4 else 16), step)
+    assert [row["train/images_per_second"] for row in objective.rows] == [16.0, 4.0, 4.0]
+    assert [row["train/tokens_per_second"] for row in objective.rows] == [16 * 4, 4 * 16, 4 * 16]
+    config = objective.model.config
+    expected = [16 * measure(dataclasses.replace(config, n_positions=4)).flops, *[4 * measure(config).flops] * 2]
+    assert [row["train/flops_per_second"] for row in objective.rows] == expected
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,20 @@ class Train(Node):
         return self
 
     @model_validator(mode="after")
+    def _stages_divide_the_resolution(self, info: ValidationInfo) -> Train:
+        stages = getattr(self.objective, "stages", None) or ()
+        if not stages or before_model(info):
+            return self
+        side = getattr(getattr(self.data, "source", None), "resolution", None)
+        for resolution, _ in stages:
+            if side and (resolution >= side or side % resolution):
+                text = f"images of {side}x{side} cannot be averaged to {resolution}x{resolution}; choose a divisor"
+                raise problem(text, "objective.stages")
+        if self.order != "raster":
+            raise problem("it needs order=raster; leave out one of the two", "objective.stages")
+        return self
+
+    @model_validator(mode="after")
     def _random_orders_need_learned_positions(self, info: ValidationInfo) -> Train:
         steps = getattr(self.objective, "random_order_steps", None)
         if steps is not None and self.model.positions != "learned" and not before_model(info):

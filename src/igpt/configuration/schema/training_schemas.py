@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -114,7 +115,18 @@ class Pretraining(Component):
     transforms: Annotated[
         list[Annotated[str, one_of(*TRANSFORMS)]], expects(f"a list of some of {', '.join(TRANSFORMS)}")
     ] = UNSET
+    stages: Annotated[
+        list[Annotated[list[Count], Field(min_length=2, max_length=2)]],
+        expects("a list of pairs of a resolution and a step, [[16, 1000]]"),
+    ] = UNSET
     seed: Seed = UNSET
+
+    @model_validator(mode="after")
+    def _stages_rise(self) -> Pretraining:
+        for first, second in itertools.pairwise(self.stages or ()):
+            if first[0] >= second[0] or first[1] >= second[1]:
+                raise problem("resolutions and steps must both increase", "stages")
+        return self
 
 
 class Autoregressive(Pretraining):
@@ -129,6 +141,8 @@ class Autoregressive(Pretraining):
         start, stop = self.random_order_steps or (0, 0)
         if start > stop:
             raise problem("it must name the earlier step first", "random_order_steps")
+        if self.random_order_steps and self.stages:
+            raise problem("objective.stages cannot be combined with it; leave out one of the two", "random_order_steps")
         return self
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -48,7 +49,7 @@ class Throughput(pl.Callback):
         assert isinstance(pl_module, Objective)
         device, arithmetic, config = pl_module.device, arithmetic_of(trainer), pl_module.model.config
         self._begin = self._pause = None
-        self._image_tokens, self._image_flops = config.n_positions, flops_per_image(config)
+        self._count(config)
         peak = peak_flops(device, arithmetic)
         self._peak = None if peak is None else peak * trainer.world_size
         if device.type == "cuda":
@@ -78,6 +79,10 @@ class Throughput(pl.Callback):
                 log.warning(hint)
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # in the middle of a step
+        assert isinstance(pl_module, Objective)
+        if (n_tokens := batch.tokens.shape[1]) != self._image_tokens:  # a stage of another resolution
+            self._count(replace(pl_module.model.config, n_positions=n_tokens))
+            self._begin = None
         now, step = time.perf_counter(), trainer.global_step
         if self._begin is None:
             self._begin = now, step
@@ -86,6 +91,10 @@ class Throughput(pl.Callback):
             self._begin = now, step
             values = {**self.rates(images_per_second), "peak_memory_gb": peak_memory(pl_module.device) / 1e9}
             pl_module.log_dict({f"train/{name}": value for name, value in values.items()})
+
+    def _count(self, config: TransformerConfig) -> None:
+        """Count the tokens and FLOPs of an image."""
+        self._image_tokens, self._image_flops = config.n_positions, flops_per_image(config)
 
     def rates(self, images_per_second: float) -> dict[str, float]:
         """The rates that follow from the images per second: FLOPs if they could be counted, and mfu if the peak of the
