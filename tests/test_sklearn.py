@@ -84,6 +84,14 @@ def test_tables_of_other_numbers_are_refused(folder):
             ImageGPTFeatures(folder, 1).fit(table)
 
 
+def test_regions_are_those_of_the_model(folder):
+    features = ImageGPTFeatures(folder, layer=1, regions=2).set_output(transform="pandas").fit_transform(IMAGES)
+    np.testing.assert_array_equal(features.to_numpy(), igpt.load(folder).features(IMAGES, layer=1, regions=2))
+    for regions, sentence in ((0, "regions is 0; an image of"), (1.5, "regions is 1.5; it must be a whole number")):
+        with pytest.raises(igpt.IgptError, match=sentence):
+            ImageGPTFeatures(folder, layer=1, regions=regions).fit(IMAGES)
+
+
 # What X may be
 
 

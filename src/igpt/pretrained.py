@@ -285,27 +285,38 @@ class Pretrained:
         nats = torch.cat([self.nats(batch).double() for batch in self._batches(images)])
         return (-nats * self.model.config.n_positions).cpu().numpy()
 
-    def features(self, images: AnyImages, layer: int | None = None, masks: int = 0) -> NDArray[np.float32]:
+    def features(
+        self, images: AnyImages, layer: int | None = None, masks: int = 0, regions: int = 1
+    ) -> NDArray[np.float32]:
         """Mean-pooled features (N, C) of one layer, or of all layers and the final norm (N, L + 1, C).
 
         A masked model sees the whole image. With `masks` > 0, its features are averaged over that many fixed masks.
+        With `regions` = g > 1, the means of g x g parts of the image follow each other, row by row: g * g * C features.
         """
         n_layers = self.model.config.n_layer + 1  # with the final norm
         if layer is not None and not -n_layers <= layer < n_layers:
             last = n_layers - 1
             raise IgptError(f"layer is {layer}; this model has layers 0 to {last}, the last of which is the norm.")
-        pooled = torch.cat([self.batch_features(batch, masks) for batch in self._batches(images)])
+        pooled = torch.cat([self.batch_features(batch, masks, regions) for batch in self._batches(images)])
         return (pooled if layer is None else pooled[:, layer]).float().cpu().numpy()
 
     @torch.inference_mode()
-    def batch_features(self, batch: TokenBatch, masks: int = 0) -> Tensor:
+    def batch_features(self, batch: TokenBatch, masks: int = 0, regions: int = 1) -> Tensor:
         """Features (B, L + 1, C) of a batch of tokens, as in :meth:`features`."""
         mask_indices: Sequence[int | None] = range(masks) if masks and not self.task.causal else [None]
+        weights = self.region_weights(regions)
 
         def average(part: TokenBatch) -> Tensor:
-            return torch.stack([self.task.features(self.model, part, index) for index in mask_indices]).mean(dim=0)
+            each = [self.task.features(self.model, part, index, weights) for index in mask_indices]
+            return torch.stack(each).mean(dim=0)
 
         return in_parts_that_fit(average, self._to_device(batch))
+
+    def region_weights(self, regions: int) -> Tensor | None:
+        """What :meth:`features` averages with, (regions * regions, T); None for the mean over the whole image."""
+        if regions == 1:
+            return None
+        return self.tokenizer.region_weights(regions, self.model.config.n_positions).to(self.device)
 
     @torch.inference_mode()
     def predict(self, batch: TokenBatch) -> Tensor:

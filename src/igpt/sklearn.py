@@ -38,9 +38,9 @@ class InvalidInputError(IgptError, ValueError):
 class ImageGPTFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """The mean-pooled features (N, C), float32, of one layer of a trained model with R x R pixels.
 
-    `run` is what :func:`igpt.load` takes, `layer` is counted as in :meth:`igpt.Pretrained.features`, and `device` None
-    is a GPU if there is one. `fit` learns nothing: it loads the model and checks the layer and the images. A copy or
-    pickle contains the name of the run and not the model, which is loaded again at first use.
+    `run` is what :func:`igpt.load` takes, `layer` and `regions` are those of :meth:`igpt.Pretrained.features`, and
+    `device` None is a GPU if there is one. `fit` learns nothing: it loads the model and checks the layer and the
+    images. A copy or pickle contains the name of the run and not the model, which is loaded again at first use.
 
     X is one of
 
@@ -52,11 +52,14 @@ class ImageGPTFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     Images that cannot be used raise :class:`InvalidInputError`, or scikit-learn's ValueError.
     """
 
-    def __init__(self, run: str | Path, layer: int, device: str | None = None, batch_size: int = 64) -> None:
+    def __init__(
+        self, run: str | Path, layer: int, device: str | None = None, batch_size: int = 64, regions: int = 1
+    ) -> None:
         self.run = run
         self.layer = layer
         self.device = device
         self.batch_size = batch_size
+        self.regions = regions
 
     def fit(self, X: Any, y: Any = None) -> ImageGPTFeatures:  # noqa: N803
         """Load the model; check the layer and X."""
@@ -74,13 +77,13 @@ class ImageGPTFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self._features(self._images(X, reset=False))
 
     def _load_and_check(self, X: Any) -> NDArray[np.uint8]:  # noqa: N803
-        for name in ("layer", "batch_size"):
+        for name in ("layer", "batch_size", "regions"):
             if not isinstance(getattr(self, name), Integral):
                 raise InvalidInputError(f"{name} is {getattr(self, name)!r}; it must be a whole number.")
         if self.batch_size < 1:
             raise InvalidInputError(f"batch_size is {self.batch_size}; it must be at least 1.")
         self._model = load(self.run, self.device)
-        self._n_features_out = self._model.model.config.n_embd
+        self._n_features_out = self.regions**2 * self._model.model.config.n_embd
         self.resolution_ = self._model.resolution
         return self._images(X, reset=True)
 
@@ -95,7 +98,7 @@ class ImageGPTFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with value_errors():
-            return self.model.features(images, layer=self.layer)
+            return self.model.features(images, layer=self.layer, regions=self.regions)
 
     def _images(self, X: Any, reset: bool) -> NDArray[np.uint8]:  # noqa: N803
         """X as uint8 (N, R, R, 3); `reset` as in scikit-learn's validate_data."""

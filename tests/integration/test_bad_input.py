@@ -167,6 +167,8 @@ def test_probing_on_images_of_another_size(command, copy, resolution):
 def test_a_layer_that_is_not_there(command, copy):
     message = message_of(command, "probe", f"run={copy}", "logger=none", "probe.layer=2")
     assert "probe.layer is 2; the model's layers are 0 to 1" in message
+    message = message_of(command, "probe", f"run={copy}", "logger=none", "probe.regions=9")
+    assert "probe.regions is 9, but the images have 8x8 pixels; choose 1 to 8" in message
 
 
 def test_masks_for_a_model_without_masks(command, copy):

@@ -135,6 +135,7 @@ CASES = [
     ("probe", f"{RUN} subsets=0", "subsets is 0"),
     ("probe", f"{RUN} probe.solver=newton", "probe.solver is newton; it must be lbfgs or stream"),
     ("probe", f"{RUN} probe.penalties=[]", "probe.penalties is []"),
+    ("probe", f"{RUN} probe.regions=0", "probe.regions is 0"),
     ("probe", f"{RUN} probe.neighbors=0", "probe.neighbors is 0"),
     ("probe", f"{RUN} probe.attentive=true", "probe.attentive is true; it needs probe.solver=stream"),
     ("probe", f"{RUN} devices=2", "devices is 2; only probe.solver=stream uses several processes"),

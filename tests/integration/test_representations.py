@@ -139,6 +139,24 @@ def test_a_stream_probe_has_every_layer_with_attention_and_concatenated(trained,
     assert "trained layers" not in printed
 
 
+@pytest.mark.parametrize("solver", [["probe.attentive=true", *STREAM], ["logger=none"]], ids=["stream", "lbfgs"])
+def test_a_probe_of_regions(trained, command, solver, cache):
+    command("probe", f"run={trained}", *solver, "probe.regions=2", "probe.concatenate=2", "probe.penalties=[0.1]")
+    rows = read(trained / "probe" / "accuracy.csv")
+    assert [(row["features"], row["layer"]) for row in rows] == [
+        ("trained 2x2 regions", "0"), ("trained 2x2 regions", "1"), ("untrained 2x2 regions", "0"),
+        ("untrained 2x2 regions", "1"), ("raw pixels", "0"), ("palette histogram", "0"),
+        ("trained 2x2 regions layers 0-1", "0"),
+    ]  # fmt: skip
+    assert all(0.2 < float(row["test_accuracy"]) < 1 for row in rows)
+    assert "probe/trained 2x2 regions/test_accuracy" in json.loads((trained / "probe" / "summary.json").read_text())
+    if solver == ["logger=none"]:
+        images = open_packed(pack(EmojiSource(resolution=8), cache))["test"].images
+        expected = igpt.load(trained).features(images, regions=2).swapaxes(0, 1)
+        stored = [np.load(path) for path in (trained / "features").iterdir()]
+        assert any(x.shape == expected.shape and np.allclose(x, expected, atol=1e-5) for x in stored)
+
+
 def test_online_probe_leaves_the_training_alone(command, tmp_path):
     steps = ("trainer.max_steps=4", "trainer.val_check_interval=2", "sample_every=100")
     command("train", *SMALL, *steps, "hydra.run.dir=without")

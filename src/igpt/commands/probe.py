@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from igpt.pretrained import Pretrained
     from igpt.run_directory import RunDirectory
 
-TRAINED = "trained"  # the name of the model's own features
 SETTINGS_OF_TRAINING = ("standardize", "learning_rates", "epochs", "batch_size", "attentive_rate")  # by SGD
 
 
@@ -81,13 +80,13 @@ def by_lbfgs(
         add_columns(rows, kind.accuracy_columns("knn_accuracy", "test", knn_correct(kind, settings)))
         return rows
 
-    to_store = feature_kinds(config, pretrained, data)
+    to_store = feature_kinds(config, settings, pretrained, data)
     files = [file_of(kind, split) for kind in to_store for split in splits_of(data)]
     require_room(to_store, data, settings, files, pretrained.device)
     kinds = [stored(kind) for kind in to_store]
     rows = [row for kind in kinds for row in rows_of(kind)]
     if settings.concatenate:
-        layers = layers_around(best_layer(rows, settings), settings.concatenate, len(kinds[0].features["train"]))
+        layers = layers_around(best_layer(to_store[0], rows, settings), settings.concatenate, to_store[0].shape[0])
         rows += rows_of(kinds[0].concatenated(layers))
     return rows, low_label_rows(kinds, config.labels_per_class, config.subsets, settings, pretrained.device)
 
@@ -128,12 +127,11 @@ def by_stream(
             rows += found
         return rows
 
-    kinds = feature_kinds(config, pretrained, data)
+    kinds = feature_kinds(config, settings, pretrained, data)
     n_heads = pretrained.model.config.n_head if settings.attentive else None
     rows = rows_of(kinds, run.probe / "stream.pt", n_heads)
     if settings.concatenate:
-        n_layers = pretrained.model.config.n_layer + 1
-        layers = layers_around(best_layer(rows, settings), settings.concatenate, n_layers)
+        layers = layers_around(best_layer(kinds[0], rows, settings), settings.concatenate, kinds[0].shape[0])
         rows += rows_of([concatenated(kinds[0], layers)], run.probe / "stream_concatenated.pt", None)
     return rows, []
 
@@ -160,11 +158,11 @@ def start_processes(config: DictConfig, pretrained: Pretrained) -> Processes:
     return Processes(fabric, device)
 
 
-def best_layer(rows: list[Row], settings: ProbeSettings) -> int:
-    """The layer of the trained network that counts."""
+def best_layer(kind: FeatureKind, rows: list[Row], settings: ProbeSettings) -> int:
+    """The layer of the features that counts."""
     from igpt.evaluation.probe_scores import best_row
 
-    row = best_row([row for row in rows if row["features"] == TRAINED], settings.layer)
+    row = best_row([row for row in rows if row["features"] == kind.name], settings.layer)
     assert row is not None  # igpt-probe requires a layer if there is no validation split
     return int(row["layer"])
 
@@ -208,6 +206,11 @@ def check_choices(config: DictConfig, settings: ProbeSettings, pretrained: Pretr
     from igpt.data.augment import Identity
 
     n_layers = pretrained.model.config.n_layer + 1
+    if settings.regions > pretrained.resolution:
+        side = pretrained.resolution
+        raise IgptError(
+            f"probe.regions is {settings.regions}, but the images have {side}x{side} pixels; choose 1 to {side}."
+        )
     if settings.augment and isinstance(data.augment, Identity):
         raise IgptError("probe.augment is true, but data.augment is none; choose it with data=NAME data/augment=flip.")
     if settings.layer is not None and not 0 <= settings.layer < n_layers:
@@ -236,7 +239,9 @@ def splits_of(data: ImageDataModule) -> list[str]:
     return [split for split in SPLITS if split != "validation" or not data.trains_on_validation]
 
 
-def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataModule) -> list[FeatureKind]:
+def feature_kinds(
+    config: DictConfig, settings: ProbeSettings, pretrained: Pretrained, data: ImageDataModule
+) -> list[FeatureKind]:
     """The features to compare: the model's layers, the untrained network's, raw pixels, and palette histograms."""
     from igpt.evaluation.features import network_features, palette_histogram, raw_pixels, untrained
     from igpt.evaluation.labels import check_labeled, left_out
@@ -246,9 +251,8 @@ def feature_kinds(config: DictConfig, pretrained: Pretrained, data: ImageDataMod
         n, labeled = len(data.splits[split]), data.n_labeled(split)
         if labeled < n:
             say(left_out(split, n - labeled, n, "the probes"))
-    kinds = [network_features(TRAINED, pretrained, data, config.masks)]
-    if config.untrained:
-        kinds.append(network_features("untrained", untrained(pretrained), data, config.masks))
+    networks = {"trained": pretrained, **({"untrained": untrained(pretrained)} if config.untrained else {})}
+    kinds = [network_features(name, each, data, config.masks, settings.regions) for name, each in networks.items()]
     return [*kinds, raw_pixels(data), palette_histogram(data)]
 
 

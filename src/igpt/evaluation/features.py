@@ -29,8 +29,8 @@ Features = NDArray[np.float32]  # (L, N, C) of a whole split; mapped from a file
 class FeatureKind:
     """Features of one kind: `pooled` gives them for a batch, float32 (L, B, C); `shape` is (L, C).
 
-    `sequences` gives, layer by layer, what a network's features are the mean of, (B, T, C); None for a baseline. It
-    takes at most `at_once` images.
+    `sequences` gives, layer by layer, what a network's features are the mean of, (B, T, C / R); None for a baseline. It
+    takes at most `at_once` images. With `regions` (R, T) the features are R weighted means; with None R is 1.
     """
 
     name: str
@@ -38,6 +38,7 @@ class FeatureKind:
     pooled: Callable[[ImageBatch], Tensor]
     sequences: Callable[[ImageBatch], Iterator[Tensor]] | None = None
     at_once: int = 64
+    regions: Tensor | None = None
 
     @property
     def key(self) -> dict[str, Any]:
@@ -45,17 +46,25 @@ class FeatureKind:
         return {"kind": self.name, "shape": self.shape}
 
 
-def network_features(name: str, pretrained: Pretrained, data: ImageDataModule, masks: int = 0) -> FeatureKind:
-    """The features of every layer and of the final norm, from one pass; `masks` as in :meth:`Pretrained.features`."""
+def network_features(
+    name: str, pretrained: Pretrained, data: ImageDataModule, masks: int = 0, regions: int = 1
+) -> FeatureKind:
+    """The features of every layer and of the final norm, from one pass.
+
+    `masks` and `regions` are those of :meth:`Pretrained.features`.
+    """
 
     def pooled(batch: ImageBatch) -> Tensor:
-        return pretrained.batch_features(data.tokenize(batch), masks).transpose(0, 1).float()
+        return pretrained.batch_features(data.tokenize(batch), masks, regions).transpose(0, 1).float()
 
     def sequences(batch: ImageBatch) -> Iterator[Tensor]:
         return pretrained.model.layer_inputs(data.tokenize(batch).tokens.to(pretrained.device))
 
-    shape = pretrained.model.config
-    return FeatureKind(name, (shape.n_layer + 1, shape.n_embd), pooled, sequences, pretrained.batch_size)
+    network, weights = pretrained.model.config, pretrained.region_weights(regions)
+    if regions > 1:
+        name += f" {regions}x{regions} regions"
+    shape = (network.n_layer + 1, regions**2 * network.n_embd)
+    return FeatureKind(name, shape, pooled, sequences, pretrained.batch_size, weights)
 
 
 def untrained(pretrained: Pretrained, seed: int = 0) -> Pretrained:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from igpt.model.pooling import averages
+
 MOMENTUM = 0.9
 
 
@@ -98,10 +100,13 @@ class AttentiveHeads(nn.Module):
             torch.manual_seed(seed)
             self.layers = nn.ModuleList(AttentiveHead(width, n_heads, n_classes) for _ in range(n_layers))
 
-    def forward(self, sequences: Iterator[Tensor], labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, sequences: Iterator[Tensor], labels: Tensor | None = None, regions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Means over the sequences (L, B, C), and classes (L, B), int64.
 
         With `labels` (B,), the gradients of the cross-entropy, summed over the images, are added to those of the heads.
+        With `regions` (R, T) the means are (L, B, R * C), as in :func:`igpt.model.pooling.averages`.
         """
         means, classes = [], []
         for head, x in zip(self.layers, sequences, strict=True):
@@ -109,6 +114,6 @@ class AttentiveHeads(nn.Module):
                 logits = head(x)
                 if labels is not None:
                     F.cross_entropy(logits, labels, reduction="sum").backward()  # type: ignore[no-untyped-call]
-            means.append(x.mean(dim=1))
+            means.append(averages(x, regions))
             classes.append(logits.argmax(dim=-1))
         return torch.stack(means), torch.stack(classes)

@@ -34,7 +34,8 @@ class ProbeSettings:
     `solver` is "lbfgs", with stored features, or "stream", which trains on features as they are computed, for data of
     any size. `penalties` are ascending and `learning_rates` descending, that is, from weak to strong regularization.
     `layer` is the layer that counts where one number is needed; with None, it is chosen on the validation split.
-    `concatenate` adds a probe on that many layers around it.
+    `concatenate` adds a probe on that many layers around it. `regions` = g averages the features over g x g parts of
+    the image; 1 is the average over the whole, as in the paper.
 
     For "stream" alone: `epochs` over the labeled training images, which are augmented if `augment`, in batches of
     `batch_size`; `attentive` adds attention pooling, which Adam trains with the learning rate
@@ -43,6 +44,7 @@ class ProbeSettings:
 
     penalties: Sequence[float] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     standardize: bool = True
+    regions: int = 1
     solver: str = "lbfgs"
     learning_rates: Sequence[float] = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
     epochs: int = 20

@@ -101,7 +101,8 @@ class StreamProbe:
             mean, deviation = self.statistics[kind.name]
             self.linear[kind.name] = LinearHeads(mean, deviation, rates, n_classes)
             if n_heads and kind.sequences:
-                self.attentive[kind.name] = AttentiveHeads(len(mean), mean.shape[1], n_heads, n_classes, self.data.seed)
+                width = mean.shape[1] // (1 if kind.regions is None else len(kind.regions))
+                self.attentive[kind.name] = AttentiveHeads(len(mean), width, n_heads, n_classes, self.data.seed)
         self.heads = nn.ModuleList([self.linear, self.attentive]).to(device)
         self.adam = torch.optim.Adam([{"params": list(self.attentive.parameters())}], lr=self.settings.attentive_rate)
 
@@ -168,7 +169,7 @@ class StreamProbe:
             return kind.pooled(batch), None
         assert kind.sequences is not None
         heads, parts = self.attentive[kind.name], _parts(batch, kind.at_once)
-        results = [heads(kind.sequences(part), None if labels is None else part.labels) for part in parts]
+        results = [heads(kind.sequences(part), None if labels is None else part.labels, kind.regions) for part in parts]
         features, classes = (torch.cat(values, dim=1) for values in zip(*results, strict=True))
         return features, classes
 

@@ -28,6 +28,7 @@ from igpt.model import cpu_kernels
 from igpt.model.cache import FixedCache, KVCache, LayerCache
 from igpt.model.config import TransformerConfig
 from igpt.model.parts import make_part
+from igpt.model.pooling import averages
 from igpt.model.rotary import Rotary
 from igpt.model.shared import Shared
 from igpt.model.variants import HeadNorm, Mixed, SoftcappedHead, ValueEmbedding, ValueMix
@@ -317,13 +318,14 @@ class Transformer(nn.Module):
         for norm, x in zip(norms, states, strict=True):
             yield norm(x)
 
-    def features(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    def features(self, tokens: Tensor, mask: Tensor | None = None, regions: Tensor | None = None) -> Tensor:
         """Pooled features of every layer from one pass: (B, L + 1, C).
 
         Row l is the input of attention block l after its norm, averaged over the sequence (section 3.3 of the paper).
-        The last row is the average of the final norm. No layer's sequence is kept.
+        The last row is the average of the final norm. No layer's sequence is kept. With the weights `regions` (R, T)
+        there are R weighted means in place of the average, one after another: (B, L + 1, R * C).
         """
-        return torch.stack([x.mean(dim=1) for x in self.layer_inputs(tokens, mask)], dim=1)
+        return torch.stack([averages(x, regions) for x in self.layer_inputs(tokens, mask)], dim=1)
 
     # One position after another
 

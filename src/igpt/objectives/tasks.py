@@ -65,9 +65,14 @@ class Task(ABC):
     def run(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Outcome:
         """One pass: in training with `mask_index` None, in evaluation with the number of one of the fixed masks."""
 
-    def features(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Tensor:
-        """Pooled features of every layer (B, L + 1, C); the model sees the whole image if `mask_index` is None."""
-        return model.features(batch.tokens)
+    def features(
+        self, model: Transformer, batch: TokenBatch, mask_index: int | None = None, regions: Tensor | None = None
+    ) -> Tensor:
+        """Pooled features of every layer (B, L + 1, C); the model sees the whole image if `mask_index` is None.
+
+        `regions` (R, T) are those of :meth:`igpt.model.transformer.Transformer.features`.
+        """
+        return model.features(batch.tokens, regions=regions)
 
     def losses(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
         """The loss of a training step, and what to log; nats per token are logged in bits as well."""
@@ -299,11 +304,13 @@ class Masked(Pretraining):
         hidden = model.hidden(seen.tokens, seen.hidden, added, at)
         return Outcome(masked_nats(model.head(hidden), batch.tokens, seen.predicted), hidden)
 
-    def features(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Tensor:
+    def features(
+        self, model: Transformer, batch: TokenBatch, mask_index: int | None = None, regions: Tensor | None = None
+    ) -> Tensor:
         if mask_index is None:
-            return model.features(batch.tokens)
+            return model.features(batch.tokens, regions=regions)
         seen = self.masking.apply(self.masking.fixed(batch, mask_index), model.config.vocab_size)
-        return model.features(seen.tokens, seen.hidden)
+        return model.features(seen.tokens, seen.hidden, regions)
 
 
 @dataclass(frozen=True)
@@ -346,8 +353,10 @@ class Classification(Task):
     def run(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Outcome:
         return self.pretraining.run(model, batch, mask_index)
 
-    def features(self, model: Transformer, batch: TokenBatch, mask_index: int | None = None) -> Tensor:
-        return self.pretraining.features(model, batch, mask_index)
+    def features(
+        self, model: Transformer, batch: TokenBatch, mask_index: int | None = None, regions: Tensor | None = None
+    ) -> Tensor:
+        return self.pretraining.features(model, batch, mask_index, regions)
 
     def make_head(self, shape: TransformerConfig, n_classes: int) -> nn.Linear:
         head = nn.Linear(shape.n_embd, n_classes, bias=False)  # as in the release, and in transformers

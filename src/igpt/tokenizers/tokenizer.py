@@ -95,6 +95,22 @@ class Tokenizer(ABC):
             counts.index_add_(1, each, pixels.flatten(1).long())
         return counts > 0
 
+    def region_weights(self, n: int, n_tokens: int) -> Tensor:
+        """The share (n * n, T), float32, of each token in each of n x n regions of an image, in raster order.
+
+        Pixel row r is in row r * n // side of the regions, and columns likewise. A token counts as often as it
+        describes a pixel of the region; each row sums to 1.
+        """
+        tokens = self.arrange(torch.arange(n_tokens)[None])[0].flatten(0, 1)  # (side * side, tokens_per_cell)
+        side = self.resolution(n_tokens)
+        if not 1 <= n <= side:
+            raise IgptError(f"regions is {n}; an image of {side}x{side} pixels has 1 to {side} regions per side.")
+        part = torch.arange(side) * n // side
+        region = (part[:, None] * n + part).flatten()  # (side * side,) of each pixel
+        counts = torch.zeros(n * n, n_tokens)
+        counts.index_put_((region[:, None], tokens), torch.ones(()), accumulate=True)
+        return counts / counts.sum(dim=1, keepdim=True)
+
     def n_given(self, share: float, n_tokens: int) -> int:
         """Tokens in the first `share` of an image, rounded to whole rows of cells."""
         side = self.resolution(n_tokens) // self.cell

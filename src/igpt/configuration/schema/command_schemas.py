@@ -346,6 +346,7 @@ class ProbeSettings(Component):
         list[NotNegative], Field(min_length=1), expects("one number or more of at least 0, such as [0.01,1]")
     ] = UNSET
     standardize: Flag = UNSET
+    regions: Count = UNSET
     solver: Annotated[str, one_of("lbfgs", "stream")] = UNSET
     learning_rates: Annotated[
         list[Positive], Field(min_length=1), expects("one number or more above 0, such as [1,0.1]")
