@@ -11,8 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from igpt.errors import IgptError
-from igpt.evaluation import linear_probe
-from igpt.evaluation.linear_probe import LinearProbe, fit_lbfgs, low_label_subset, standardize
+from igpt.evaluation import lbfgs, linear_probe
+from igpt.evaluation.linear_probe import LinearProbe, fit_lbfgs, fit_one_by_one, low_label_subset, standardize
 
 L, N, C, K = 3, 400, 12, 5
 PENALTIES = [0.003, 0.03, 0.3]
@@ -218,3 +218,67 @@ def test_a_class_with_too_few_samples_is_an_error():
 def test_invalid_inputs_of_a_probe_are_refused(change, message, data):
     with pytest.raises(IgptError, match=message):
         fit_lbfgs(*change(*data))
+
+
+def separable(n=1000):
+    """Features (1, n, C) of which weak penalties classify almost all: they take many evaluations."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % K
+    inner = 2 * torch.randn(K, 6, generator=generator, dtype=torch.float64)[labels]
+    inner += torch.randn(n, 6, generator=generator, dtype=torch.float64)
+    features = torch.tanh(inner @ torch.randn(6, C, generator=generator, dtype=torch.float64) / 2)
+    return standardize(features[None])[0], labels
+
+
+@pytest.mark.parametrize(("by_class", "share"), [(True, 0.75), (False, 1)])
+def test_one_by_one_gives_the_same_probes_in_fewer_evaluations(by_class, share, monkeypatch):
+    """In the order of the penalties; by class with samples drawn, 16 * 13 of 1,000."""
+    monkeypatch.setattr(linear_probe, "curvature_pays", lambda *shape: by_class)
+    evaluations = []
+
+    def counting(terms, *arguments, **keywords):
+        def count(x):
+            evaluations.append(1)
+            return 0 * x.sum(dim=1)
+
+        return lbfgs.minimize([*terms, count], *arguments, **keywords)
+
+    monkeypatch.setattr(linear_probe, "minimize", counting)
+    (features, labels), penalties = separable(), [1e-4, 0.1, 1e-3, 1.0, 1e-2]
+    separate = [fit_lbfgs(features, labels, K, [penalty])[0] for penalty in penalties]
+    before = len(evaluations)
+    together = fit_one_by_one(features, labels, K, penalties)
+    after = len(evaluations) - before
+    for penalty, *probes in zip(penalties, together, separate, strict=True):
+        ours, theirs = (
+            objective(features[0].numpy(), labels.numpy(), probe.weight[0].numpy(), probe.bias[0].numpy(), penalty)
+            for probe in probes
+        )
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    assert after < share * before
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_the_curvature_of_a_class_is_that_of_autograd(drawn, standardized, monkeypatch):
+    features, labels = standardized[0][:1, :200, :3], standardized[1][:200]
+    monkeypatch.setattr(linear_probe, "SAMPLES_PER_CHANNEL", 40 if drawn else 100)  # 160 of 200 samples, or all
+    parameters = 0.5 * torch.randn(1, K, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    penalty = torch.tensor([0.1], dtype=torch.float64)
+
+    def loss(x):
+        logits = features[0] @ x[:, :-1].T + x[:, -1]
+        return F.cross_entropy(logits, labels) + 0.05 * x[:, :-1].square().sum()
+
+    hessian = torch.autograd.functional.hessian(loss, parameters[0])  # (K, 4, K, 4)
+    gradient = torch.randn(1, K * 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = torch.cat([torch.linalg.solve(hessian[k, :, k], gradient[0].view(K, 4)[k]) for k in range(K)])
+    found = linear_probe._inverse_hessian_at(parameters, features, penalty)(gradient)[0]
+    error = (found - expected).norm() / expected.norm()
+    assert error < (0.2 if drawn else 1e-9)
+
+
+def test_a_matrix_without_full_rank_has_an_inverse():
+    x = torch.randn(5, 20, generator=torch.Generator().manual_seed(0))
+    inverse = linear_probe._inverse(x.mT @ x)
+    assert inverse.isfinite().all()
+    torch.testing.assert_close(x @ inverse @ x.mT, torch.eye(5), atol=0.02, rtol=0)

@@ -391,9 +391,9 @@ def test_features_that_do_not_fit_are_refused(tmp_path, monkeypatch, tiny):
     monkeypatch.setattr(room, "available_memory", lambda device: 1_000_000)
     with pytest.raises(IgptError, match="and a fit 0.0283 GB of memory, but .* and 0.001 GB are free"):
         require()  # 4 * 256 * (3 * 9000 + 25 * 6 * 4) bytes
-    with pytest.raises(IgptError, match="and a fit 0.0053 GB of memory"):
-        require(kinds[:3])  # of raw pixels
-    with pytest.raises(IgptError, match="and a fit 0.0053 GB of memory"):
+    with pytest.raises(IgptError, match="and a fit 0.00537 GB of memory"):
+        require(kinds[:3])  # of raw pixels: 4 * (48 * (3 * 9000 + 25 * 6 * 4) + 2 * 4 * 48 * 48) bytes
+    with pytest.raises(IgptError, match="and a fit 0.00537 GB of memory"):
         require(kinds[:2], concatenate=3)  # of three layers
     with pytest.raises(IgptError, match="and a fit 0.00177 GB of memory"):
         require(kinds[:2])  # of one

@@ -25,6 +25,9 @@ Penalties = Tensor | Sequence[float]
 # How much flatter the cross-entropy of a fitted probe is than at its start. Of 1, 10 and 30, this took the fewest
 # iterations over weak to strong features and penalties from 1e-1 to 1e-4.
 FLATNESS = 10
+# Samples, per channel, that estimate the curvature of a class. With 8 instead of 16, weak penalties take 1.3 times the
+# evaluations, with all samples 0.8 times.
+SAMPLES_PER_CHANNEL = 16
 LOGITS_AT_ONCE = 2**24  # of all layers, penalties and classes together: 64 MiB in float32
 
 
@@ -82,9 +85,61 @@ def fit_lbfgs(
     Raises :class:`IgptError` for features, labels or penalties that cannot be fitted.
     """
     start = _start(features, labels, n_classes, penalties)
-    features, labels = _without_inference_mode(features), _without_inference_mode(labels)
     penalty = torch.as_tensor(penalties, dtype=features.dtype, device=features.device)
     penalty = _without_inference_mode(penalty)
+    precondition = _inverse_hessian(_moments(features), penalty, n_classes)
+    return _probes(_fit(features, labels, start, penalty, precondition, max_iterations, tolerance))
+
+
+@torch.inference_mode(False)
+def fit_one_by_one(
+    features: Tensor,
+    labels: Tensor,
+    n_classes: int,
+    penalties: Penalties,
+    max_iterations: int = 500,
+    tolerance: float = 1e-5,
+) -> list[LinearProbe]:
+    """The probes of :func:`fit_lbfgs`, fitted from the strongest penalty to the weakest, for many samples.
+
+    Each fit starts from the probe before it, and is preconditioned by the curvature there, class by class. That takes
+    about a third of the evaluations, but pays only if these are slow. See :func:`curvature_pays`.
+    """
+    start = _start(features, labels, n_classes, penalties)[:, :1]  # (L, 1, K, C + 1)
+    by_class = curvature_pays(*features.shape[1:])
+    moments = None if by_class else _moments(features)
+    probes: dict[float, LinearProbe] = {}
+    for value in sorted(map(float, penalties), reverse=True):
+        penalty = features.new_tensor([value])
+        if moments is None:
+            precondition = _inverse_hessian_at(start[:, 0], features, penalty)
+        else:
+            precondition = _inverse_hessian(moments, penalty, n_classes)
+        start = _fit(features, labels, start, penalty, precondition, max_iterations, tolerance)
+        (probes[value],) = _probes(start)
+    return [probes[float(value)] for value in penalties]
+
+
+def curvature_pays(n_samples: int, n_channels: int) -> bool:
+    """Whether the curvature of each class, whose cost grows with the square of the channels, saves more than it takes.
+
+    It takes as long as at most about 80 evaluations by the number of operations, which are faster than those of an
+    evaluation, and saves 100 on average.
+    """
+    return n_channels**2 <= 10 * n_samples
+
+
+def _fit(
+    features: Tensor,
+    labels: Tensor,
+    start: Tensor,
+    penalty: Tensor,
+    precondition: BatchMap,
+    max_iterations: int,
+    tolerance: float,
+) -> Tensor:
+    """Fitted parameters (L, P, K, C + 1) for penalties (P,), from a `start` of the same shape."""
+    features, labels = _without_inference_mode(features), _without_inference_mode(labels)
 
     def penalties_of(x: Tensor) -> Tensor:
         return (penalty / 2 * x.view_as(start)[..., :-1].square().sum(dim=(2, 3))).flatten()
@@ -96,10 +151,8 @@ def fit_lbfgs(
     at_once = max(1, LOGITS_AT_ONCE // logits_per_sample)
     parts = [slice(first, first + at_once) for first in range(0, len(labels), at_once)]
     terms: list[BatchFunction] = [penalties_of, *(partial(cross_entropy, part) for part in parts)]
-    precondition = _inverse_hessian(features, penalty, n_classes)
-    x = start.view(-1, start[0, 0].numel())  # (L * P, K * (C + 1))
-    x = minimize(terms, x, max_iterations, tolerance, precondition=precondition)
-    return _probes(x.view_as(start))
+    x = start.reshape(-1, start[0, 0].numel())  # (L * P, K * (C + 1))
+    return minimize(terms, x, max_iterations, tolerance, precondition=precondition).view_as(start)
 
 
 def low_label_subset(labels: Tensor, per_class: int, seed: int, class_names: Sequence[str]) -> Tensor:
@@ -162,7 +215,17 @@ def _cross_entropy(parameters: Tensor, features: Tensor, labels: Tensor) -> Tens
     return nats.sum(dim=1).view(n_layer, n_candidate)
 
 
-def _inverse_hessian(features: Tensor, penalty: Tensor, n_classes: int) -> BatchMap:
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (L, C + 1) and eigenvectors (L, C + 1, C + 1) of the second moments of (features, 1)."""
+    n_layer, n_sample, n_channel = features.shape
+    moments = features.new_ones(n_layer, n_channel + 1, n_channel + 1)
+    moments[:, :-1, :-1] = features.mT @ features / n_sample
+    moments[:, :-1, -1] = moments[:, -1, :-1] = features.mean(dim=1)
+    values, vectors = torch.linalg.eigh(moments)
+    return values, vectors
+
+
+def _inverse_hessian(moments: tuple[Tensor, Tensor], penalty: Tensor, n_classes: int) -> BatchMap:
     """Multiply gradients (L * P, K * (C + 1)) by an estimate of the inverse Hessian.
 
     Without it, L-BFGS spends most of its iterations on the scales and correlations of the channels. While all classes
@@ -170,11 +233,8 @@ def _inverse_hessian(features: Tensor, penalty: Tensor, n_classes: int) -> Batch
     is more confident, and its cross-entropy flatter, by the estimated factor FLATNESS. The estimate also penalizes the
     bias, so that one eigendecomposition per layer serves all penalties.
     """
-    n_layer, n_sample, n_channel = features.shape
-    moments = features.new_ones(n_layer, n_channel + 1, n_channel + 1)  # of (features, 1)
-    moments[:, :-1, :-1] = features.mT @ features / n_sample
-    moments[:, :-1, -1] = moments[:, -1, :-1] = features.mean(dim=1)
-    values, vectors = torch.linalg.eigh(moments)  # (L, C + 1), (L, C + 1, C + 1)
+    values, vectors = moments
+    n_layer, n_channel = len(values), values.shape[1] - 1
     curvature = values[:, None, None] / (FLATNESS * n_classes) + penalty[:, None, None]  # (L, P, 1, C + 1)
     rounding = curvature.amax(dim=-1, keepdim=True) * torch.finfo(values.dtype).eps * n_channel
     curvature = torch.maximum(curvature, rounding)
@@ -185,6 +245,51 @@ def _inverse_hessian(features: Tensor, penalty: Tensor, n_classes: int) -> Batch
         return (scaled.flatten(1, 2) @ vectors.mT).view_as(gradient)
 
     return apply
+
+
+def _inverse_hessian_at(parameters: Tensor, features: Tensor, penalty: Tensor) -> BatchMap:
+    """Multiply gradients (L, K * (C + 1)) by the inverse of the Hessian at parameters (L, K, C + 1), class by class.
+
+    The block of class k is the mean over the samples of p_k (1 - p_k) (x, 1) (x, 1)^T, plus the penalty; the blocks of
+    pairs of classes are left out. Of many samples it is estimated by some, drawn in proportion to p_k (1 - p_k).
+    """
+    parameters, features = _without_inference_mode(parameters), _without_inference_mode(features)
+    generator = torch.Generator(features.device).manual_seed(0)
+    _, n_sample, n_channel = features.shape
+    n_drawn = SAMPLES_PER_CHANNEL * (n_channel + 1)
+
+    def inverse(x: Tensor, variance: Tensor) -> Tensor:
+        """The inverse (C + 1, C + 1) of the block of one class, by features (N, C) and p_k (1 - p_k) (N,)."""
+        if n_drawn < n_sample:
+            drawn = torch.multinomial(variance, n_drawn, replacement=True, generator=generator)
+            rows = F.pad(x[drawn], (0, 1), value=1) * variance.mean().sqrt()
+        else:
+            rows = F.pad(x, (0, 1), value=1) * variance.sqrt()[:, None]
+        block = rows.mT @ rows / len(rows)
+        block.diagonal()[:-1] += penalty
+        return _inverse(block)
+
+    blocks = []
+    for x, weights in zip(features, parameters, strict=True):
+        p = torch.addmm(weights[:, -1], x, weights[:, :-1].mT).softmax(dim=-1)  # (N, K)
+        variance = (p * (1 - p)).clamp(min=torch.finfo(p.dtype).tiny)
+        blocks.append(torch.stack([inverse(x, each) for each in variance.mT.contiguous()]))
+    inverses = torch.stack(blocks)  # (L, K, C + 1, C + 1)
+
+    def apply(gradient: Tensor) -> Tensor:
+        return (inverses @ gradient.view(*inverses.shape[:3], 1)).view_as(gradient)
+
+    return apply
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """The inverse of a positive semidefinite matrix, to which just enough is added that rounding cannot spoil it."""
+    added = 10 * torch.finfo(matrix.dtype).eps * matrix.trace()
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(matrix + added * torch.eye(len(matrix)).to(matrix))
+        if not failed:
+            return torch.cholesky_inverse(factor)
+        added = 10 * added
 
 
 def _probes(parameters: Tensor) -> list[LinearProbe]:

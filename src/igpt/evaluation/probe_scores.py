@@ -16,7 +16,7 @@ from torch import Tensor
 from igpt.data.packed import PackedImages
 from igpt.evaluation.features import Features, concatenated_name
 from igpt.evaluation.knn import knn_predict
-from igpt.evaluation.linear_probe import fit_lbfgs, low_label_subset, standardize
+from igpt.evaluation.linear_probe import fit_lbfgs, fit_one_by_one, low_label_subset, standardize
 from igpt.evaluation.standard_error import standard_error
 from igpt.progress import track
 
@@ -131,8 +131,7 @@ def linear_rows(data: LabeledFeatures, settings: ProbeSettings, device: torch.de
 def lbfgs_correct(data: LabeledFeatures, settings: ProbeSettings, device: torch.device) -> Correct:
     """Which images the probes of each layer and penalty classify correctly, on all splits but the training split.
 
-    Small layers are fitted together with all penalties. Larger ones are fitted one by one, each penalty by itself, so
-    that no fit waits for one that takes more iterations.
+    Small layers are fitted together with all penalties. Larger ones are fitted one by one, each penalty by itself.
     """
     held_out = [split for split in data.features if split != "train"]
     labels = {split: torch.from_numpy(values).to(device) for split, values in data.labels.items()}
@@ -141,9 +140,8 @@ def lbfgs_correct(data: LabeledFeatures, settings: ProbeSettings, device: torch.
         train, *others = (data.layers(split, layers, device) for split in ("train", *held_out))
         if settings.standardize:
             train, *others = standardize(train, *others)
-        alone = train.nbytes > TOGETHER
-        batches = [[penalty] for penalty in settings.penalties] if alone else [settings.penalties]
-        probes = [p for batch in batches for p in fit_lbfgs(train, labels["train"], len(data.classes), batch)]
+        fit = fit_one_by_one if train.nbytes > TOGETHER else fit_lbfgs
+        probes = fit(train, labels["train"], len(data.classes), settings.penalties)
         for split, features in zip(held_out, others, strict=True):
             found[split].append(torch.stack([p.predict(features) == labels[split] for p in probes], dim=1))
     return {split: torch.cat(parts).cpu().numpy() for split, parts in found.items()}

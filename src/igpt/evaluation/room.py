@@ -11,11 +11,13 @@ import torch
 from igpt.data.datamodule import ImageDataModule
 from igpt.errors import IgptError
 from igpt.evaluation.features import FeatureKind
+from igpt.evaluation.linear_probe import curvature_pays
 from igpt.evaluation.probe_scores import ProbeSettings
 
 FLOAT = 4  # bytes
 COPIES = 3  # of a layer's features: as stored, standardized, and in between
 PARAMETERS = 25  # L-BFGS keeps ten pairs of vectors, and a few more
+CURVATURE = 2  # matrices of a class, with their copies
 
 
 def require_room(
@@ -33,7 +35,10 @@ def require_room(
     n_images = sum(data.n_labeled(split) for split in data.splits)
     disk = FLOAT * n_images * sum(kind.shape[0] * kind.shape[1] for kind in kinds)
     widest = max(width * (settings.concatenate or 1), *(kind.shape[1] for kind in kinds))
-    memory = FLOAT * widest * (COPIES * n_images + PARAMETERS * len(settings.penalties) * classes)
+    numbers = widest * (COPIES * n_images + PARAMETERS * len(settings.penalties) * classes)
+    if curvature_pays(data.n_labeled("train"), widest):
+        numbers += CURVATURE * classes * widest**2
+    memory = FLOAT * numbers
     free = shutil.disk_usage(next(path for path in files[0].absolute().parents if path.exists())).free
     stored = sum(file.stat().st_size for file in files if file.exists())
     available = available_memory(device)
