@@ -30,11 +30,11 @@ def limit_memory(monkeypatch, model, most):
     """As if no more than `most` images had room; the sizes of the batches that had."""
     embed, fitted = model.embed, []
 
-    def limited(tokens, mask=None):
+    def limited(tokens, *options):
         if len(tokens) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         fitted.append(len(tokens))
-        return embed(tokens, mask)
+        return embed(tokens, *options)
 
     monkeypatch.setattr(model, "embed", limited)
     return fitted
