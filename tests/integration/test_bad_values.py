@@ -56,7 +56,6 @@ CASES = [
     ("train", "model.logit_softcap=0", "model.logit_softcap is 0; it must be a number above 0, or null"),
     ("train", "model.dropout=1", "model.dropout is 1; it must be a number of at least 0 and below 1"),
     ("train", "model.attention_dropout=-0.1", "model.attention_dropout is -0.1"),
-    ("train", "model/parts=antique", "There is no model/parts=antique; choose one of modern, paper"),
     ("train", "tokenizer.size=1", "tokenizer.size is 1"),
     ("train", "tokenizer.size=5000", "tokenizer.size is 5000; it must be a whole number of colors from 2 to 4096"),
     ("train", "data.batch_size=0", "data.batch_size is 0"),
