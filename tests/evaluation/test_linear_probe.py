@@ -12,7 +12,14 @@ from torch.nn import functional as F
 
 from igpt.errors import IgptError
 from igpt.evaluation import lbfgs, linear_probe
-from igpt.evaluation.linear_probe import LinearProbe, fit_lbfgs, fit_one_by_one, low_label_subset, standardize
+from igpt.evaluation.linear_probe import (
+    LinearProbe,
+    curvature_pays,
+    fit_lbfgs,
+    fit_one_by_one,
+    low_label_subset,
+    standardize,
+)
 
 L, N, C, K = 3, 400, 12, 5
 PENALTIES = [0.003, 0.03, 0.3]
@@ -259,8 +266,10 @@ def test_one_by_one_gives_the_same_probes_in_fewer_evaluations(by_class, share, 
 
 
 @pytest.mark.parametrize("drawn", [False, True])
-def test_the_curvature_of_a_class_is_that_of_autograd(drawn, standardized, monkeypatch):
+@pytest.mark.parametrize("logits_at_once", [linear_probe.LOGITS_AT_ONCE, 400])  # all 5 classes, or 2 at a time
+def test_the_curvature_of_a_class_is_that_of_autograd(drawn, logits_at_once, standardized, monkeypatch):
     features, labels = standardized[0][:1, :200, :3], standardized[1][:200]
+    monkeypatch.setattr(linear_probe, "LOGITS_AT_ONCE", logits_at_once)
     monkeypatch.setattr(linear_probe, "SAMPLES_PER_CHANNEL", 40 if drawn else 100)  # 160 of 200 samples, or all
     parameters = 0.5 * torch.randn(1, K, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     penalty = torch.tensor([0.1], dtype=torch.float64)
@@ -282,3 +291,16 @@ def test_a_matrix_without_full_rank_has_an_inverse():
     inverse = linear_probe._inverse(x.mT @ x)
     assert inverse.isfinite().all()
     torch.testing.assert_close(x @ inverse @ x.mT, torch.eye(5), atol=0.02, rtol=0)
+
+
+def test_curvature_takes_no_more_memory_than_the_features():
+    imagenet, cifar = (1_281_167, 1000), (45_000, 100)
+    assert curvature_pays(imagenet[0], 512, imagenet[1])
+    assert not curvature_pays(imagenet[0], 3072, imagenet[1])  # raw pixels: 75 GB of matrices, 47 GB of features
+    assert curvature_pays(cifar[0], 512, cifar[1])
+    assert not curvature_pays(5_000, 512, 10)  # STL-10: it would take longer than the evaluations
+
+
+def test_squares_that_overflow_are_refused():
+    with pytest.raises(IgptError, match="too large for their squares"):
+        linear_probe._inverse(torch.full((3, 3), torch.inf))

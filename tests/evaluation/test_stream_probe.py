@@ -397,3 +397,14 @@ def test_features_that_do_not_fit_are_refused(tmp_path, monkeypatch, tiny):
         require(kinds[:2], concatenate=3)  # of three layers
     with pytest.raises(IgptError, match="and a fit 0.00177 GB of memory"):
         require(kinds[:2])  # of one
+
+
+def test_a_narrow_layer_whose_curvature_pays_may_need_most_memory(tmp_path, monkeypatch):
+    """Of 3,000 training images up to 173 features have it: 170 with curvature take more than 174 without."""
+    data = blobs(tmp_path)
+    monkeypatch.setattr(room, "available_memory", lambda device: 0)
+    kinds = [FeatureKind(str(width), (1, width), None) for width in (174, 170)]
+    assert [room.curvature_pays(data.n_labeled("train"), kind.shape[1], 4) for kind in kinds] == [False, True]
+    memory = 4 * (170 * (3 * 9000 + 25 * 6 * 4) + 2 * 4 * 170**2)
+    with pytest.raises(IgptError, match=f"a fit {memory / 1e9:.3g} GB of memory"):
+        require_room(kinds, data, ProbeSettings(), [tmp_path / "a.npy"], CPU)

@@ -9,7 +9,7 @@ Source: Chen et al. 2020, "Generative Pretraining from Pixels", which fits the p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,8 +25,8 @@ Penalties = Tensor | Sequence[float]
 # How much flatter the cross-entropy of a fitted probe is than at its start. Of 1, 10 and 30, this took the fewest
 # iterations over weak to strong features and penalties from 1e-1 to 1e-4.
 FLATNESS = 10
-# Samples, per channel, that estimate the curvature of a class. With 8 instead of 16, weak penalties take 1.3 times the
-# evaluations, with all samples 0.8 times.
+# Samples, per channel, that estimate the curvature of a class. With fewer, a fit takes more evaluations of the loss,
+# which benchmarks/probe_evaluations.py counts; with more, their product takes longer.
 SAMPLES_PER_CHANNEL = 16
 LOGITS_AT_ONCE = 2**24  # of all layers, penalties and classes together: 64 MiB in float32
 
@@ -103,14 +103,17 @@ def fit_one_by_one(
     """The probes of :func:`fit_lbfgs`, fitted from the strongest penalty to the weakest, for many samples.
 
     Each fit starts from the probe before it, and is preconditioned by the curvature there, class by class. That takes
-    about a third of the evaluations, but pays only if these are slow. See :func:`curvature_pays`.
+    fewer evaluations (`python benchmarks/probe_evaluations.py`), but pays only if these are slow. See
+    :func:`curvature_pays`. The loss is convex and the tolerance is the same, so the probes are those of `fit_lbfgs` up
+    to that tolerance.
     """
     start = _start(features, labels, n_classes, penalties)[:, :1]  # (L, 1, K, C + 1)
-    by_class = curvature_pays(*features.shape[1:])
+    by_class = curvature_pays(*features.shape[1:], n_classes)
     moments = None if by_class else _moments(features)
     probes: dict[float, LinearProbe] = {}
     for value in sorted(map(float, penalties), reverse=True):
         penalty = features.new_tensor([value])
+        precondition = None  # frees that of the penalty before
         if moments is None:
             precondition = _inverse_hessian_at(start[:, 0], features, penalty)
         else:
@@ -120,13 +123,13 @@ def fit_one_by_one(
     return [probes[float(value)] for value in penalties]
 
 
-def curvature_pays(n_samples: int, n_channels: int) -> bool:
+def curvature_pays(n_samples: int, n_channels: int, n_classes: int) -> bool:
     """Whether the curvature of each class, whose cost grows with the square of the channels, saves more than it takes.
 
-    It takes as long as at most about 80 evaluations by the number of operations, which are faster than those of an
-    evaluation, and saves 100 on average.
+    By the number of operations it takes as long as at most about 80 evaluations of the loss, and faster ones. The
+    second condition is that its 8 K C^2 bytes are no more than the 12 N C bytes of the features.
     """
-    return n_channels**2 <= 10 * n_samples
+    return n_channels**2 <= 10 * n_samples and n_classes * n_channels <= 1.5 * n_samples
 
 
 def _fit(
@@ -269,12 +272,12 @@ def _inverse_hessian_at(parameters: Tensor, features: Tensor, penalty: Tensor) -
         block.diagonal()[:-1] += penalty
         return _inverse(block)
 
-    blocks = []
-    for x, weights in zip(features, parameters, strict=True):
-        p = torch.addmm(weights[:, -1], x, weights[:, :-1].mT).softmax(dim=-1)  # (N, K)
-        variance = (p * (1 - p)).clamp(min=torch.finfo(p.dtype).tiny)
-        blocks.append(torch.stack([inverse(x, each) for each in variance.mT.contiguous()]))
-    inverses = torch.stack(blocks)  # (L, K, C + 1, C + 1)
+    blocks = [
+        inverse(x, variance)
+        for x, weights in zip(features, parameters, strict=True)
+        for variance in _variances(x, weights)
+    ]
+    inverses = torch.stack(blocks).unflatten(0, parameters.shape[:2])  # (L, K, C + 1, C + 1)
 
     def apply(gradient: Tensor) -> Tensor:
         return (inverses @ gradient.view(*inverses.shape[:3], 1)).view_as(gradient)
@@ -282,14 +285,34 @@ def _inverse_hessian_at(parameters: Tensor, features: Tensor, penalty: Tensor) -
     return apply
 
 
+def _variances(features: Tensor, weights: Tensor) -> Iterator[Tensor]:
+    """The variance p_k (1 - p_k) of each class over the samples, (N,) for each of the K classes.
+
+    Features are (N, C), weights (K, C + 1). Logits are computed for some classes at a time: those of all samples and
+    classes together may take more memory than the features.
+    """
+    groups = weights.split(max(1, LOGITS_AT_ONCE // len(features)))  # of k classes
+
+    def logits(group: Tensor) -> Tensor:
+        return torch.addmm(group[:, -1:], group[:, :-1], features.mT)  # (k, N)
+
+    log_sum = logits(groups[0]).logsumexp(dim=0)
+    for group in groups[1:]:
+        log_sum = torch.logaddexp(log_sum, logits(group).logsumexp(dim=0))
+    for group in groups:
+        p = (logits(group) - log_sum).exp()
+        yield from (p * (1 - p)).clamp(min=torch.finfo(p.dtype).tiny)
+
+
 def _inverse(matrix: Tensor) -> Tensor:
     """The inverse of a positive semidefinite matrix, to which just enough is added that rounding cannot spoil it."""
     added = 10 * torch.finfo(matrix.dtype).eps * matrix.trace()
-    while True:
+    while added.isfinite():
         factor, failed = torch.linalg.cholesky_ex(matrix + added * torch.eye(len(matrix)).to(matrix))
         if not failed:
             return torch.cholesky_inverse(factor)
         added = 10 * added
+    raise IgptError("The features are too large for their squares; standardize them or use float64.")
 
 
 def _probes(parameters: Tensor) -> list[LinearProbe]:

@@ -31,14 +31,11 @@ def require_room(
 
     The first kind are those of the network. The features go to `files`, of which some may be written already.
     """
-    classes, (n_layers, width) = len(data.source.classes), kinds[0].shape
+    n_layers, width = kinds[0].shape
     n_images = sum(data.n_labeled(split) for split in data.splits)
     disk = FLOAT * n_images * sum(kind.shape[0] * kind.shape[1] for kind in kinds)
-    widest = max(width * (settings.concatenate or 1), *(kind.shape[1] for kind in kinds))
-    numbers = widest * (COPIES * n_images + PARAMETERS * len(settings.penalties) * classes)
-    if curvature_pays(data.n_labeled("train"), widest):
-        numbers += CURVATURE * classes * widest**2
-    memory = FLOAT * numbers
+    widths = [width * (settings.concatenate or 1), *(kind.shape[1] for kind in kinds)]
+    memory = max(_memory_of_fit(each, n_images, data, settings) for each in widths)
     free = shutil.disk_usage(next(path for path in files[0].absolute().parents if path.exists())).free
     stored = sum(file.stat().st_size for file in files if file.exists())
     available = available_memory(device)
@@ -48,6 +45,15 @@ def require_room(
             f"the disk, and a fit {_size(memory)} of memory, but {_size(free)} and {_size(available)} are free; use "
             "probe.solver=stream, which stores no features."
         )
+
+
+def _memory_of_fit(width: int, n_images: int, data: ImageDataModule, settings: ProbeSettings) -> int:
+    """Bytes that the fit of a layer of so many features takes. A narrow one may need more, if its curvature pays."""
+    classes = len(data.source.classes)
+    numbers = width * (COPIES * n_images + PARAMETERS * len(settings.penalties) * classes)
+    if curvature_pays(data.n_labeled("train"), width, classes):
+        numbers += CURVATURE * classes * width**2
+    return FLOAT * numbers
 
 
 def available_memory(device: torch.device) -> int:
