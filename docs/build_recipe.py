@@ -40,6 +40,7 @@ def page(text: str) -> str:
     ablation = Ablation(Study.read(EXPERIMENTS / "ablation" / "study.yml"), ablation_rows())
     parts = {
         "losses": ablation.table(),
+        "figure": figure_link(ablation),
         "differences": ablation.differences(),
         "rates": ablation.rate_table(),
         "records": record_table(),
@@ -66,7 +67,7 @@ class Cell:
     """The runs of a trial on a setting for a duration, at one learning rate: one row per seed."""
 
     rows: list[Row]
-    tuned: bool  # whether the learning rate is the best of those of the trial
+    tuned: bool  # whether the learning rate is the best of those of the trial, which all have a result
 
     @property
     def losses(self) -> list[float]:
@@ -97,10 +98,17 @@ class Ablation:
         return found
 
     def cell(self, trial: str, setting: str, one: Round) -> Cell:
+        """The runs at the best learning rate; as long as that is not known, at the one with the most seeds."""
         best = self.study.best_rate(trial, setting, one, self.rows)
-        rate = (best or self.study.rates(trial))[0]
-        runs = [self.study.run(trial, setting, seed, rate, one) for seed in range(10)]
-        return Cell([row for run in runs for row in rows_of(run, self.rows)], bool(best))
+        found = []
+        for rate in best or self.study.rates(trial):
+            runs = [self.study.run(trial, setting, seed, rate, one) for seed in self.seeds]
+            found.append([row for run in runs for row in rows_of(run, self.rows)])
+        return Cell(max(found, key=len), bool(best))
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        return sorted({seed for one in self.study.rounds for seed in one.seeds})
 
     @property
     def trials(self) -> list[str]:
@@ -239,6 +247,12 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 # The figure
+
+
+def figure_link(ablation: Ablation) -> str:
+    if not ablation.cells:
+        return "No run is complete yet."
+    return f"![Test loss against FLOPs, one plot per setting](figures/{FIGURE.name})"
 
 
 def figure(ablation: Ablation) -> None:

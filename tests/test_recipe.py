@@ -64,6 +64,12 @@ def test_a_rate_that_was_not_tuned_has_a_star():
     assert untuned[1] == "2.000 (1)*"
 
 
+def test_a_rate_that_failed_hides_no_other():
+    """The study goes on with the best of the other rates; the cell has their seeds, and a star."""
+    adam, *_ = cells(build_recipe.Ablation(STUDY, ROWS[1:]).table())
+    assert adam[1] == "3.100 +- 0.141 (2)*"
+
+
 def test_differences_have_the_error_of_the_pooled_deviation():
     # Pooled deviation: 0.1414 of two pairs; of a difference of 2 and 2 seeds, times 1; of 1 and 2, times 1.5^0.5.
     assert cells(ABLATION.differences()) == [

@@ -107,6 +107,11 @@ def test_the_proposal_has_the_lowest_loss_of_all_shapes(law, budget):
     assert budget - 16 * found.size.flops < found.flops <= budget
 
 
+def test_networks_without_the_named_blocks_are_not_proposed(law):
+    shape = replace(NANO, value_embedding=(0, 3, -1))
+    assert propose(law, 6e12, shape, images=16).model.n_layer >= 4
+
+
 def test_a_proposal_outside_of_the_range_warns(law):
     assert propose(law, 2e13, NANO, images=16).warnings == []
     (warning,) = propose(law, 1e16, NANO, images=16).warnings

@@ -19,6 +19,8 @@ from igpt.errors import IgptError  # noqa: E402
 from igpt.files import atomic_path  # noqa: E402
 from igpt.planning.scaling_law import fit_scaling_law  # noqa: E402
 
+DATA = "Fashion-MNIST, 14x14 pixels, 16 grays (rotary positions, Muon, batches of 16)"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fit L = E + A N^-alpha + B D^-beta to the results of run.py.")
@@ -30,7 +32,7 @@ def main() -> None:
     rows = [row for one in study.rounds for run in study.runs(one, found) for row in rows_of(run, found)]
     columns = (np.array([row[key] for row in rows], float) for key in ("parameters", "tokens", "test_nats", "flops"))
     try:
-        law = fit_scaling_law(*columns, data="Fashion-MNIST, 14x14 pixels, 16 grays", n_positions=196, vocab_size=16)
+        law = fit_scaling_law(*columns, data=DATA, n_positions=196, vocab_size=16)
     except IgptError as error:
         sys.exit(f"Error: {error}")
     with atomic_path(asked.fit) as temporary:

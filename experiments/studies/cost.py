@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from igpt.training.optimizers import OptimConfig
 
 # They change neither the model nor the number of images. Without them, the runs of a trial share one measurement.
 IRRELEVANT = ("seed=", "trainer.", "optim.lr=", "optim.matrix_lr=", "logger=", "callbacks=", "sample_every=")
+
+HYDRA = Lock()  # Hydra has one state per process, and the runs of a study end in different threads
 
 
 def flops_per_step(overrides: tuple[str, ...]) -> int:
@@ -43,7 +46,7 @@ def _relevant(overrides: tuple[str, ...]) -> tuple[str, ...]:
 
 @cache
 def _costs(overrides: tuple[str, ...]) -> tuple[int, int, int]:
-    with initialize_config_module("igpt.conf", version_base="1.3"):
+    with HYDRA, initialize_config_module("igpt.conf", version_base="1.3"):
         config = compose("plan", overrides=list(overrides))
     model = model_of(config)
     images = config.data.batch_size

@@ -31,6 +31,7 @@ def main(folder: Path, arguments: Sequence[str] | None = None) -> None:
     try:
         study = Study.read(folder / "study.yml")
         chosen = Choice(asked.only, asked.settings, asked.seeds, asked.rounds)
+        chosen.check(study)
         if asked.list:
             print(state(study, read_results(asked.results), chosen))
             return
@@ -56,7 +57,10 @@ def read_arguments(folder: Path, arguments: Sequence[str] | None) -> argparse.Na
     add("--seeds", nargs="+", type=int, default=[], metavar="SEED", help="train only with these seeds")
     add("--rounds", nargs="+", type=int, default=[], metavar="NUMBER", help="train only these rounds, counted from 1")
     add("--list", action="store_true", help="only print the rounds, and how much of each is done")
-    return parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
+    if asked.jobs < 1:
+        parser.error(f"--jobs is {asked.jobs}; it must be at least 1.")
+    return asked
 
 
 def run_study(

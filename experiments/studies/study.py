@@ -193,6 +193,21 @@ class Choice:
     seeds: Sequence[int] = ()
     rounds: Sequence[int] = ()  # counted from 1
 
+    def check(self, study: Study) -> None:
+        """Raise :class:`IgptError` if no run can be chosen by one of the names or numbers."""
+        trials = [trial for one in study.rounds for pattern in one.trials for trial in study.trials_of(pattern)]
+        seeds = [seed for one in study.rounds for seed in one.seeds]
+        known: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
+            "trial": (self.trials, trials),
+            "setting": (self.settings, list(study.settings)),
+            "seed": (self.seeds, seeds),
+            "round": (self.rounds, range(1, len(study.rounds) + 1)),
+        }
+        for kind, (asked, there) in known.items():
+            for value in asked:
+                if value not in there:
+                    raise IgptError(f"No {kind} is {value}; choose of {', '.join(map(str, dict.fromkeys(there)))}.")
+
     def rounds_of(self, study: Study) -> list[Round]:
         return [one for number, one in enumerate(study.rounds, 1) if number in (self.rounds or [number])]
 
@@ -208,5 +223,5 @@ def merged(overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def rows_of(run: Run, rows: Sequence[Row]) -> list[Row]:
-    """The results of a run: one, or none."""
-    return [row for row in rows if tuple(row["overrides"]) == run.overrides]
+    """The results of a run: one, or none. Of two, which two commands may record side by side, the first one counts."""
+    return [row for row in rows if tuple(row["overrides"]) == run.overrides][:1]

@@ -125,6 +125,26 @@ def test_the_list_counts_finished_and_known_runs(folder, capsys):
     assert capsys.readouterr().out.startswith("2. 1 of 1 done")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--only", "adam", "sgd"], "No trial is sgd; choose of adam."),
+        (["--settings", "huge"], "No setting is huge; choose of tiny."),
+        (["--seeds", "0", "7"], "No seed is 7; choose of 0, 1."),
+        (["--rounds", "3"], "No round is 3; choose of 1, 2."),
+    ],
+)
+def test_a_choice_without_a_run_is_refused(arguments, said, folder):
+    with pytest.raises(SystemExit, match=said):
+        main(folder, arguments)
+
+
+def test_no_jobs_are_refused(folder, capsys):
+    with pytest.raises(SystemExit):
+        main(folder, ["--jobs", "0"])
+    assert "--jobs is 0; it must be at least 1." in capsys.readouterr().err
+
+
 # Training
 
 

@@ -1,16 +1,19 @@
 """Which runs a study file stands for, in which order, and at which learning rates."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 from studies.cost import flops_per_step, optimizer_flops_per_step, tokens_per_step
-from studies.study import Choice, Round, Study, merged
+from studies.study import Choice, Round, Study, merged, rows_of
 
 from composed_configuration import composed
 from igpt.configuration.schema.check import check
 from igpt.errors import IgptError
+from studies import cost
 
 FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*/study.yml"))
 
@@ -169,6 +172,23 @@ def test_costs_are_those_of_the_closed_form(read):
     assert tokens_per_step(run.overrides) == images * tokens
     products = 6 * tokens * (12 * width**2 + colors * width) + 12 * width * tokens**2
     assert flops_per_step(run.overrides) == images * products
+
+
+def test_runs_that_end_at_the_same_time_are_counted_at_the_same_time(read, monkeypatch):
+    """Hydra has one state per process; each run composes its configuration in a thread of its own."""
+    slow = cost.compose
+    monkeypatch.setattr(cost, "compose", lambda *names, **given: time.sleep(0.05) or slow(*names, **given))
+    study = read(parts={str(n): [f"data.batch_size={n}"] for n in (3, 5, 7, 9)})
+    runs = [next(study.runs(Round([f"plain+{n}"], ["tiny"], steps=1), [])) for n in study.parts]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        tokens = list(pool.map(lambda run: tokens_per_step(run.overrides), runs))
+    assert tokens == [64 * n for n in (3, 5, 7, 9)]
+
+
+def test_of_two_rows_of_a_run_the_first_counts(read):
+    study = read()
+    run, _ = study.runs(study.rounds[0], [])
+    assert rows_of(run, [row(run, 1.0), row(run, 2.0)]) == [row(run, 1.0)]
 
 
 def test_only_muon_multiplies_matrices_in_an_update(read):

@@ -58,6 +58,8 @@ def propose(law: ScalingLaw, budget: float, shape: TransformerConfig, images: in
     for heads in HEADS:
         width = heads * shape.head_size
         depth = max(1, round(shape.n_layer * width / shape.n_embd))
+        if any(not -depth <= block < depth for block in shape.value_embedding):
+            continue  # too shallow to have these blocks
         model = replace(shape, n_embd=width, n_head=heads, n_layer=depth)
         size = measure(model)
         steps = int(budget // (images * size.flops))
