@@ -1,11 +1,13 @@
-"""Tables of benchmarks, which are printed, and stored as Markdown and CSV with machine, versions and commit."""
+"""Tables of benchmarks, printed, and stored as Markdown and CSV with machine, versions, command and commit."""
 
 from __future__ import annotations
 
 import csv
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +27,7 @@ def write_table(name: str, title: str, rows: Sequence[Row], notes: str) -> None:
 
     The keys of the first row are the columns; cells that another row lacks are empty. Round numbers beforehand.
     """
-    head = f"{machine()}; {versions()}; commit {commit()}"
+    head = f"{machine()}; {versions()}; `{command()}`; commit {commit()}"
     text = f"# {title}\n\n{head}\n\n{markdown(rows)}\n\n{notes}\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
@@ -70,6 +72,11 @@ def _processor() -> str:
 
 def versions() -> str:
     return f"Python {platform.python_version()}, torch {torch.__version__}, igpt {igpt.__version__}"
+
+
+def command() -> str:
+    """The command that runs this script."""
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
 
 
 def commit() -> str:
