@@ -108,7 +108,7 @@ def fit_one_by_one(
     to that tolerance.
     """
     start = _start(features, labels, n_classes, penalties)[:, :1]  # (L, 1, K, C + 1)
-    by_class = curvature_pays(*features.shape[1:], n_classes)
+    by_class = curvature_pays(features.shape[1], features.shape[2], n_classes)
     moments = None if by_class else _moments(features)
     probes: dict[float, LinearProbe] = {}
     for value in sorted(map(float, penalties), reverse=True):
