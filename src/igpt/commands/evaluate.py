@@ -35,7 +35,8 @@ def evaluate(config: DictConfig) -> None:
     for name, value in result.values.items():
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
     folder = find_run(config.run).path / "evaluation"
-    name = f"{data.source.name}_{config.split}" if named else config.split
+    parts = (data.source.name if named else None, config.split, config.weights)
+    name = "_".join(part for part in parts if part is not None)  # test, or emoji_test_ema if all are chosen
     write_json(result.values, folder / f"{name}.json")
     save_figures(result.figures, folder, prefix=f"{name}_")
     print(f"Results are in {folder}")

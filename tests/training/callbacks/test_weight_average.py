@@ -74,6 +74,18 @@ def test_average_moves_once_per_step_whatever_the_micro_batches():
     torch.testing.assert_close(callback.average["model"].head.weight, before + 1 - 2 / 11)
 
 
+def test_the_average_of_a_compiled_model_is_not_compiled():
+    objective, callback = objective_of(Autoregressive()), WeightAverage(0.5)
+    tokens = torch.randint(11, (2, 16))
+    objective.model.compile(backend="eager")
+    expected = objective.model(tokens)
+    callback.on_fit_start(SimpleNamespace(), objective)
+    average = callback.average["model"]
+    torch.testing.assert_close(average(tokens), expected)
+    assert average.state_dict().keys() == objective.model.state_dict().keys()
+    assert all(block._compiled_call_impl is None for block in average.blocks)
+
+
 def test_validation_and_commands_measure_the_saved_average_and_training_does_not_notice(command, tmp_path):
     command("train", *FEW, "callbacks=default", "hydra.run.dir=without")
     command("train", *FEW, *EMA, "hydra.run.dir=run")
@@ -88,7 +100,7 @@ def test_validation_and_commands_measure_the_saved_average_and_training_does_not
     last = [row for row in metrics(tmp_path / "run") if row["val/nats_per_token"]][-1]
     for weights, name in (("trained", "val/nats_per_token"), ("ema", "val_ema/nats_per_token")):
         command("evaluate", "run=run", "split=validation", "checkpoint=last", f"weights={weights}", "device=cpu")
-        result = json.loads((tmp_path / "run" / "evaluation" / "validation.json").read_text())
+        result = json.loads((tmp_path / "run" / "evaluation" / f"validation_{weights}.json").read_text())
         measured[weights] = result["validation/nats_per_token"]
         assert measured[weights] == pytest.approx(float(last[name]), rel=1e-5)
     assert abs(measured["ema"] - measured["trained"]) > 1e-3
