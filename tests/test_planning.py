@@ -15,10 +15,13 @@ from igpt.errors import IgptError
 from igpt.model.config import PRESETS, TransformerConfig
 from igpt.model.transformer import MLP, Transformer
 from igpt.objectives.losses import autoregressive_nats
+from igpt.objectives.objective import Objective
+from igpt.objectives.tasks import Autoregressive
 from igpt.planning.compute import energy, measure, price
 from igpt.planning.devices import DEVICES, PRECISIONS
 from igpt.planning.memory import activation_memory
 from igpt.planning.recipe import Recipe
+from igpt.training.callbacks.weight_average import WeightAverage
 from igpt.training.optimizers import OptimConfig
 
 WIDE = TransformerConfig(n_layer=2, n_head=4, n_embd=64, vocab_size=32, n_positions=64)
@@ -108,6 +111,28 @@ def test_optimizer_values_are_what_the_optimizer_remembers(name):
 
 
 # Memory, against what torch holds
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_the_average_of_the_weights_is_what_the_callback_keeps(precision):
+    objective = Objective(Transformer(WIDE), Autoregressive(), dict)
+    if precision == "bf16-true":
+        objective.bfloat16()
+    callback = WeightAverage()
+    callback.on_fit_start(None, objective)
+    kept = sum(weight.nbytes for weight in callback.average.state_dict().values())
+    with_average, without = (
+        make_recipe(precision_name=precision, averages=averages).memory(1, checkpointed=False)
+        for averages in (True, False)
+    )
+    assert with_average.average == kept
+    assert with_average.peak == without.peak + kept
+
+
+def test_the_plan_shows_the_average_of_a_recipe_with_one(command):
+    averaged = lines_of(command("plan", "experiment=emoji_ar", "callbacks=ema", "device=laptop"))
+    assert averaged["average"] == averaged["weights"]  # float32
+    assert "average" not in lines_of(command("plan", "experiment=emoji_ar", "callbacks=null", "device=laptop"))
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

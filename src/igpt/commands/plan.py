@@ -84,7 +84,16 @@ def read_recipe(config: DictConfig) -> Recipe:
         device=device,
         devices=config.devices,
         utilization=device.utilization if config.utilization is None else config.utilization,
+        averages=averages_weights(config),
     )
+
+
+def averages_weights(config: DictConfig) -> bool:
+    """Whether one of the callbacks keeps an average of the weights, as with callbacks=ema."""
+    from igpt.configuration.schema.training_schemas import WeightAverage
+
+    callbacks = (config.get("callbacks") or {}).values()
+    return any(callback is not None and callback["_target_"] == WeightAverage.target for callback in callbacks)
 
 
 def model_of(config: DictConfig) -> TransformerConfig:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from igpt.model.config import TransformerConfig
 from igpt.planning.devices import Precision
 
+FLOAT32 = 4  # bytes of a number
 State = tuple[float, float, float]  # weights, gradients, optimizer
 Passes = tuple[float, float, float]  # activations, logits, recomputed
 
@@ -27,11 +28,12 @@ class Memory:
     activations: float
     logits: float  # log-probabilities, and the gradients of these and of the logits
     recomputed: float = 0.0  # activations of the one block that activation checkpointing recomputes at a time
+    average: float = 0.0  # of the weights over the steps (callbacks=ema), in float32
 
     @property
     def state(self) -> float:
         """Bytes that do not depend on the batch."""
-        return self.weights + self.gradients + self.optimizer
+        return self.weights + self.gradients + self.optimizer + self.average
 
     @property
     def passes(self) -> float:
@@ -73,7 +75,7 @@ def activation_memory(config: TransformerConfig, precision: Precision, images: i
     block = block_memory(config, precision, tokens)
     final_norm = width * precision.weight + 4
     last = float(tokens * (final_norm + width * precision.activation + 8))  # and the tokens themselves
-    logits = float(3 * 4 * tokens * config.vocab_size)  # float32 in any precision
+    logits = float(3 * FLOAT32 * tokens * config.vocab_size)  # in any precision
     if not checkpointed:
         return config.n_layer * block + last, logits, 0.0
     return float(config.n_layer * tokens * width * precision.weight) + last, logits, block
