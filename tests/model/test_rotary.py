@@ -96,13 +96,28 @@ def test_without_coordinates_they_are_those_of_raster_order():
     for tokenizer in (Gray(), RGB()):
         tokens = tokenizer.n_tokens(6)
         found = Transformer(replace(TURNED, n_positions=tokens)).coordinates
-        assert torch.equal(found, cell_coordinates(tokenizer.grid(tokens)).float())
+        assert torch.equal(found, cell_coordinates(tokenizer.grid(tokens)))
 
 
-def test_coordinates_survive_half_precision():
-    model = Transformer(replace(TURNED, n_positions=128**2))
+@pytest.mark.parametrize("rotary", ["1d", "2d"])
+def test_coordinates_survive_half_precision(rotary):
+    model = Transformer(replace(TURNED, n_positions=128**2, rotary=rotary))
     expected = model.coordinates.clone()
-    assert torch.equal(model.bfloat16().coordinates.float(), expected)
+    assert len(expected.unique(dim=0)) == 128**2
+    assert torch.equal(model.bfloat16().coordinates, expected)
+
+
+@pytest.mark.parametrize("rotary", ["1d", "2d"])
+def test_angles_do_not_depend_on_the_precision_of_training(rotary):
+    """In bf16-true, Lightning makes bfloat16 the type of new tensors while a step computes."""
+    turned = Rotary(TransformerConfig(1, 1, 96, n_positions=1024, rotary=rotary))
+    expected = turned(slice(1024))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = turned(slice(1024))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

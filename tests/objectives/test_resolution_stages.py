@@ -57,7 +57,7 @@ def test_a_low_resolution_image_is_that_of_a_small_model_with_averaged_positions
         table = weights["position_embedding.weight"].view(4, 2, 4, 2, 16)
         weights["position_embedding.weight"] = table.mean(dim=(1, 3)).view(16, 16)
     if parts:
-        weights["rotary.coordinates"] = raster_coordinates(16).float()
+        weights["rotary.coordinates"] = raster_coordinates(16)
     small.load_state_dict(weights)
     head, indices = task.make_head(model.config, 0), torch.arange(6)
     torch.nn.init.normal_(head["transforms"].kinds["rotation"].weight)

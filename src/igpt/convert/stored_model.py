@@ -33,8 +33,10 @@ class StoredModel:
 
 
 def rounded(stored: StoredModel, dtype: torch.dtype) -> StoredModel:
-    """The model with its weights in another floating-point type. Results are left out, since they may differ."""
-    weights = {name: weight.to(dtype) for name, weight in stored.weights.items()}
+    """The model with its weights in another floating-point type; integers stay. Results are left out, since they may
+    differ.
+    """
+    weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in stored.weights.items()}
     return replace(stored, weights=weights, results={})
 
 

@@ -89,7 +89,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
-    """Raise :class:`IgptError` unless the tensors are of a floating-point type, with the names and shapes of `wanted`.
+    """Raise :class:`IgptError` unless the tensors have the names and shapes of `wanted`, and are floating-point numbers
+    where those are.
 
     The values of `wanted` do not matter, so it may be on `meta`.
     """
@@ -108,5 +109,5 @@ def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fol
                 f"{folder} has {name} with shape {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}; its "
                 "weights do not fit its configuration."
             )
-        if not tensor.is_floating_point():
+        if wanted[name].is_floating_point() and not tensor.is_floating_point():
             raise IgptError(f"{folder} has {name} as {tensor.dtype}; igpt reads floating-point weights only.")

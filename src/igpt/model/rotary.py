@@ -50,13 +50,12 @@ class Rotary(nn.Module):
             coordinates = raster_coordinates(config.n_positions)
         self.frequencies = config.head_size // (2 * coordinates.shape[1])  # per axis
         self.base = BASES[config.rotary]
-        # Weights are read as floating-point numbers. Those of any precision hold coordinates up to 256.
-        self.register_buffer("coordinates", coordinates.float())
+        self.register_buffer("coordinates", coordinates)  # integers, which no conversion of the weights rounds
 
     def forward(self, at: slice | Tensor) -> Rotation:
         """The rotation of the positions `at`, which index any table with a row per position."""
         coordinates = self.coordinates[at].float()  # (t, axes), or (B, t, axes)
-        steps = torch.arange(self.frequencies, device=coordinates.device) / self.frequencies
+        steps = torch.arange(self.frequencies, device=coordinates.device).float() / self.frequencies  # in any precision
         angles = (coordinates[..., None] * self.base**-steps).flatten(-2)[..., None, :]  # (t, 1, d / 2)
         cos, sin = angles.cos(), angles.sin()
         return Rotation(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
