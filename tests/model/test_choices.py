@@ -139,6 +139,19 @@ def test_every_weight_is_trained(model):
     assert [name for name, gradient in gradients(model).items() if gradient is None or not gradient.any()] == []
 
 
+def test_weights_in_half_precision_are_trained(model):
+    assert [name for name, gradient in gradients(model.bfloat16()).items() if not gradient.any()] == []
+
+
+def test_values_stay_in_the_precision_of_products_when_they_are_mixed():
+    model, seen = random_weights(replace(PAPER, value_residual=True, value_embedding=[0, -1])), []
+    for block in model.blocks:
+        block.value_mix.register_forward_hook(lambda mix, arguments, output: seen.append(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(random_tokens())
+    assert seen == [torch.bfloat16] * 3
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_recomputed_and_compiled_blocks_have_the_same_gradients(model, compiled):
     expected = gradients(model)

@@ -39,7 +39,7 @@ class HeadNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float() if x.is_cpu and x.dtype == torch.bfloat16 else x  # torch's norm is slow in bfloat16 there
         if cpu_kernels.norms(wide):
-            return cpu_kernels.rms_norm(wide, self.gain, 1e-5).to(x.dtype)
+            return cpu_kernels.rms_norm(wide, self.gain.to(wide.dtype), 1e-5).to(x.dtype)
         return F.rms_norm(x, self.gain.shape, self.gain.to(x.dtype), 1e-5)
 
 
@@ -84,7 +84,7 @@ class ValueMix(nn.Module):
         if self.mixed is None:
             return v
         others = (shared.first_values if self.with_first else None, shared.token_values if self.with_tokens else None)
-        return self.mixed(v, *(each for each in others if each is not None))
+        return self.mixed(v, *(each.to(v.dtype) for each in others if each is not None))
 
 
 class ValueEmbedding(nn.Embedding):
