@@ -44,9 +44,9 @@ def orthogonalize_together(matrices: Tensor, bfloat16: bool = False) -> Tensor:
     mine = orthogonalize(matrices[distributed.get_rank() * each :][:each], bfloat16=bfloat16)
     share = mine.new_zeros(each, *mine.shape[1:])  # the last processes may have less to do than the others
     share[: len(mine)] = mine
-    together = share.new_empty(processes * each, *share.shape[1:])
-    distributed.all_gather_into_tensor(together, share)
-    return together[: len(matrices)]
+    shares = [torch.empty_like(share) for _ in range(processes)]
+    distributed.all_gather(shares, share)
+    return torch.cat(shares)[: len(matrices)]
 
 
 class MuonAdam(DecayedAdam):
