@@ -170,7 +170,9 @@ class Pretraining(Task):
     def embeddings(self, shape: TransformerConfig) -> dict[str, nn.Module]:
         """What only training adds to the embeddings of the tokens."""
         if self.stages and shape.positions not in ("learned", "none"):
-            raise IgptError(f"objective.stages needs model.positions=learned or none, not {shape.positions}.")
+            raise IgptError(
+                f"objective.stages needs model.positions=learned or none, not {shape.positions}; leave out one of them."
+            )
         return {"transforms": TransformationEmbedding(self.transforms, shape.n_embd)} if self.transforms else {}
 
     def transformed(self, images: Tensor, epochs: Tensor, indices: Tensor, step: int) -> Tensor:
