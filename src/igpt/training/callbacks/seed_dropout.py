@@ -25,5 +25,6 @@ class SeedDropout(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         part = batch_idx % trainer.accumulate_grad_batches
-        counters = (np.array(each) for each in (STREAM, trainer.global_step, part, trainer.global_rank))
-        torch.manual_seed(int(counter_rng.integers(self.seed, *counters)))
+        # Arrays of one number, since NumPy warns of the overflow that is meant here only for single numbers.
+        counters = (np.array([each]) for each in (STREAM, trainer.global_step, part, trainer.global_rank))
+        torch.manual_seed(counter_rng.integers(self.seed, *counters).item())
