@@ -244,7 +244,7 @@ def test_training_crops_whole_photos_and_evaluation_takes_center_squares(photos,
     data.prepare_data()
     data.setup()
     batch = next(iter(data.train_dataloader()))
-    ours = data.tokenizer.decode(data.tokenize(batch, augment=True).tokens)
+    ours = data.tokenizer.decode(data.tokenize(data.augmented(batch)).tokens)
     windows = PhotoWindows(train_photos(photos, tmp_path / "other"), ImageNetCrop(16), seed=5)
     assert torch.equal(ours, views(windows, batch.indices.numpy(), batch.epochs.numpy()))
     (validation,) = data.val_dataloader()

@@ -125,38 +125,34 @@ class ImageNetCrop:
 
     def __call__(self, images: Tensor, seed: int, epochs: Tensor, indices: Tensor) -> Tensor:
         side = images.shape[1]
-        sides = torch.full_like(indices, side)
+        sizes = torch.full_like(indices, side).expand(2, -1)
         streams = torch.arange(ROW, SIDE + 1, device=indices.device)  # all at once, which is faster
         random = counter_rng.uniform(seed, streams[:, None], epochs, indices)  # (3, B)
-        return resize(images, self.resolution, torch.stack(self._boxes(sides, sides, side, random), dim=1))
+        return resize(images, self.resolution, torch.cat(self._boxes(sizes, side, random)).T)
 
     def boxes(
-        self, widths: Integers, heights: Integers, shorter: int, seed: int, epochs: Integers, indices: Integers
-    ) -> tuple[Floats, ...]:
-        """The crops (left, upper, right, lower), each (B,), in pixels of stored photos of these sizes (B,).
+        self, sizes: Integers, shorter: int, seed: int, epochs: Integers, indices: Integers
+    ) -> tuple[Floats, Floats]:
+        """The crops' corners (left, upper) and (right, lower), (2, B) each, in pixels of stored photos.
 
-        All photos have the same `shorter` side. The calling object crops squares in the same way, but on their device.
+        `sizes` (2, B) are the photos' widths and heights; all have the same `shorter` side. The calling object crops
+        squares in the same way, but on their device.
         """
         integers = counter_rng.integers(seed, np.arange(ROW, SIDE + 1)[:, None], epochs, indices)  # (3, B)
-        return self._boxes(widths, heights, shorter, integers / counter_rng.RANGE)
+        corners: tuple[Floats, Floats] = self._boxes(sizes, shorter, integers / counter_rng.RANGE)
+        return corners
 
-    def _boxes(self, widths: Any, heights: Any, shorter: int, random: Any) -> tuple[Any, ...]:
+    def _boxes(self, sizes: Any, shorter: int, random: Any) -> tuple[Any, Any]:
         """The same, of tensors or NumPy arrays, with random numbers (3, B) for row, column and size.
 
         Whole numbers are kept in float64, where they are exact.
         """
-        row, column, size = random
+        floor = torch.floor if isinstance(random, Tensor) else np.floor
         smallest, largest = self.shorter_side
-        side = smallest + size * (largest - smallest + 1) // 1  # (B,) of the resized photo
-        left, right = self._interval(column, widths, side, shorter)
-        upper, lower = self._interval(row, heights, side, shorter)
-        return left, upper, right, lower
-
-    def _interval(self, random: Any, stored: Any, side: Any, shorter: int) -> tuple[Any, Any]:
-        """Both ends (B,) of the crops along one axis, on which the photos have `stored` pixels (B,)."""
-        resized = stored * side // shorter
-        start = random * (resized - self.crop + 1) // 1
-        return start * stored / resized, (start + self.crop) * stored / resized
+        side = smallest + floor(random[2] * (largest - smallest + 1))  # (B,) of the resized photo
+        resized = floor(sizes * side / shorter)  # (2, B); no quotient rounds up to a whole number
+        start = floor(random[[1, 0]] * (resized - self.crop + 1))
+        return start * sizes / resized, (start + self.crop) * sizes / resized
 
     def window_height(self, stored: int) -> int:
         """Rows that a crop and the pixels around it that its resizing uses take up, in a photo of width `stored`."""

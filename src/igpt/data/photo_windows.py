@@ -39,17 +39,18 @@ class PhotoWindows:
         start, length, transposed = self.photos.places[index].T
         wide = transposed.astype(bool)
         # In NumPy, which is several times as fast as torch for arrays of this size.
-        widths, heights = np.where(wide, length, side), np.where(wide, side, length)
-        left, upper, right, lower = self.augment.boxes(widths, heights, side, self.seed, epoch, index)
-        left, upper = np.where(wide, (upper, left), (left, upper))  # wide photos are stored transposed
-        right, lower = np.where(wide, (lower, right), (right, lower))
+        sizes = np.full((2, len(index)), side)  # (width, height)
+        np.copyto(sizes, length, where=np.stack([wide, ~wide]))
+        corners = self.augment.boxes(sizes, side, self.seed, epoch, index)
+        # Wide photos are stored transposed.
+        (left, upper), (right, lower) = (np.where(wide, corner[::-1], corner) for corner in corners)  # (B,) each
 
         height = min(self.augment.window_height(side), n_rows)
         margin = (height - (lower - upper)) / 2
         first = (start + np.rint(upper - margin).astype(np.int64)).clip(0, n_rows - height)  # (B,)
         shift = start - first
-        boxes = torch.from_numpy(np.stack([left, upper + shift, right, lower + shift], axis=1))
-        rows = torch.from_numpy(np.stack([shift, shift + length], axis=1))
+        boxes = torch.from_numpy(np.stack([left, upper + shift, right, lower + shift])).T  # (B, 4)
+        rows = torch.from_numpy(np.stack([shift, shift + length])).T  # (B, 2)
         windows = torch.from_numpy(self.photos.windows(first, height))
         labels = torch.from_numpy(self.photos.labels[index])
         crops = Crops(boxes, rows, torch.from_numpy(wide))

@@ -174,6 +174,7 @@ Objective = Annotated[Any, OneOf("objective", (Autoregressive, Masked, Classific
 
 class OptimConfig(Component):
     target = "igpt.training.optimizers.OptimConfig"
+    given = ("bfloat16",)
 
     lr: Positive
     total_steps: Count

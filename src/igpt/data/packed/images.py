@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from igpt.data.packed.layout import array_file, expected_checksums
@@ -70,7 +69,8 @@ class PackedPhotos:
         """The `height` rows from each of the rows `first` (B,) on, (B, height, R, 3), by one indexing operation."""
         n, *row = self.rows.shape
         step, *inner = self.rows.strides
-        windows = as_strided(self.rows, (n - height + 1, height, *row), (step, step, *inner))
+        # A view of the rows, which NumPy checks to be within them.
+        windows = np.ndarray((n - height + 1, height, *row), np.uint8, self.rows, strides=(step, step, *inner))
         return windows[first]
 
 
