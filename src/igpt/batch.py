@@ -10,9 +10,22 @@ from torch import Tensor
 class Crops(NamedTuple):
     """The crops of a batch of windows, which were cut out of photos whose longer side is vertical."""
 
-    boxes: Tensor  # (B, 4) float64: left, upper, right, lower, in pixels of the window
-    rows: Tensor  # (B, 2) int64: first and last (exclusive) row of the window that belongs to the photo
-    transposed: Tensor  # (B,) bool: the photo is stored transposed
+    values: Tensor  # (B, 7) float64: one tensor, since a data worker takes time for each that it hands over
+
+    @property
+    def boxes(self) -> Tensor:
+        """Left, upper, right and lower edges (B, 4) float64, in pixels of the window."""
+        return self.values[:, :4]
+
+    @property
+    def rows(self) -> Tensor:
+        """First and last (exclusive) row of the window that belongs to the photo, (B, 2) int64."""
+        return self.values[:, 4:6].long()
+
+    @property
+    def transposed(self) -> Tensor:
+        """Whether the photo is stored transposed, (B,) bool."""
+        return self.values[:, 6].bool()
 
 
 class ImageBatch(NamedTuple):

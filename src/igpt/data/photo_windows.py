@@ -49,9 +49,8 @@ class PhotoWindows:
         margin = (height - (lower - upper)) / 2
         first = (start + np.rint(upper - margin).astype(np.int64)).clip(0, n_rows - height)  # (B,)
         shift = start - first
-        boxes = torch.from_numpy(np.stack([left, upper + shift, right, lower + shift])).T  # (B, 4)
-        rows = torch.from_numpy(np.stack([shift, shift + length])).T  # (B, 2)
+        values = np.stack([left, upper + shift, right, lower + shift, shift, shift + length, wide], axis=1)  # (B, 7)
         windows = torch.from_numpy(self.photos.windows(first, height))
         labels = torch.from_numpy(self.photos.labels[index])
-        crops = Crops(boxes, rows, torch.from_numpy(wide))
+        crops = Crops(torch.from_numpy(values))
         return ImageBatch(windows, labels, torch.from_numpy(index), torch.from_numpy(epoch), crops)
