@@ -74,11 +74,11 @@ def test_an_mlp_of_the_users_trains_resumes_samples_and_is_probed_and_planned(co
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("relu", "it must be quick_gelu or the path of a class"),
+        ("relu", "it must be quick_gelu, gelu, relu2, swiglu or the path of a class"),
         ("missing.Relu", "it cannot be imported (No module named 'missing'); PYTHONPATH"),
         ("torch.nn.functional.relu", "it must be a class derived from torch.nn.Module"),
         ("torch.nn.Linear", "its constructor must take one argument"),
-        ("3", "it must be quick_gelu or"),
+        ("3", "it must be quick_gelu, gelu, relu2, swiglu or"),
     ],
 )
 def test_what_cannot_be_a_part_gives_one_sentence(command, value, message):

@@ -55,7 +55,7 @@ class RMSNormFunction(torch.autograd.Function):
         """With S the sum over the last dimension, dx = r gain dy - x r^3 S(gain dy x) / C; dgain sums r dy x."""
         x, gain, r = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
-            products = (dy * x).flatten(0, -2)  # (rows, C)
+            products = (dy * x).reshape(-1, x.shape[-1])  # (rows, C)
             sums = products.mv(gain).view_as(r)
             dx = (dy * gain).mul_(r).addcmul_(x, r.pow(3).mul_(sums), value=-1 / x.shape[-1])
             return dx, products.mT.mv(r.flatten()), None
