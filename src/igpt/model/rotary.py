@@ -65,13 +65,15 @@ def raster_coordinates(n_positions: int) -> Tensor:
     """Row and column (T, 2) of each token of a square image in raster order, whose cells have as few tokens as T
     allows: one, or the three of RGB.
     """
-    k = next(k for k in range(1, n_positions + 1) if n_positions % k == 0 and is_square(n_positions // k))
+    k = tokens_per_cell(n_positions)
     side = math.isqrt(n_positions // k)
     return cell_coordinates(torch.arange(n_positions).view(side, side, k))
 
 
-def is_square(n: int) -> bool:
-    return math.isqrt(n) ** 2 == n
+def tokens_per_cell(n_positions: int) -> int:
+    """The least number of tokens per cell with which the sequence is a square of cells."""
+    divisors = (k for k in range(1, n_positions + 1) if n_positions % k == 0)
+    return next(k for k in divisors if math.isqrt(n_positions // k) ** 2 == n_positions // k)
 
 
 def cell_coordinates(grid: Tensor) -> Tensor:

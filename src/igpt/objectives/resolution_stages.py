@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from igpt.errors import IgptError
-from igpt.model.rotary import is_square
+from igpt.model.rotary import tokens_per_cell
 from igpt.model.transformer import LearnedPositions, Transformer
 
 
@@ -63,7 +63,7 @@ def low_positions(n_tokens: int, n_positions: int, device: torch.device | None =
     in its block at the full resolution, (n_tokens, block), and the one in its row and column there, (n_tokens,).
     """
     factor = math.isqrt(n_positions // n_tokens)
-    channels = next(k for k in range(1, n_tokens + 1) if n_tokens % k == 0 and is_square(n_tokens // k))
+    channels = tokens_per_cell(n_tokens)
     side = math.isqrt(n_tokens // channels)
     full = torch.arange(n_positions, device=device).view(side * factor, side * factor, channels)
     blocks = full.view(side, factor, side, factor, channels).permute(0, 2, 4, 1, 3)
