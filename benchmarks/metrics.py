@@ -21,14 +21,15 @@ from igpt.training.loggers.metrics_csv import MetricsCSV
 Values = dict[str, float]
 
 NAMES = (
-    "loss", "nats_per_token", "bits_per_token", "grad_norm", "lr", "images_per_second", "tokens_per_second",
-    "flops_per_second", "mfu", "peak_memory_gb",
+    "train/loss", "train/nats_per_token", "train/bits_per_token", "train/grad_norm", "train/lr", "data/images",
+    "data/flops", "speed/images_per_second", "speed/tokens_per_second", "speed/flops_per_second", "speed/mfu",
+    "speed/peak_memory_gb",
 )  # fmt: skip
 
 
 def values_of(step: int) -> Values:
     """As many values as a run logs at a step of training."""
-    return {f"train/{name}": 1 / (step + n + 3) for n, name in enumerate(NAMES)}
+    return {name: 1 / (step + n + 3) for n, name in enumerate(NAMES)}
 
 
 def appended(path: Path, rows: int) -> Callable[[int], None]:

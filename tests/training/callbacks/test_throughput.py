@@ -110,6 +110,10 @@ class Recorded(Objective):
     def log_dict(self, values, **_):
         self.rows.append(values)
 
+    def logged(self, name):
+        """The values of a metric, in order."""
+        return [row[name] for row in self.rows if name in row]
+
 
 def test_speed_counts_neither_the_first_step_nor_validation(monkeypatch):
     clock = [0.0]
@@ -129,15 +133,15 @@ def test_speed_counts_neither_the_first_step_nor_validation(monkeypatch):
         if batch == 7:
             callback.on_validation_start(trainer, objective)
             clock[0] += 1000.0
-    assert [row["train/images_per_second"] for row in objective.rows] == [24.0, 24.0, 24.0]
-    row = objective.rows[0]
-    assert row["train/tokens_per_second"] == 24 * 16
+    assert objective.logged("speed/images_per_second") == [24.0, 24.0, 24.0]
+    row = next(row for row in objective.rows if "speed/mfu" in row)
+    assert row["speed/tokens_per_second"] == 24 * 16
     # Products with weights: 2 FLOPs each, once forward and twice backward; then attention, at least as much again.
     linear = 24 * 16 * 3 * 2 * (2 * 12 * 16**2 + 16 * 11)
     attention = 24 * 3 * 2 * (2 * 2 * 16**2 * 16)
-    assert linear + attention <= row["train/flops_per_second"] <= linear + 1.2 * attention  # some kernels repeat QK'
-    assert row["train/mfu"] == pytest.approx(row["train/flops_per_second"] / 4e9)
-    assert 0.05 < row["train/peak_memory_gb"] < 1000
+    assert linear + attention <= row["speed/flops_per_second"] <= linear + 1.2 * attention  # some kernels repeat QK'
+    assert row["speed/mfu"] == pytest.approx(row["speed/flops_per_second"] / 4e9)
+    assert 0.05 < row["speed/peak_memory_gb"] < 1000
 
 
 def test_a_stage_of_another_resolution_is_counted_from_its_second_step_on(monkeypatch):
@@ -155,11 +159,13 @@ def test_a_stage_of_another_resolution_is_counted_from_its_second_step_on(monkey
         clock[0] += 0.5 if step < 4 else 2.0
         trainer.global_step = step + 1
         callback.on_train_batch_end(trainer, objective, None, batch_of(4 if step < 4 else 16), step)
-    assert [row["train/images_per_second"] for row in objective.rows] == [16.0, 4.0, 4.0]
-    assert [row["train/tokens_per_second"] for row in objective.rows] == [16 * 4, 4 * 16, 4 * 16]
+    assert objective.logged("speed/images_per_second") == [16.0, 4.0, 4.0]
+    assert objective.logged("speed/tokens_per_second") == [16 * 4, 4 * 16, 4 * 16]
     config = objective.model.config
-    expected = [16 * measure(dataclasses.replace(config, n_positions=4)).flops, *[4 * measure(config).flops] * 2]
-    assert [row["train/flops_per_second"] for row in objective.rows] == expected
+    small, large = measure(dataclasses.replace(config, n_positions=4)).flops, measure(config).flops
+    assert objective.logged("speed/flops_per_second") == [16 * small, 4 * large, 4 * large]
+    assert objective.logged("data/images") == [24, 48, 72]
+    assert objective.logged("data/flops") == [8 * 3 * small, 8 * (4 * small + 2 * large), 8 * (4 * small + 5 * large)]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +212,7 @@ def test_a_part_whose_flops_cannot_be_counted_is_trained_without_them(caplog):
     caplog.set_level("INFO")
     config = TransformerConfig(1, 1, 8, vocab_size=5, n_positions=4, mlp=f"{__name__}.NeedsValues")
     assert flops_per_image(config) is None
-    assert "flops_per_second and mfu are not logged. The FLOPs of a model with model.mlp=" in caplog.text
+    assert "No FLOPs are logged. The FLOPs of a model with model.mlp=" in caplog.text
     with pytest.raises(IgptError, match="does not compute on torch's meta device"):
         measure(config)
 

@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from igpt.errors import IgptError
+from igpt.metric_names import FLOPS, IMAGES
 from igpt.model.config import TransformerConfig
 from igpt.objectives.objective import Objective
 from igpt.planning.compute import measure
@@ -28,18 +29,22 @@ TF32 = {"h100": 494.7 * TERA, "h200": 494.7 * TERA, "a100": 156 * TERA, "rtx4090
 
 
 class Throughput(pl.Callback):
-    """Every `log_every_n_steps` steps, logs under train/ the means since the last time, over all processes:
+    """Every `log_every_n_steps` steps, logs under speed/ the means since the last time, over all processes:
     images_per_second, tokens_per_second, flops_per_second, and mfu (model FLOPs utilization, Chowdhery et al. 2022).
 
     The FLOPs are the model's, without those that activation checkpointing recomputes. The time is without the first
     step, and without validations and what is done at them. peak_memory_gb is that of this process: of the tensors on a
     GPU, of all memory on a CPU. `batch_size` is the number of images per step, over all processes.
 
+    At these steps and at each validation, it logs what the model was trained on since the run began: data/images, and
+    data/flops if they can be counted.
+
     It also logs hints: at the start, and on a CPU whose cores other programs use.
     """
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
+        self._flops = 0  # of all steps of the run, also of those before it was resumed
         self._begin: tuple[float, int] | None = None  # time and step of the start of the current measurement
         self._pause: float | None = None  # time of the start of the validation
         self._step_times: StepTimes | None = None
@@ -84,13 +89,31 @@ class Throughput(pl.Callback):
             self._count(replace(pl_module.model.config, n_positions=n_tokens))
             self._begin = None
         now, step = time.perf_counter(), trainer.global_step
+        self._flops += self.batch_size * (self._image_flops or 0)
+        is_logged = step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if is_logged:
+            pl_module.log_dict(self.trained_on(step))
         if self._begin is None:
             self._begin = now, step
-        elif step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        elif is_logged:
             images_per_second = (step - self._begin[1]) * self.batch_size / (now - self._begin[0])
             self._begin = now, step
             values = {**self.rates(images_per_second), "peak_memory_gb": peak_memory(pl_module.device) / 1e9}
-            pl_module.log_dict({f"train/{name}": value for name, value in values.items()})
+            pl_module.log_dict({f"speed/{name}": value for name, value in values.items()})
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log_dict(self.trained_on(trainer.global_step))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"flops": self._flops}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._flops = state_dict["flops"]
+
+    def trained_on(self, steps: int) -> dict[str, int]:
+        """Images and FLOPs of the first `steps` steps, by which W&B's charts can order runs of different batches."""
+        flops = {} if self._image_flops is None else {FLOPS: self._flops}
+        return {IMAGES: steps * self.batch_size, **flops}
 
     def _count(self, config: TransformerConfig) -> None:
         """Count the tokens and FLOPs of an image."""
@@ -127,7 +150,7 @@ def flops_per_image(config: TransformerConfig) -> int | None:
     try:
         return measure(config).flops
     except IgptError as error:
-        rank_zero_only(log.info)("flops_per_second and mfu are not logged. %s", error)
+        rank_zero_only(log.info)("No FLOPs are logged. %s", error)
         return None
 
 

@@ -11,12 +11,13 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from torch import Tensor
 
+from igpt.metric_names import IMAGES_PER_SECOND
 from igpt.progress import Progress
 
 log = logging.getLogger(__name__)
 
 LINE_EVERY = 60.0  # seconds, without a terminal
-LOSS, VALIDATION, SPEED = "train/loss", "val/nats_per_token", "train/images_per_second"
+LOSS, VALIDATION = "train/loss", "val/nats_per_token"
 
 
 class TrainingProgress(ProgressBar):
@@ -98,4 +99,4 @@ def metric_texts(metrics: Mapping[str, Tensor], monitor: str) -> list[str]:
     """Loss, validation loss, monitored metric and speed, as far as they have been logged."""
     parts = [f"loss {metrics[LOSS]:.4f}"] if LOSS in metrics else []
     parts += [f"{name} {metrics[name]:.4f}" for name in dict.fromkeys((VALIDATION, monitor)) if name in metrics]
-    return parts + ([f"{metrics[SPEED]:.0f} images/s"] if SPEED in metrics else [])
+    return parts + ([f"{metrics[IMAGES_PER_SECOND]:.0f} images/s"] if IMAGES_PER_SECOND in metrics else [])

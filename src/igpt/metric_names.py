@@ -1,0 +1,75 @@
+"""The values that igpt logs: their names, what they are, and which of two values is the better one.
+
+The first part of a name, such as train/, is the panel of a tracker that shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+Goal = Literal["min", "max"]
+
+IMAGES_PER_SECOND = "speed/images_per_second"
+IMAGES, FLOPS = "data/images", "data/flops"  # so far; charts may have them as their x axis, instead of steps
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A logged value. In the `name` of a family of values, * stands for a layer, or for the kind of features.
+
+    `goal` says whether the least or the greatest value is the best; None: neither.
+    """
+
+    name: str
+    title: str
+    goal: Goal | None = None
+
+    @property
+    def panel(self) -> str:
+        return self.name.partition("/")[0]
+
+
+def _of_images(split: str, images: str) -> Iterator[Metric]:
+    """The metrics by which models are compared, on a split."""
+    yield Metric(f"{split}/nats_per_token", f"Nats per token, {images}", "min")
+    yield Metric(f"{split}/bits_per_token", f"Bits per token, {images}", "min")
+    yield Metric(f"{split}/accuracy", f"Accuracy of the classifier, {images}", "max")
+
+
+METRICS = (
+    Metric("train/loss", "Loss that is optimized", "min"),
+    *_of_images("train", "training images of the step"),
+    Metric("train/class_loss", "Cross-entropy of the classes, training images of the step", "min"),
+    Metric("train/grad_norm", "Norm of the gradients, before clipping"),
+    Metric("train/lr", "Learning rate of the first group of parameters"),
+    *_of_images("val", "validation images"),
+    *_of_images("val_ema", "validation images, averaged weights"),
+    *_of_images("test", "test images"),
+    Metric("test/standard_error", "Standard error of the nats per token, test images"),
+    Metric("test/bits_per_dimension", "Bits per dimension, test images", "min"),
+    Metric("test/accuracy_standard_error", "Standard error of the accuracy, test images"),
+    Metric("test/images", "Test images"),
+    Metric("test/labeled_images", "Test images with a class"),
+    Metric("probe/layer_*", "Accuracy of a linear probe on layer *, validation images", "max"),
+    Metric("probe/layer", "Layer"),
+    Metric("probe/*/validation_accuracy", "Accuracy of a linear probe on * features, validation images", "max"),
+    Metric("probe/*/test_accuracy", "Accuracy of a linear probe on * features, test images", "max"),
+    Metric("probe/*/test_balanced_accuracy", "Mean over the classes of the accuracy on * features, test images", "max"),
+    Metric("probe/*/knn_accuracy", "Accuracy of nearest neighbors on * features, test images", "max"),
+    Metric("probe/*/attentive_accuracy", "Accuracy of an attentive probe on * features, test images", "max"),
+    Metric(IMAGES_PER_SECOND, "Images per second"),
+    Metric("speed/tokens_per_second", "Tokens per second"),
+    Metric("speed/flops_per_second", "FLOPs per second of the model"),
+    Metric("speed/mfu", "Share of the device's peak FLOPs per second (MFU)"),
+    Metric("speed/peak_memory_gb", "Peak memory of the process, GB"),
+    Metric(IMAGES, "Images that were trained on"),
+    Metric(FLOPS, "FLOPs of the model in training"),
+)
+
+
+def find_metric(name: str) -> Metric | None:
+    """The metric of a logged name; None for a name that is not igpt's, such as one that a task of the user's logs."""
+    return next((metric for metric in METRICS if fnmatchcase(name, metric.name)), None)
