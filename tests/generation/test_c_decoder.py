@@ -1,5 +1,7 @@
 """decoder.c against the transformer, and sampling where decoder.c cannot be used."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -40,26 +42,50 @@ def logits_one_by_one(model, tokens, prompt):
     return torch.stack(logits, dim=1)
 
 
-@needs_a_compiler
-@settings(deadline=None)
-@given(
-    images=st.integers(1, 4),
-    positions=st.integers(2, 40),
-    layers=st.integers(1, 3),
-    heads=st.integers(1, 5),
-    head_size=st.integers(1, 35),
-    colors=st.integers(1, 40),
-    data=st.data(),
-)
-def test_logits_are_the_transformers(images, positions, layers, heads, head_size, colors, data):
-    model = random_weights(TransformerConfig(layers, heads, heads * head_size, colors, positions))
-    tokens = torch.randint(colors, (images, positions), generator=torch.Generator().manual_seed(1))
-    prompt = data.draw(st.integers(0, positions - 1))
+SIZES = {
+    "images": st.integers(1, 4),
+    "positions": st.integers(2, 40),
+    "layers": st.integers(1, 3),
+    "heads": st.integers(1, 5),
+    "colors": st.integers(1, 40),
+}
+PARTS = {
+    "positions": st.sampled_from(["learned", "none"]),
+    "mlp": st.sampled_from(["quick_gelu", "gelu", "relu2", "swiglu"]),
+    "rotary": st.sampled_from([None, "1d", "2d"]),
+    "value_embedding": st.sampled_from([(), (0,), (-1,), (0, -1)]),
+    "logit_softcap": st.sampled_from([None, 3.0]),
+    **dict.fromkeys(["qk_norm", "value_residual", "input_shortcut", "embedding_norm"], st.booleans()),
+}
+
+
+def assert_same_logits(model, tokens, prompt):
+    """Those of decoder.c, after a prompt, are those that the model has for the whole sequence in float64."""
     with torch.no_grad():
         expected = model.double()(tokens)[:, prompt:].float()
-    scale = expected.abs().max()
-    difference = logits_one_by_one(model.float(), tokens, prompt) - expected
-    assert difference.abs().max() <= 2e-5 * scale
+    assert supports(model.float(), model.new_cache(1))
+    difference = logits_one_by_one(model, tokens, prompt) - expected
+    assert difference.abs().max() <= 2e-5 * expected.abs().max()
+
+
+@needs_a_compiler
+@settings(deadline=None)
+@given(**SIZES, head_size=st.integers(1, 35), data=st.data())
+def test_logits_are_the_transformers(images, positions, layers, heads, colors, head_size, data):
+    model = random_weights(TransformerConfig(layers, heads, heads * head_size, colors, positions))
+    tokens = torch.randint(colors, (images, positions), generator=torch.Generator().manual_seed(1))
+    assert_same_logits(model, tokens, prompt=data.draw(st.integers(0, positions - 1)))
+
+
+@needs_a_compiler
+@settings(deadline=None)
+@given(**SIZES, head_size=st.sampled_from([4, 12, 32]), parts=st.fixed_dictionaries(PARTS), data=st.data())
+def test_logits_are_the_transformers_whatever_its_parts(
+    images, positions, layers, heads, colors, head_size, parts, data
+):
+    model = random_weights(TransformerConfig(layers, heads, heads * head_size, colors, positions, **parts))
+    tokens = torch.randint(colors, (images, positions), generator=torch.Generator().manual_seed(1))
+    assert_same_logits(model, tokens, prompt=data.draw(st.integers(0, positions - 1)))
 
 
 @needs_a_compiler
@@ -114,6 +140,11 @@ def test_rounding_of_the_process_is_left_alone():
     """What -ffast-math would have done to it."""
     subnormal = torch.tensor([1e-39], dtype=torch.float32)
     assert (subnormal / 2).item() == pytest.approx(5e-40, rel=1e-3)
+
+
+def test_a_masked_model_is_left_to_torch(tiny):
+    model = random_weights(replace(tiny.config, causal=False))
+    assert not supports(model, model.new_cache(1))
 
 
 def test_other_precisions_are_left_to_torch(tiny):

@@ -19,17 +19,26 @@ import torch
 from torch import Tensor, nn
 
 from igpt.model.cache import KVCache
+from igpt.model.mlps import GELU, ReLU2, SwiGLU
+from igpt.model.rotary import Rotary
 from igpt.model.transformer import Attention, Block, LearnedPositions, QuickGELU, RMSNorm, Transformer
+from igpt.model.variants import HeadNorm, Mixed, NoPositions, SoftcappedHead, ValueEmbedding, ValueMix
 
 log = logging.getLogger(__name__)
 
-# What decoder.c follows. A derived class may compute anything.
-MODULES = {
-    Transformer, Block, LearnedPositions, RMSNorm, Attention, QuickGELU, nn.Embedding, nn.Linear, nn.ModuleList
-}  # fmt: skip
+MLPS = (QuickGELU, GELU, ReLU2, SwiGLU)  # in the order of decoder.c's Activation
+# What decoder.c follows, with the names of parameters and buffers. A derived class may compute anything.
+MODULES: dict[type[nn.Module], tuple[str, ...]] = {
+    **dict.fromkeys((Block, Attention, *MLPS, NoPositions, ValueMix, nn.ModuleList), ()),
+    **dict.fromkeys((nn.Linear, nn.Embedding, LearnedPositions, ValueEmbedding, SoftcappedHead), ("weight",)),
+    **dict.fromkeys((RMSNorm, HeadNorm), ("gain",)),
+    Mixed: ("weights",),
+    Rotary: ("coordinates",),
+    Transformer: ("start_embedding",),
+}
 DIFFERS = (
     "Sampling does not use decoder.c, because its logits differ from those of the model: probably, a class in "
-    "igpt/model/transformer.py was changed and decoder.c was not."
+    "igpt/model was changed and decoder.c was not."
 )
 TOLERANCE = 1e-3  # of the largest logit: far above what rounding does
 
@@ -42,8 +51,9 @@ class Shape(ctypes.Structure):
     """The struct Shape of decoder.c."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")),
-        ("eps", ctypes.c_float),
+        *((name, ctypes.c_int64) for name in ("n_layer", "n_head", "n_embd", "n_hidden", "n_positions", "vocab_size")),
+        ("activation", ctypes.c_int64),
+        *((name, ctypes.c_float) for name in ("eps", "softcap")),
     )
 
 
@@ -59,20 +69,24 @@ class NativeDecoder:
             raise RuntimeError("decoder.c could not be compiled here; ask supports() first")
         config, self.batch_size = model.config, cache.storage.shape[1]
         self.call, self.cache = compiled.next_logits, cache
+        n_hidden = len(model.get_parameter("blocks.0.mlp.fc.weight"))
         self.shape = Shape(
-            config.n_layer, config.n_head, config.n_embd, config.n_positions, config.vocab_size, model.norm.eps
-        )
-        self.tensors = weights_of(model), cache.storage.unbind()  # kept alive, since C sees only their addresses
-        self.weights, self.keys_values = map(pointers, self.tensors)
-        self.work = float32(self.batch_size * 6 * config.n_embd + config.n_positions)
+            config.n_layer, config.n_head, config.n_embd, n_hidden, config.n_positions, config.vocab_size,
+            MLPS.index(type(model.blocks[0].mlp)), model.norm.eps, config.logit_softcap or 0.0,
+        )  # fmt: skip
+        blocks = [tensor for number in range(config.n_layer) for tensor in block_weights(model, number)]
+        self.tensors = model_weights(model), blocks, cache.storage.unbind()  # kept alive, since C sees their addresses
+        self.weights, self.blocks, self.keys_values = map(pointers, self.tensors)
+        per_image = 7 * config.n_embd + 2 * n_hidden
+        self.work = float32(self.batch_size * per_image + config.n_positions)
 
     def next_logits(self, token: Tensor) -> Tensor:
         """Logits (B, V) of what comes after `token` (B,), which follows what the cache has seen."""
         token = token.long().contiguous()
         logits = float32(self.batch_size, self.shape.vocab_size)
         done = len(token) == self.batch_size and self.call(
-            ctypes.byref(self.shape), self.weights, self.keys_values, token.data_ptr(), self.batch_size,
-            self.cache.length, self.work.data_ptr(), logits.data_ptr(),
+            ctypes.byref(self.shape), self.weights, self.blocks, self.keys_values, token.data_ptr(),
+            self.batch_size, self.cache.length, self.work.data_ptr(), logits.data_ptr(),
         )  # fmt: skip
         if not done:
             raise IndexError(f"a step for {self.batch_size} images after {self.cache.length} positions: {token}")
@@ -88,17 +102,15 @@ def float32(*shape: int) -> Tensor:
 def supports(model: Transformer, cache: KVCache) -> bool:
     """Whether decoder.c does what this model does, with these weights and this cache, and can be compiled here.
 
-    The model has exactly the modules that decoder.c knows, none of a derived class, no other parameters and no hooks.
-    Everything is float32, contiguous, and on the CPU.
+    The model is causal and has only modules that decoder.c knows, none of a derived class, no other parameters and no
+    hooks. Everything is float32, contiguous, and on the CPU.
     """
-    if not all(is_known(module) for module in model.modules()):
+    if not (model.config.causal and all(is_known(module) for module in model.modules())):
         return False
-    names = {"start_embedding", *weight_names(model.config.n_layer)}
-    if {name for name, _ in [*model.named_parameters(), *model.named_buffers()]} != names:
+    norms = (module for module in model.modules() if isinstance(module, (RMSNorm, HeadNorm)))
+    if any(norm.eps != model.norm.eps for norm in norms) or len({type(block.mlp) for block in model.blocks}) > 1:
         return False
-    if any(norm.eps != model.norm.eps for norm in model.modules() if isinstance(norm, RMSNorm)):
-        return False
-    tensors = (*weights_of(model), *cache.storage)
+    tensors = (*model.parameters(), *cache.storage)
     fits = all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
     return fits and library() is not None
 
@@ -106,7 +118,8 @@ def supports(model: Transformer, cache: KVCache) -> bool:
 def is_known(module: nn.Module) -> bool:
     """Whether a module is of one of the classes that decoder.c follows, and nothing was attached to it."""
     changed = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    return type(module) in MODULES and not changed
+    own = tuple(name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)))
+    return not changed and own == MODULES.get(type(module))
 
 
 @torch.inference_mode()
@@ -132,21 +145,35 @@ def agrees(model: Transformer) -> bool:
     return same
 
 
-def weights_of(model: Transformer) -> list[Tensor]:
-    """All weights of a causal model but its start embedding, in decoder.c's order."""
+def model_weights(model: Transformer) -> list[Tensor | None]:
+    """The fields of decoder.c's Weights; None for a part that the model does not have."""
     weights = dict(model.named_parameters())
-    return [weights[name] for name in weight_names(model.config.n_layer)]
+    cos, sin = (None, None) if model.rotary is None else model.rotary(slice(None))  # each (T, 1, d)
+    first = ("token_embedding.weight", "position_embedding.weight", "embedding_norm.gain")
+    last = ("value_embedding.weight", "norm.gain", "head.weight")
+    return [*map(weights.get, first), cos, sin, *map(weights.get, last)]
 
 
-def weight_names(n_layer: int) -> list[str]:
-    """The names of the weights, in decoder.c's order."""
-    block = ("attn_norm.gain", "attn.qkv.weight", "attn.out.weight", "mlp_norm.gain", "mlp.fc.weight", "mlp.out.weight")
-    blocks = [f"blocks.{i}.{name}" for i in range(n_layer) for name in block]
-    return ["token_embedding.weight", "position_embedding.weight", *blocks, "norm.gain", "head.weight"]
+def block_weights(model: Transformer, number: int) -> list[Tensor | None]:
+    """The fields of decoder.c's BlockWeights for one block."""
+    block = model.blocks[number]
+    weights = dict(block.named_parameters())
+    shortcut = dict(model.named_parameters()).get(f"shortcuts.{number - 1}.weights")  # the first block has none
+    first = ("attn_norm.gain", "attn.qkv.weight", "attn.q_norm.gain", "attn.k_norm.gain")
+    last = ("attn.out.weight", "mlp_norm.gain", "mlp.fc.weight", "mlp.gate.weight", "mlp.out.weight")
+    return [shortcut, *map(weights.get, first), value_weights(block.value_mix), *map(weights.get, last)]
 
 
-def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+def value_weights(mix: ValueMix | None) -> Tensor | None:
+    """The weights (3,) of the block's own values, of the first block's, and of the value embedding's."""
+    if mix is None or mix.mixed is None:
+        return None
+    present = torch.tensor([True, mix.with_first, mix.with_tokens])
+    return torch.zeros(3, dtype=torch.float32).masked_scatter(present, mix.mixed.weights.detach())
+
+
+def pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
 
 
 @cache
@@ -165,7 +192,7 @@ def library() -> ctypes.CDLL | None:
         log.warning("Sampling on this CPU would be several times as fast if `cc` could compile decoder.c (%s).", reason)
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    compiled.next_logits.argtypes = (ctypes.POINTER(Shape), pointer, pointer, pointer, number, number, pointer, pointer)
+    compiled.next_logits.argtypes = (ctypes.POINTER(Shape), *[pointer] * 4, number, number, pointer, pointer)
     compiled.next_logits.restype = ctypes.c_bool
     return compiled
 

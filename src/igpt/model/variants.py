@@ -32,6 +32,7 @@ class HeadNorm(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(config.head_size))
+        self.eps = 1e-5
 
     def init_weights(self) -> None:
         nn.init.ones_(self.gain)
@@ -39,8 +40,8 @@ class HeadNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float() if x.is_cpu and x.dtype == torch.bfloat16 else x  # torch's norm is slow in bfloat16 there
         if cpu_kernels.norms(wide):
-            return cpu_kernels.rms_norm(wide, self.gain.to(wide.dtype), 1e-5).to(x.dtype)
-        return F.rms_norm(x, self.gain.shape, self.gain.to(x.dtype), 1e-5)
+            return cpu_kernels.rms_norm(wide, self.gain.to(wide.dtype), self.eps).to(x.dtype)
+        return F.rms_norm(x, self.gain.shape, self.gain.to(x.dtype), self.eps)
 
 
 class Mixed(nn.Module):
