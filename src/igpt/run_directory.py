@@ -68,6 +68,11 @@ class RunDirectory:
         return self.path / "data.jsonl.gz"
 
     @property
+    def environment(self) -> Path:
+        """Each start of training with the code, the packages and the device; see :mod:`igpt.run_environment`."""
+        return self.path / "environment.json"
+
+    @property
     def probe(self) -> Path:
         """What igpt-probe writes."""
         return self.path / "probe"

@@ -78,6 +78,12 @@ def locked(file: Path) -> Iterator[None]:
             file.unlink(missing_ok=True)
 
 
+def is_held(file: Path) -> bool:
+    """Whether a process holds the lock, or may hold it, as one on another host that cannot be checked."""
+    owner = _read(file)
+    return not owner.is_gone(seen_from=Owner.here()) if owner else file.exists()
+
+
 def _create(file: Path, owner: Owner) -> bool:
     """Create the lock; False if it exists. Exclusive creation is atomic on network file systems, too."""
     try:

@@ -106,6 +106,7 @@ def train_and_report(config: DictConfig, start: Pretrained | None, changes: Chan
     from igpt.configuration.stored import store_changes
     from igpt.generation.sampling_config import SamplingConfig
     from igpt.log_file import open_log_files
+    from igpt.run_environment import record_start
     from igpt.training.loggers.wandb_tracker import finishing_wandb
 
     log = logging.getLogger(__name__)
@@ -133,6 +134,8 @@ def train_and_report(config: DictConfig, start: Pretrained | None, changes: Chan
         store_changes(run, as_given, changes, step)
         sys.argv[1:] = stored_arguments(run)  # with which Lightning starts the other processes
     open_log_files()
+    if is_main_process():
+        record_start(run, step, trainer.strategy.root_device, trainer.world_size)
     with finishing_wandb():
         fit_and_report(config, run, data, objective, trainer, evaluators)
 

@@ -418,6 +418,16 @@ class Jobs(Node):
     sweep: MaybeText
 
 
+class Report(Node):
+    """igpt-report."""
+
+    run: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1)],
+        expects("a run directory, the directory of a sweep, or a list of them, [DIR,DIR]"),
+    ]
+    output: MaybeText
+
+
 COMMANDS: dict[str, type[Node]] = {
     "evaluate": Evaluate,
     "export": Export,
@@ -425,6 +435,7 @@ COMMANDS: dict[str, type[Node]] = {
     "palette": Palette,
     "plan": Plan,
     "probe": Probe,
+    "report": Report,
     "sample": Sample,
     "train": Train,
 }

@@ -1,0 +1,126 @@
+"""igpt-report: runs as one HTML file that needs no server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os.path import commonpath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from igpt.configuration.app import run_app
+from igpt.configuration.stored import configuration_of, overrides_of
+from igpt.errors import IgptError
+from igpt.files import expand_user, printable
+from igpt.run_directory import RunDirectory, find_run
+from igpt.sweeps.job_records import Row, sweep_rows
+from igpt.units import counted
+
+if TYPE_CHECKING:
+    from igpt.reporting.page import ReportedRun
+
+REPORT = "report.html"
+
+
+def main() -> None:
+    """The console script."""
+    run_app(report, "report")
+
+
+def report(config: DictConfig) -> None:
+    """Write the report of a run, of several, or of the jobs of a sweep."""
+    from igpt.reporting.page import write_report
+
+    named = [config.run] if isinstance(config.run, str) else list(config.run)
+    folders = [find_run(each).path for each in named]
+    runs: dict[Path, list[str]] = {}  # with the overrides in which the jobs of a sweep differ
+    notes: list[str] = []
+    for folder in folders:
+        found, of_jobs = runs_in(folder)
+        runs |= {path.resolve(): changed for path, changed in found.items()}
+        notes += of_jobs
+    output = expand_user(config.output) if config.output is not None else place(folders) / REPORT
+    if output.is_dir():
+        raise IgptError(f"output is {output}, which is a folder; give a file, for example {output / REPORT}.")
+    title = "/".join(folders[0].resolve().parts[-2:]) if len(folders) == 1 else counted(len(runs), "run")
+    write_report(described(runs), title, output, notes)
+    print(f"The report is {output}")
+
+
+def runs_in(folder: Path) -> tuple[dict[Path, list[str]], list[str]]:
+    """The run directories in a folder with the overrides of each, and sentences about jobs without results.
+
+    The folder is a run itself, or it contains the jobs of a sweep or other runs.
+    """
+    if is_run(folder):
+        return {folder: []}, []
+    rows = sweep_rows(folder)
+    if rows:
+        notes = [sentence for row in rows if (sentence := problem_of(row))]
+        return {Path(row["run"]): row["changed"] for row in rows if row["run"]}, notes
+    runs = sorted(path for path in folder.glob("*/") if is_run(path))
+    if not runs:
+        raise IgptError(
+            f"There is no run in {folder}, so there is nothing to report; give a run directory of igpt-train, or the "
+            "directory of a sweep."
+        )
+    return {run: [] for run in runs}, []
+
+
+def is_run(folder: Path) -> bool:
+    """Whether igpt-train has written something to report into a folder."""
+    run = RunDirectory(folder)
+    return run.config.exists() or run.metrics.exists()
+
+
+def problem_of(row: Row) -> str | None:
+    """A sentence about a job of a sweep that has not started or that failed."""
+    job = f"Job {row['job'] or row['slurm']}"
+    if "error" in row:
+        return f"{job} {row['status']}: {row['error']}"
+    return None if row["run"] else f"{job} is {row['status']}: {' '.join(row['changed'])}"
+
+
+def place(folders: Sequence[Path]) -> Path:
+    """Where the report is written by default: in the folder if there is one, otherwise in the current one."""
+    return folders[0] if len(folders) == 1 else Path()
+
+
+def described(runs: dict[Path, list[str]]) -> list[ReportedRun]:
+    """The runs with their configurations. A name is the path below the folder that contains all runs, and the overrides
+    in which the jobs of a sweep differ.
+    """
+    from igpt.reporting.page import ReportedRun
+
+    common = commonpath([path.parent for path in runs])
+    found = []
+    for path, changed in runs.items():
+        run = RunDirectory(path)
+        name = str(path.relative_to(common))
+        found.append(
+            ReportedRun(
+                name=printable(f"{name}: {' '.join(changed)}" if changed else name),
+                run=run, config=configuration(run), changes=changes_of(run), overrides=changed,
+                arguments=overrides_of(run) or [],
+            )
+        )  # fmt: skip
+    return found
+
+
+def configuration(run: RunDirectory) -> dict[str, Any]:
+    """The configuration of a run as plain values, with interpolations as text; empty if there is none."""
+    if not run.config.exists():
+        return {}
+    values: Any = OmegaConf.to_container(configuration_of(run), resolve=False)
+    return dict(values)
+
+
+def changes_of(run: RunDirectory) -> list[Any]:
+    """What each resume of a run changed, from which step on."""
+    changes: Any = OmegaConf.to_container(OmegaConf.load(run.changes)) if run.changes.exists() else []
+    return list(changes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""igpt-report: what it finds, what it refuses, and what is in the file. How the page works is tested in a browser."""
+
+import html
+import json
+import shutil
+
+import pytest
+
+from igpt.commands.report import runs_in
+from igpt.run_directory import RunDirectory, write_job
+from igpt.run_status import status_of
+from written_run import METRICS, finish, hold_lock, owner, save_picture, write_run
+
+HEAD = METRICS.splitlines(keepends=True)[0]
+
+
+def content(file):
+    """The text of a report, with the characters that HTML escapes."""
+    return html.unescape(file.read_text(encoding="utf-8"))
+
+
+def test_a_moved_run_is_reported_again_over_an_earlier_report(command, tmp_path):
+    finish(write_run(tmp_path / "here"))
+    assert command("report", "run=here").strip() == "The report is here/report.html"
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    (tmp_path / "there" / "report.html").write_text("earlier")
+    command("report", "run=there")
+    page = content(tmp_path / "there" / "report.html")
+    assert str(tmp_path / "there") in page
+    assert str(tmp_path / "here") not in page
+    for shown in ("finished", "20 of 30", "2.875", "1,234,567", "50.0%", "90 s", "Position loss", "optim.total_steps"):
+        assert shown in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+
+
+@pytest.mark.parametrize("metrics", [None, HEAD, HEAD + "0,4.5,4.5,,,,10\n", HEAD + "0,nan,nan,nan,inf,,10\n"])
+def test_a_run_that_has_just_begun(command, tmp_path, metrics):
+    run = write_run(tmp_path / "run", metrics or "", steps=())
+    if metrics is None:
+        (run / "metrics.csv").unlink()
+    hold_lock(run)
+    command("report", "run=run", "output=new/page.html")
+    page = content(tmp_path / "new" / "page.html")
+    assert "training" in page
+    assert "Probes by layer" not in page
+    assert ("Not a finite number" in page) == ("nan" in (metrics or ""))
+
+
+def test_statuses_of_runs(tmp_path):
+    stopped, finished, failed, begun = (write_run(tmp_path / name) for name in "abcd")
+    (stopped / "train.lock").write_text(json.dumps({**owner(), "process": 1, "started": "never"}))  # it was killed
+    finish(finished)
+    write_job(failed, status="failed")
+    finish(begun)
+    write_job(begun, status="failed")
+    hold_lock(begun)  # it was resumed
+    runs = [stopped, finished, failed, begun]
+    assert [status_of(RunDirectory(run)) for run in runs] == ["stopped", "finished", "failed", "training"]
+
+
+def test_a_sweep_with_jobs_that_failed_or_wait(command, tmp_path):
+    sweep = tmp_path / "sweep"
+    finish(write_run(sweep / "0", lr=0.1, status="finished"))
+    write_run(sweep / "1", lr=0.2, status="failed", error="It is <bad>.")
+    (sweep / "slurm" / "7_2").mkdir(parents=True)
+    (sweep / "slurm" / "7_2" / "job.json").write_text(
+        json.dumps({"status": "pending", "overrides": ["seed=0", "optim.lr=0.4"]})
+    )
+    command("report", "run=sweep")
+    page = content(sweep / "report.html")
+    for shown in (
+        "0: optim.lr=0.1",
+        "1: optim.lr=0.2",
+        "Job 1 failed: It is <bad>.",
+        "Job 7_2 is pending: optim.lr=0.4",
+    ):
+        assert shown in page
+
+
+def test_names_with_characters_of_html_are_text(command, tmp_path):
+    name = "<img src=x onerror=alert(1)>&\"'"
+    metrics = METRICS.replace("train/images_per_second", '"train/</script><b>"')
+    run = write_run(tmp_path / name, metrics)
+    save_picture(run / "figures" / "<b onclick='x'>.png", 1)
+    command("report", f"run={name}", "output=page.html")
+    source = (tmp_path / "page.html").read_text()
+    assert name not in source
+    assert name in content(tmp_path / "page.html")
+    assert source.count("</script>") == 3
+    assert "\\u003c/script\\u003e" in source
+
+
+def test_a_folder_without_runs_is_refused(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match=r"There is no run in empty, so there is nothing to report; give a run dir"):
+        command("report", "run=empty")
+    with pytest.raises(SystemExit, match="There is no run at nowhere"):
+        command("report", "run=nowhere")
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_output_must_be_a_file(command, tmp_path):
+    write_run(tmp_path / "run")
+    with pytest.raises(SystemExit, match="output is run, which is a folder; give a file, for example run/report.html"):
+        command("report", "run=run", "output=run")
+
+
+def test_a_folder_of_runs_and_a_link_to_one_of_them(command, tmp_path):
+    for name in ("a", "b"):
+        write_run(tmp_path / "runs" / name)
+    assert [path.name for path in runs_in(tmp_path / "runs")[0]] == ["a", "b"]
+    (tmp_path / "link").symlink_to(tmp_path / "runs" / "a")
+    command("report", "run=[runs,link]")
+    page = content(tmp_path / "report.html")
+    assert "<title>2 runs</title>" in page
