@@ -31,7 +31,7 @@ def write_run(folder: Path, metrics: str = METRICS, lr: float = 0.1, steps: tupl
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"optim.lr={lr}"]))
     (folder / "metrics.csv").write_text(metrics)
     for step in steps:
-        save_picture(folder / "samples" / f"step_{step:07d}.png", step)
+        save_picture(folder / "samples" / f"step_{step:07d}.png", step + round(1000 * lr))
     if job:
         write_job(folder, overrides=["seed=0", f"optim.lr={lr}"], **job)
     return folder

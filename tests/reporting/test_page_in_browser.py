@@ -9,6 +9,7 @@ from written_run import METRICS, finish, write_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+FLAGS = ["--no-sandbox", "--disable-dev-shm-usage"]  # for root, and for containers with little shared memory
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -16,7 +17,7 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'igpt[dev]'")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root has no sandbox
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
 
@@ -89,9 +90,9 @@ def test_arrow_keys_read_a_curve_also_values_that_are_not_finite(opened):
 
 def test_probes_show_their_errors(opened):
     page = opened("run")
-    plot(page, "linear probe").focus()
+    plot(page, "test accuracy, %").focus()
     page.keyboard.press("End")
-    words = " ".join(reading(page, "linear probe").inner_text().split())
+    words = " ".join(reading(page, "test accuracy, %").inner_text().split())
     assert words == "layer 1 trained 50 ± 2 pixels 37.5 ± 1.5 most frequent class 12.5"
 
 
@@ -120,7 +121,7 @@ def test_the_logarithmic_scale_changes_the_curve(opened):
     before = chart.locator("path").first.get_attribute("d")
     chart.get_by_label("log scale").check()
     assert chart.locator("path").first.get_attribute("d") != before
-    assert not page.locator("figure.chart", has_text="linear probe").get_by_label("log scale").is_visible()
+    assert not page.locator("figure.chart", has_text="test accuracy, %").get_by_label("log scale").is_visible()
 
 
 def visible(page):

@@ -52,6 +52,15 @@ def test_pictures_over_training_are_thinned_from_the_last_one_until_they_fit(tmp
     assert not palette.left_out
 
 
+def test_pictures_of_several_runs_are_in_their_order_and_equal_ones_are_shown_once(tmp_path):
+    for name, side in (("a", 40), ("b", 20), ("c", 30)):
+        save_picture(tmp_path / name / "figures" / "palette.png", 1)
+        save_picture(tmp_path / name / "figures" / "samples.png", 1, side)
+    palette, samples = galleries({name: RunDirectory(tmp_path / name) for name in "abc"})
+    assert list(palette.shown) == ["all runs"]
+    assert list(samples.shown) == ["a", "b", "c"]
+
+
 def test_a_damaged_picture_is_left_out_with_a_warning(tmp_path, caplog):
     save_picture(tmp_path / "samples" / "step_0000001.png", 1)
     file = tmp_path / "samples" / "step_0000002.png"

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from igpt.configuration.app import run_app
 from igpt.configuration.stored import configuration_of, overrides_of
 from igpt.errors import IgptError
-from igpt.files import expand_user, printable
+from igpt.files import expand_user
 from igpt.run_directory import RunDirectory, find_run
 from igpt.sweeps.job_records import Row, sweep_rows
 from igpt.units import counted
@@ -88,21 +88,17 @@ def place(folders: Sequence[Path]) -> Path:
 
 
 def described(runs: dict[Path, list[str]]) -> list[ReportedRun]:
-    """The runs with their configurations. A name is the path below the folder that contains all runs, and the overrides
-    in which the jobs of a sweep differ.
-    """
+    """The runs with their configurations. A name is the path below the folder that contains all runs."""
     from igpt.reporting.page import ReportedRun
 
     common = commonpath([path.parent for path in runs])
     found = []
     for path, changed in runs.items():
         run = RunDirectory(path)
-        name = str(path.relative_to(common))
         found.append(
             ReportedRun(
-                name=printable(f"{name}: {' '.join(changed)}" if changed else name),
-                run=run, config=configuration(run), changes=changes_of(run), overrides=changed,
-                arguments=overrides_of(run) or [],
+                name=str(path.relative_to(common)), run=run, config=configuration(run), changes=changes_of(run),
+                overrides=changed, arguments=overrides_of(run) or [],
             )
         )  # fmt: skip
     return found

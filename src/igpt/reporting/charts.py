@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from igpt.errors import IgptError
+from igpt.metric_names import find_metric
 from igpt.metrics_file import read_rows
 
 Points = list[tuple[int, float]]  # step and value; values may be nan or infinite
@@ -52,7 +53,7 @@ class Chart:
     x_label: str
     lines: Sequence[Line]
     shown: bool = True
-    percent: bool = False
+    description: str = ""
     note: str = ""
 
 
@@ -123,7 +124,7 @@ def chart_of_one(title: str, metrics: Sequence[str], series: Series, limit: int)
         for name, label, shade in zip(metrics, labels, colors, strict=True)
     ]
     note = not_finite({line.label: series[name] for line, name in zip(lines, metrics, strict=True)})
-    return Chart(title, "step", lines, is_shown(metrics[0]), note=note)
+    return Chart(title, "step", lines, is_shown(metrics[0]), description_of(metrics), note)
 
 
 def chart_of_several(name: str, runs: Mapping[str, Series], limit: int) -> Chart:
@@ -134,7 +135,14 @@ def chart_of_several(name: str, runs: Mapping[str, Series], limit: int) -> Chart
         line_of(str(order[label]), label, color(order[label]), dash(order[label]), thinned(points, limit))
         for label, points in with_it.items()
     ]
-    return Chart(name, "step", lines, is_shown(name), note=not_finite(with_it))
+    return Chart(name, "step", lines, is_shown(name), description_of([name]), not_finite(with_it))
+
+
+def description_of(metrics: Sequence[str]) -> str:
+    """What the metrics of a chart are; of several, what they have in common. Empty for those of a user's own task."""
+    titles = {metric.title for name in metrics if (metric := find_metric(name))}
+    shared = titles if len(titles) == 1 else {title.partition(",")[0] for title in titles}
+    return shared.pop() if len(shared) == 1 else ""
 
 
 def line_of(key: str, label: str, shade: str, dashes: str, points: Points) -> Line:
@@ -183,7 +191,8 @@ def steps_text(steps: Sequence[int]) -> str:
 def probe_chart(probes: Mapping[str, Sequence[Mapping[str, str]]], majority: float | None) -> Chart | None:
     """Test accuracy of the linear probe by layer, from the rows of probe/accuracy.csv of runs by their labels.
 
-    With several runs, only the trained features are compared. `majority` is the share of the most frequent class.
+    With several runs, of which some may have no rows, only the trained features are compared. `majority` is the share
+    of the most frequent class.
     """
     several = len(probes) > 1
     lines: list[Line] = []
@@ -198,7 +207,7 @@ def probe_chart(probes: Mapping[str, Sequence[Mapping[str, str]]], majority: flo
     if majority is not None:
         share = [percent(majority)]
         lines.append(Line("majority", "most frequent class", "var(--muted)", DASHES[2], [0], share, level=True))
-    return Chart("test accuracy of a linear probe, %", "layer", lines, percent=True)
+    return Chart("test accuracy, %", "layer", lines, description="Linear probes on the test images")
 
 
 def probe_line(key: str, label: str, place: int, rows: Sequence[Mapping[str, str]], several: bool) -> Line:

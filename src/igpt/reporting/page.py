@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from igpt.errors import IgptError
 from igpt.files import atomic_path, printable
@@ -29,7 +30,10 @@ DIGITS = 4  # of results in the table of runs
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A run in a report: its directory, its configuration, and the overrides in which the jobs of its sweep differ."""
+    """A run in a report: its directory, its configuration, and the overrides in which the jobs of its sweep differ.
+
+    The `name` is unique in the report.
+    """
 
     name: str
     run: RunDirectory
@@ -37,6 +41,11 @@ class ReportedRun:
     changes: Sequence[Mapping[str, Any]] = ()  # of .hydra/changes.yaml
     overrides: Sequence[str] = ()
     arguments: Sequence[str] = ()  # of the command that began the run
+
+    @property
+    def label(self) -> str:
+        """The name, with what the run has of its own."""
+        return printable(f"{self.name}: {' '.join(self.overrides)}" if self.overrides else self.name)
 
     @cached_property
     def series(self) -> Series:
@@ -97,10 +106,12 @@ def read_json(file: Path) -> Any:
 
 def render(runs: Sequence[ReportedRun], title: str, notes: Sequence[str] = ()) -> str:
     """The report as HTML."""
-    directories = {run.name: run.run for run in runs}
-    charts = training_charts({run.name: run.series for run in runs})
-    probes = {run.name: rows for run in runs if (rows := list(read_rows(run.run.probe / "accuracy.csv")))}
-    shares = {read_json(directories[name].probe / "summary.json").get("majority_share") for name in probes}
+    directories = {run.label: run.run for run in runs}
+    charts = training_charts({run.label: run.series for run in runs})
+    probes = {run.label: list(read_rows(run.run.probe / "accuracy.csv")) for run in runs}
+    shares = {
+        read_json(directories[name].probe / "summary.json").get("majority_share") for name in probes if probes[name]
+    }
     probe = probe_chart(probes, shares.pop() if len(shares) == 1 else None)
     return template().render(
         title=printable(title),
@@ -112,7 +123,7 @@ def render(runs: Sequence[ReportedRun], title: str, notes: Sequence[str] = ()) -
         table=table_of_runs(runs),
         charts=[asdict(chart) for chart in charts],
         probe=asdict(probe) if probe else None,
-        accuracies={name: table_of_accuracies(rows) for name, rows in probes.items()},
+        accuracies={name: table_of_accuracies(rows) for name, rows in probes.items() if rows},
         galleries=galleries(directories),
         comparisons=comparisons(runs),
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -131,25 +142,31 @@ def template() -> Any:
         name: Markup(environment.loader.get_source(environment, f"page.{name}")[0]) for name in ("css", "js")
     }
     environment.globals["counted"] = counted
+    environment.filters["breakable"] = breakable
     return environment.get_template("page.html")
+
+
+def breakable(text: str) -> Markup:
+    """A dotted key, a name or a path, escaped, whose lines may break after its separators."""
+    return Markup(re.sub(r"([./_=])(?=\w)", r"\1<wbr>", str(escape(text))))
 
 
 def comparisons(runs: Sequence[ReportedRun]) -> dict[str, list[Comparison]]:
     """The tables of values per run, by their titles, without empty ones."""
     found = {
-        "Configuration": compared([run.config for run in runs]),
         "Results": compared([run.summary for run in runs]),
-        "Environment": compared([environment_of(run) for run in runs]),
+        "Configuration": compared([run.config for run in runs]),
+        "Environment": compared([environment_of(run, len(runs) == 1) for run in runs]),
     }
     return {title: rows for title, rows in found.items() if rows}
 
 
-def environment_of(run: ReportedRun) -> dict[str, Any]:
-    """Where and with what the latest start of a run trained, and its directory."""
+def environment_of(run: ReportedRun, alone: bool) -> dict[str, Any]:
+    """Where and with what the latest start of a run trained, its directory, and the arguments of a run `alone`."""
     starts = read_json(run.run.environment) or [{}]
     several = {"starts": len(starts)} if len(starts) > 1 else {}
-    directory, arguments = str(run.run.path.resolve()), " ".join(run.arguments)
-    return {**starts[-1], **several, "directory": directory, "arguments": arguments}
+    arguments = {"arguments": " ".join(run.arguments)} if alone else {}
+    return {**starts[-1], **several, "directory": str(run.run.path.resolve()), **arguments}
 
 
 def cards(run: ReportedRun) -> list[tuple[str, str, str]]:
@@ -191,13 +208,13 @@ def table_of_runs(runs: Sequence[ReportedRun]) -> Table:
     for run in runs:
         chosen = dict(override.partition("=")[::2] for override in run.overrides)
         row = {
-            "run": Cell(run.name),
+            "run": Cell(printable(run.name)),
             **{key: cell_of_text(chosen.get(key, "")) for key in keys},
             "status": Cell(run.status),
             "steps": Cell(run.steps, max((p[-1][0] + 1 for p in run.series.values()), default=0)),
             f"best {monitor}": cell(run.best),
             **{name: cell(run.summary.get(name)) for name in ("test/nats_per_token", "test/accuracy")},
-            "probe": cell(best_probe(run)),
+            "probe, test accuracy": percent_cell(best_probe(run)),
             "training time": seconds_cell(run.summary.get("seconds")),
         }
         for name, value in row.items():
@@ -230,6 +247,10 @@ def cell_of_text(text: str) -> Cell:
         return Cell(printable(text), float(text))
     except ValueError:
         return Cell(printable(text))
+
+
+def percent_cell(share: float | None) -> Cell:
+    return Cell("") if share is None else Cell(f"{100 * share:.1f}%", share)
 
 
 def seconds_cell(seconds: Any) -> Cell:

@@ -67,6 +67,12 @@ class Gallery:
         return sorted({p.step for pictures in self.pictures.values() for p in pictures if p.step is not None})
 
     @property
+    def shown(self) -> dict[str, list[Picture]]:
+        """The pictures by run; once only if they are the same in all runs, as palettes often are."""
+        first, *others = self.pictures.values()
+        return {"all runs": first} if others and all(pictures == first for pictures in others) else self.pictures
+
+    @property
     def left_out(self) -> str:
         """A sentence about files that are not shown, to keep the report small; empty if all are."""
         files = sum(len(files) for files in self.files.values())
@@ -87,7 +93,7 @@ def galleries(runs: dict[str, RunDirectory]) -> list[Gallery]:
                 if file.stem not in DRAWN:
                     gallery_of(found, folder, file.stem).files[label] = [file]
     fill(list(found.values()))
-    return [gallery for gallery in found.values() if any(gallery.files.values())]
+    return list(found.values())
 
 
 def gallery_of(found: dict[tuple[str, str], Gallery], folder: str, name: str) -> Gallery:
@@ -103,9 +109,10 @@ def fill(found: Sequence[Gallery]) -> None:
     parts.sort(key=lambda part: sum(file.stat().st_size for file in part[0].files[part[1]]))
     rest = BUDGET * 4 // 3
     for i, (gallery, label) in enumerate(parts):
-        pictures = within(gallery.files[label], rest // (len(parts) - i))
-        rest -= sum(picture.bytes for picture in pictures)
-        gallery.pictures[label] = pictures
+        gallery.pictures[label] = within(gallery.files[label], rest // (len(parts) - i))
+        rest -= sum(picture.bytes for picture in gallery.pictures[label])
+    for gallery in found:
+        gallery.pictures = {label: gallery.pictures[label] for label in gallery.files}  # in the order of the runs
 
 
 def within(files: Sequence[Path], budget: int) -> list[Picture]:

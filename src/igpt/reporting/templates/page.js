@@ -62,7 +62,7 @@ class Chart {
     this.at = null;
     const values = content.lines.flatMap((line) => line.y).filter((y) => y !== null);
     const toggle = figure.querySelector(".log");
-    if (!content.percent && values.length > 2 && values.every((y) => y > 0)) {
+    if (content.x_label === "step" && values.length > 2 && values.every((y) => y > 0)) {
       toggle.hidden = false;
       toggle.firstElementChild.addEventListener("change", (event) => { this.log = event.target.checked; this.draw(); });
     }
