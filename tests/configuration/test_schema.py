@@ -76,7 +76,10 @@ def test_every_experiment_passes(recipe):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_passes_as_it_comes(command):
-    check(composed(command, *(["run=x"] if command in ("evaluate", "export", "sample", "probe") else [])), command)
+    check(
+        composed(command, *(["run=x"] if command in ("evaluate", "export", "sample", "probe", "report") else [])),
+        command,
+    )
 
 
 def components(*modules):

@@ -93,7 +93,7 @@ def test_probes_show_their_errors(opened):
     plot(page, "test accuracy, %").focus()
     page.keyboard.press("End")
     words = " ".join(reading(page, "test accuracy, %").inner_text().split())
-    assert words == "layer 1 trained 50 ± 2 pixels 37.5 ± 1.5 most frequent class 12.5"
+    assert words == "layer 1 trained 50.0 ± 2.0 pixels 37.5 ± 1.5 most frequent class 12.5"
 
 
 def test_a_button_of_the_legend_hides_a_line(opened):

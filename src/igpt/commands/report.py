@@ -18,7 +18,7 @@ from igpt.sweeps.job_records import Row, sweep_rows
 from igpt.units import counted
 
 if TYPE_CHECKING:
-    from igpt.reporting.page import ReportedRun
+    from igpt.reporting.reported_run import ReportedRun
 
 REPORT = "report.html"
 
@@ -89,7 +89,7 @@ def place(folders: Sequence[Path]) -> Path:
 
 def described(runs: dict[Path, list[str]]) -> list[ReportedRun]:
     """The runs with their configurations. A name is the path below the folder that contains all runs."""
-    from igpt.reporting.page import ReportedRun
+    from igpt.reporting.reported_run import ReportedRun
 
     common = commonpath([path.parent for path in runs])
     found = []

@@ -177,7 +177,8 @@ class Chart {
       dot.className = "dot";
       dot.style.cssText = `background:${line.color};margin:0;flex:none`;
       name.textContent = line.label;
-      number.textContent = value === null ? `not finite${other}` : numberText(value) + (error ? ` ± ${numberText(Number(error.toPrecision(2)))}` : "") + other;
+      const text = this.content.x_label === "step" ? numberText : (percent) => percent.toFixed(1);
+      number.textContent = value === null ? `not finite${other}` : text(value) + (error ? ` ± ${text(error)}` : "") + other;
       row.append(dot, name, number);
       return row;
     });
