@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tracking_artifacts import Artifacts
 
 
 @dataclass
@@ -31,6 +34,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
         self.runs: dict[str, Run] = {}
+        self.artifacts = Artifacts()
+        self.artifacts.url = self.url
 
     @property
     def url(self) -> str:
@@ -55,6 +60,9 @@ class Server(ThreadingHTTPServer):
     def query(self, query: str, variables: dict[str, Any] | None = None, **_: Any) -> dict[str, Any]:
         """The answer to a query of the client: one project of one person."""
         given = variables or {}
+        name = re.search(r"(?:query|mutation) (\w+)", query)
+        if name is not None and (answer := self.artifacts.query(name[1], given)) is not None:
+            return answer
         entity = {"id": "e", "name": "somebody"}
         project = {"id": "p", "name": "igpt", "entity": entity}
         if "upsertBucket" in query:
@@ -92,11 +100,12 @@ class Answers(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        self.answer({})
+        content = self.server.artifacts.download(self.path)
+        self.send(b"{}" if content is None else content)
 
     def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer({})
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send(b"{}", self.server.artifacts.upload(self.path, content) if "/store/" in self.path else 200)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -111,8 +120,10 @@ class Answers(BaseHTTPRequestHandler):
             self.answer({})
 
     def answer(self, body: dict[str, Any]) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(200)
+        self.send(json.dumps(body).encode())
+
+    def send(self, content: bytes, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -54,6 +54,11 @@ def expand_user(path: str | Path) -> Path:
         return Path(tempfile.gettempdir(), f"igpt-home-{os.getuid()}", *rest)
 
 
+def cache_root() -> Path:
+    """The cache: IGPT_CACHE, or the one in the user's home."""
+    return expand_user(os.environ.get("IGPT_CACHE") or home_cache())
+
+
 def home_cache() -> Path:
     """The cache in the user's home, whatever IGPT_CACHE says."""
     return expand_user("~/.cache/igpt")

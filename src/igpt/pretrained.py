@@ -23,7 +23,7 @@ from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Classification, Masked, Task, predict_classes, task_from_state
 from igpt.progress import track
-from igpt.run_directory import RunDirectory, find_run
+from igpt.run_directory import RunDirectory, run_of
 from igpt.tokenizers import Palette, Tokenizer, palette_of, tokenizer_from_state
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def load(
 ) -> Pretrained:
     """Load what `run` names: a run directory (its `best` or `last` checkpoint), a checkpoint file, a folder that
     igpt-export wrote or that has an ImageGPT of transformers, such a model on the Hugging Face Hub (OWNER/NAME), a
-    TensorFlow checkpoint of OpenAI's release (its folder, or its path), or a model of igpt's own table (emoji-nano).
+    TensorFlow checkpoint of OpenAI's release (its folder, or its path), a model of igpt's own table (emoji-nano), or an
+    artifact of W&B (wandb:ENTITY/PROJECT/NAME:ALIAS).
 
     Of a run with averaged weights, `weights` chooses "trained" or "ema"; None are those by which its best checkpoint is
     chosen. `device` None is a GPU if there is one. Raises :class:`IgptError` if the model or the device cannot be used.
@@ -49,7 +50,7 @@ def load(
     found = read_model(run, checkpoint, weights)
     pretrained = from_stored(found)
     if found.path.suffix == ".ckpt":  # results of other models may lie in the directory of a run
-        check_palette(find_run(run), pretrained.tokenizer)
+        check_palette(run_of(found.path), pretrained.tokenizer)
     return pretrained.to(device)
 
 

@@ -14,6 +14,8 @@ from igpt.errors import IgptError
 from igpt.files import atomic_path, expand_user
 from igpt.registry import advice, is_model_name
 
+WANDB = "wandb:"  # begins the name of a W&B artifact as a run
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -136,11 +138,13 @@ def find_run(run: str | Path) -> RunDirectory:
     """The run directory that `run` names: itself, or the one that a checkpoint file lies in. Results of a TensorFlow
     checkpoint have their place in its folder.
 
-    Results of a model by name, of igpt's table or of the Hugging Face Hub, have theirs below outputs/, which need not
+    Results of a model by name, of igpt's table, the Hugging Face Hub or W&B, have theirs below outputs/, which need not
     exist.
     """
     if not str(run).strip():
         raise IgptError("run= names nothing; write the folder directly after the =.")
+    if is_wandb_name(run):
+        return RunDirectory(Path("outputs", *artifact_name(run)))
     if is_model_name(run) or is_hub_name(run):
         return RunDirectory(Path("outputs", *str(run).split("/")))
     path = expand_user(run)
@@ -150,7 +154,7 @@ def find_run(run: str | Path) -> RunDirectory:
         raise IgptError(f"There is no run at {path}; {advice(run)}")
     if path.is_file() and path.suffix != ".ckpt":
         raise IgptError(f"{path} is not a checkpoint file (.ckpt); give a run directory or one of its checkpoints.")
-    return RunDirectory(path.parent.parent if path.is_file() else path)
+    return run_of(path) if path.is_file() else RunDirectory(path)
 
 
 def tensorflow_index(path: Path) -> Path | None:
@@ -162,6 +166,25 @@ def tensorflow_index(path: Path) -> Path | None:
 def is_hub_name(run: str | Path) -> bool:
     """Whether `run` is the name of a model on the Hugging Face Hub, OWNER/NAME, and neither a path nor beside one."""
     return re.fullmatch(r"[\w.-]*\w/\w[\w.-]*", str(run)) is not None and not Path(run).parent.exists()
+
+
+def is_wandb_name(run: str | Path) -> bool:
+    """Whether `run` is meant as the name of an artifact in W&B."""
+    return str(run).startswith(WANDB)
+
+
+def artifact_name(run: str | Path) -> tuple[str, str, str, str]:
+    """Entity, project, name and alias of the artifact wandb:ENTITY/PROJECT/NAME:ALIAS; the alias may be left out."""
+    found = re.fullmatch(rf"{WANDB}([^/:]+)/([^/:]+)/([^/:]+)(?::([^/:]+))?", str(run))
+    if found is None or {".", ".."} & set(found.groups()):
+        raise IgptError(f"{run} is no artifact of W&B; write {WANDB}ENTITY/PROJECT/NAME:ALIAS, as its page shows it.")
+    entity, project, name, alias = found.groups()
+    return entity, project, name, alias or "latest"
+
+
+def run_of(checkpoint: Path) -> RunDirectory:
+    """The run directory that a checkpoint file lies in."""
+    return RunDirectory(checkpoint.parent.parent)
 
 
 def find_checkpoint(run: str | Path, prefer: str = "best") -> Path:
@@ -187,7 +210,7 @@ def find_run_to_resume(run: str) -> RunDirectory:
 
     Any checkpoint but the last one is refused, since metrics.csv and last.ckpt are ahead of it.
     """
-    if is_model_name(run) or is_hub_name(run):
+    if is_model_name(run) or is_hub_name(run) or is_wandb_name(run):
         raise IgptError(f"There is no run at {run} to resume; begin one from the model {run} with init_from={run}.")
     directory = RunDirectory(find_run(run).path.resolve())
     file = expand_user(run)

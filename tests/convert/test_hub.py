@@ -65,7 +65,7 @@ def test_a_model_is_uploaded(hub, command, trained):
     assert hub.uploads == {"me/mine": names}
     with pytest.raises(SystemExit, match=r"other is written, but .* as stranger/x \(403 Forbidden\); check"):
         command("export", f"run={trained}", "output=other", "push_to=stranger/x")
-    with pytest.raises(SystemExit, match="push_to is mine; it must be the name of a model on the Hugging Face Hub"):
+    with pytest.raises(SystemExit, match="push_to is mine; it must be OWNER/NAME on the Hugging Face Hub"):
         command("export", f"run={trained}", "output=third", "push_to=mine")
 
 

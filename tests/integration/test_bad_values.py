@@ -96,6 +96,12 @@ CASES = [
     ("train", "objective=classify objective.task=gpt", "objective.task is gpt; it must be ar, mlm or null"),
     ("train", "callbacks=early_stop callbacks.early_stop.patience=-1", "callbacks.early_stop.patience is -1"),
     ("train", "callbacks=online_probe callbacks.online_probe.layers=[99]", "callbacks.online_probe.layers"),
+    (
+        "train",
+        "logger=wandb logger.wandb.artifacts=[first]",
+        "logger.wandb.artifacts is ['first']",
+    ),
+    ("train", "logger=wandb +logger.wandb.log_model=true", "set logger.wandb.artifacts=[best] instead"),
     ("train", "logger=wandb logger.wandb.offline=yes", "logger.wandb.offline is yes; it must be true, false or null"),
     ("train", "data=cifar10 data.source.resolution=20", "data.source.resolution is 20"),
     ("train", "data=folder data.source.path=2024", "data.source.path is 2024; it must be text"),

@@ -67,6 +67,7 @@ def build_callbacks(config: DictConfig, run: RunDirectory, data: ImageDataModule
     from pytorch_lightning.callbacks import Callback, Timer
 
     from igpt.training.callbacks.keep_last import KeepLast
+    from igpt.training.callbacks.log_lineage import LogLineage
     from igpt.training.callbacks.seed_dropout import SeedDropout
     from igpt.training.callbacks.step_counters import StepCounters
     from igpt.training.callbacks.stop_on_nan import StopOnNaN
@@ -81,6 +82,7 @@ def build_callbacks(config: DictConfig, run: RunDirectory, data: ImageDataModule
         KeepLast(run.last, config.save_every),
         TrainingProgress(config.monitor),
         Timer(),
+        *([LogLineage(run, data, config.init_from)] if config.logger else []),
         *([SeedDropout(config.seed)] if has_dropout(config) else []),
         *(without_best_checkpoint(chosen) if data.trains_on_validation else chosen),
     ]

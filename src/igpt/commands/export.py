@@ -27,28 +27,33 @@ def export(config: DictConfig) -> None:
     """Write the model and its card to a folder; upload that if `push_to` says where."""
     import torch
 
-    from igpt.convert import hub_models
+    from igpt.convert import hub_models, wandb_models
     from igpt.convert.model_card import model_card
     from igpt.convert.read_model import read_model
     from igpt.convert.stored_model import rounded
     from igpt.convert.write_folder import write_folder
     from igpt.files import expand_user
-    from igpt.run_directory import find_run
+    from igpt.run_directory import find_run, is_wandb_name, run_of
+    from igpt.training.loggers.wandb_artifacts import artifact_of
 
     run = find_run(config.run)
     stored = read_model(config.run, config.checkpoint, config.weights)
+    origin = run_of(stored.path) if stored.path.suffix == ".ckpt" else run  # of a W&B artifact, the copy in the cache
     if stored.path.is_file():
-        stored = replace(stored, results=results_of(run, stored))
+        stored = replace(stored, results=results_of(origin, stored))
     if config.dtype is not None:
         stored = rounded(stored, getattr(torch, config.dtype))
     if config.evaluate:
         stored = replace(stored, results=measure(config, stored))
     output = run.path / "export" if config.output is None else expand_user(config.output)
-    name = config.push_to or output.resolve().name
-    card = model_card(stored, name, config.format, training_command(run), config.license)
+    to_wandb = config.push_to is not None and is_wandb_name(config.push_to)
+    name = output.resolve().name if config.push_to is None or to_wandb else config.push_to
+    card = model_card(stored, name, config.format, training_command(origin), config.license)
     write_folder(stored, output, config.format, card)
     print(f"The model is in {output}; before you publish it, complete README.md and read the command in it.")
-    if config.push_to is not None:
+    if to_wandb:
+        print(f"Uploaded as {wandb_models.upload(output, config.push_to, artifact_of(config.run))}")
+    elif config.push_to is not None:
         print(f"Uploaded to {hub_models.upload(output, config.push_to)}")
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from igpt.configuration.app import plain
 from igpt.configuration.stored import configuration_of
-from igpt.errors import IgptError
-from igpt.files import expand_user
+from igpt.errors import IgptError, some_of
+from igpt.files import cache_root, expand_user
 from igpt.registry import is_model_name
-from igpt.run_directory import find_run
+from igpt.run_directory import find_run, is_wandb_name, run_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,6 @@ def load_model(config: DictConfig) -> Pretrained:
 
 def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
     """The data that a run, or a model of igpt's table, was trained on, with the tokenizer of its checkpoint."""
-    directory = find_run(run)
     assert pretrained.loaded_from is not None
     if is_model_name(run):
         return open_data(configuration_of_named(run), pretrained)
@@ -52,7 +51,12 @@ def data_of_run(run: str, pretrained: Pretrained) -> ImageDataModule:
             f"{run} is a model without data; name some with data=NAME (igpt-evaluate, igpt-probe), "
             "or the images to complete with images=FILES (igpt-sample; completions=0 needs none)."
         )
-    return open_data(configuration_of(directory), pretrained, directory.data)
+    directory = run_of(pretrained.loaded_from)
+    config = configuration_of(directory)
+    if is_wandb_name(run):
+        refuse_other_classes(config.data, run)
+        config.data.cache_dir = str(cache_root())
+    return open_data(config, pretrained, directory.data)
 
 
 def configuration_of_named(name: str) -> DictConfig:
@@ -65,8 +69,21 @@ def configuration_of_named(name: str) -> DictConfig:
     configuration = read_model(name).description.configuration
     if "data" not in configuration:
         raise IgptError(f"{name} brings no data; name some with data=NAME.")
-    configuration["data"]["cache_dir"] = os.environ.get("IGPT_CACHE", "~/.cache/igpt")
+    configuration["data"]["cache_dir"] = str(cache_root())
     return OmegaConf.create(configuration)
+
+
+def refuse_other_classes(config: DictConfig, run: str) -> None:
+    """Raise :class:`IgptError` if the configuration of a downloaded run names any class but those of igpt's schema:
+    to use it would run that class.
+    """
+    from igpt.configuration.schema.components import foreign_targets
+
+    if others := foreign_targets(plain(config)):
+        raise IgptError(
+            f"The configuration of {run} names {some_of(others)}, which is not run since it came from W&B; name the "
+            "data with data=NAME (igpt-evaluate, igpt-probe)."
+        )
 
 
 def chosen_data(config: DictConfig, command: str, pretrained: Pretrained) -> ImageDataModule:

@@ -24,9 +24,9 @@ def write_results(
     from igpt.evaluation.final_report import write_json
     from igpt.evaluation.probe_scores import best_row
     from igpt.training.loggers.media import log_probe
-    from igpt.training.loggers.wandb_tracker import finishing_wandb
+    from igpt.training.loggers.wandb_tracker import WandbTracker, finishing_wandb
 
-    config.run_dir, output = str(run.path), run.probe  # `run` may be a checkpoint file
+    config.run_dir, output = str(run.path.absolute()), run.probe  # `run` may be a checkpoint file
     write_table(rows, output / "accuracy.csv")
     print_table(rows)
     if few:
@@ -40,6 +40,8 @@ def write_results(
     with finishing_wandb():
         for logger in build_loggers(config, run):
             log_probe(logger, rows, path)
+            if isinstance(logger, WandbTracker):
+                logger.artifacts.log_probe(run, config.run)
     print(f"Results are in {output}: accuracy.csv, accuracy.png, summary.json{', low_label.csv' if few else ''}")
 
 

@@ -182,6 +182,7 @@ def report(
     from igpt.generation.sampling_config import SamplingConfig
     from igpt.pretrained import load
     from igpt.training.loggers.media import log_image, log_summary
+    from igpt.training.loggers.wandb_tracker import WandbTracker
 
     log = logging.getLogger(__name__)
     checkpoint = find_checkpoint(run.path)
@@ -203,6 +204,9 @@ def report(
     }  # fmt: skip
     write_json(summary, run.summary)
     log_summary(trainer, summary)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbTracker):
+            logger.log_checkpoints(run)
     for sentence in result_sentences(summary):
         log.info(sentence)
     log.info("Results are in %s", run.path)

@@ -6,24 +6,27 @@ from dataclasses import replace
 from pathlib import Path
 
 from igpt.checkpoint import read_checkpoint
-from igpt.convert import hub_models, hugging_face, igpt_folder, named_models, openai_release
+from igpt.convert import hub_models, hugging_face, igpt_folder, named_models, openai_release, wandb_models
 from igpt.convert.stored_model import StoredModel
 from igpt.convert.weight_files import weight_files
 from igpt.errors import IgptError
 from igpt.files import expand_user
 from igpt.objectives.tasks import task_from_state, task_state
 from igpt.registry import is_model_name
-from igpt.run_directory import find_checkpoint, is_hub_name
+from igpt.run_directory import find_checkpoint, is_hub_name, is_wandb_name
 
 
 def read_model(run: str | Path, prefer: str = "best", weights: str | None = None) -> StoredModel:
     """The model that `run` names: a run directory (its `best` or `last` checkpoint), a checkpoint file, an exported
     folder of igpt or of transformers, a TensorFlow checkpoint of OpenAI's release (its folder, or its path with or
-    without .index), a model of igpt's table (emoji-nano), or one of the Hugging Face Hub (OWNER/NAME).
+    without .index), a model of igpt's table (emoji-nano), one of the Hugging Face Hub (OWNER/NAME), or an artifact of
+    W&B (wandb:ENTITY/PROJECT/NAME:ALIAS).
 
     `weights` are those of a checkpoint that are read: trained, ema, or None for those by which the best checkpoint is
     chosen.
     """
+    if is_wandb_name(run):
+        run = wandb_models.download(str(run))
     if (found := _read_folder(run)) is not None:
         if weights == "ema":
             raise IgptError(f"{run} is no checkpoint, so it has no averaged weights; leave out weights=ema.")

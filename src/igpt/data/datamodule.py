@@ -164,6 +164,10 @@ class ImageDataModule(pl.LightningDataModule):
     def _open(self, source: ImageSource) -> dict[str, PackedImages]:
         return open_packed(self._folder(source))
 
+    def packed_folders(self) -> list[Path]:
+        """The folders of the packed data: one, or two if training images are stored at another resolution."""
+        return list(dict.fromkeys(self._folder(source) for source in (self.source, self.training_source)))
+
     def _folder(self, source: ImageSource) -> Path:
         return packed_folder(source, self.cache_dir, self.drop_duplicates_at)
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from igpt.run_directory import RunDirectory
-from igpt.training.loggers.wandb_server import offline_reason
+from igpt.wandb_server import offline_reason
 from tracking_server import w_and_b_server
 
 

@@ -328,8 +328,8 @@ class Export(Node):
     output: MaybeText
     push_to: Annotated[
         str | None,
-        Field(pattern=r"^[\w.-]+/[\w.-]+$"),
-        expects("the name of a model on the Hugging Face Hub, OWNER/NAME, or null"),
+        Field(pattern=r"^(wandb:[\w.-]+/)?[\w.-]+/[\w.-]+$"),
+        expects("OWNER/NAME on the Hugging Face Hub, wandb:ENTITY/PROJECT/NAME, or null"),
     ]
     checkpoint: Checkpoint
     weights: Weights

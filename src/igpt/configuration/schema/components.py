@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -137,3 +137,22 @@ def check_arguments(factory: Callable[..., Any], values: Mapping[str, Any], give
         named = p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         if named and p.default is p.empty and p.name not in (*keys, *given):
             raise problem(f"{name} needs the argument {p.name}")
+
+
+def foreign_targets(part: Any) -> list[str]:
+    """The classes that a part of a configuration names, at any depth, and that no component here describes."""
+    return sorted(set(_targets(part)) - set(_known_targets(Component)))
+
+
+def _targets(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        yield from (str(part[key]) for key in part if key == "_target_")
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from _targets(inner)
+
+
+def _known_targets(base: type[Component]) -> Iterator[str]:
+    for component in base.__subclasses__():
+        if "target" in vars(component):
+            yield component.target
+        yield from _known_targets(component)

@@ -315,11 +315,16 @@ Callbacks = Annotated[
 class WandbTracker(OpenComponent):
     target = "igpt.training.loggers.wandb_tracker.WandbTracker"
     takes = ("pytorch_lightning.loggers.WandbLogger", "wandb.init")
+    refused = {"log_model": "set logger.wandb.artifacts=[best] instead"}  # noqa: RUF012  # a ClassVar
 
     run_dir: Text
     project: Text
     name: Text
     offline: MaybeFlag
+    artifacts: Annotated[
+        list[Annotated[str, one_of("best", "last")]], expects("a list of checkpoints to upload, [best], [last], or []")
+    ] = UNSET
+    artifact_days: MaybeCount = UNSET
 
 
 class TensorBoardTracker(OpenComponent):

@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
@@ -19,7 +19,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from igpt.cluster.signals import Interrupted
 from igpt.files import printable
 from igpt.run_directory import RunDirectory
-from igpt.training.loggers.wandb_server import offline_reason
+from igpt.training.loggers.wandb_artifacts import ArtifactLog
+from igpt.wandb_server import offline_reason
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +52,18 @@ class WandbTracker(WandbLogger):
     log_image = unless_service_ended(WandbLogger.log_image)
     finalize = unless_service_ended(WandbLogger.finalize)
 
-    def __init__(self, run_dir: str, offline: bool | None = None, **init: Any) -> None:
-        """With `offline=None`, the run is logged offline, into `run_dir`, if there is no key or no server."""
+    def __init__(
+        self,
+        run_dir: str,
+        offline: bool | None = None,
+        artifacts: Sequence[str] = (),
+        artifact_days: int | None = None,
+        **init: Any,
+    ) -> None:
+        """With `offline=None`, the run is logged offline, into `run_dir`, if there is no key or no server.
+
+        `artifacts` names the checkpoints to upload at the end (best, last), which W&B deletes after `artifact_days`.
+        """
         import wandb  # takes a second, so only where it is used
 
         run = RunDirectory(Path(run_dir))
@@ -69,6 +80,8 @@ class WandbTracker(WandbLogger):
         settings = wandb.Settings(silent=bool(offline), console="off", **_finish_limits(wandb.Settings))
         super().__init__(save_dir=run_dir, id=run_id, resume="allow", offline=bool(offline), settings=settings, **init)
         self._wandb_init.pop("anonymous", None)  # Lightning passes this option, which W&B has removed
+        self.artifacts = ArtifactLog(lambda: self.experiment)
+        self._uploaded, self._artifact_days = artifacts, artifact_days
 
     @property
     @rank_zero_experiment
@@ -87,6 +100,10 @@ class WandbTracker(WandbLogger):
                 _log_offline(" ".join(str(error).split()), str(self.save_dir))
                 self._offline = True
                 return begin(self)
+
+    def log_checkpoints(self, run: RunDirectory) -> None:
+        """Log the best and the last checkpoint of a finished run."""
+        self.artifacts.log_checkpoints(run, self._uploaded, self._artifact_days)
 
     @unless_service_ended
     def log_summary(self, values: Mapping[str, Any]) -> None:

@@ -12,13 +12,15 @@ from urllib.parse import urlparse
 
 from igpt.files import expand_user
 
+NO_KEY = "no API key is set (`wandb login` sets one)"
+
 
 def offline_reason(timeout: float = 10.0) -> str | None:
     """Why W&B cannot be used from here, or None if it can. Waits at most `timeout` seconds for an answer."""
-    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    url = _url()
     host = urlparse(url).hostname or url
-    if not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(host):
-        return "no API key is set (`wandb login` sets one)"
+    if not has_key():
+        return NO_KEY
     try:
         urllib.request.urlopen(url, timeout=timeout).close()  # through a proxy, if the environment names one
     except HTTPError:
@@ -28,6 +30,16 @@ def offline_reason(timeout: float = 10.0) -> str | None:
     except (OSError, ValueError, HTTPException):
         return f"{host} cannot be reached"
     return None
+
+
+def has_key() -> bool:
+    """Whether there is an API key; without one, W&B's library would ask for it on the console."""
+    url = _url()
+    return bool(os.environ.get("WANDB_API_KEY")) or _has_netrc_entry(urlparse(url).hostname or url)
+
+
+def _url() -> str:
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
 
 
 def _has_netrc_entry(host: str) -> bool:
