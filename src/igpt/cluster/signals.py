@@ -98,12 +98,14 @@ class StopSignals:
 
         All processes call it, after everything has been saved.
         """
+        interrupted = 130 if is_main_process() else 0  # Lightning kills the main process if another one fails
         if not self._slurm_asked():
-            sys.exit(130 if is_main_process() else 0)  # Lightning kills the main process if another one fails
+            sys.exit(interrupted)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # SLURM ends a requeued job by SIGTERM
         if is_main_process():
             self._requeue()
-        sys.exit(0)
+        # W&B gives a job of its sweeps out again only if it ended with another status than 0.
+        sys.exit(interrupted if "WANDB_SWEEP_ID" in os.environ else 0)
 
     def _slurm_asked(self) -> bool:
         """Whether SLURM should requeue the job. SIGTERM alone precedes a preemption, but scancel also sends it."""
