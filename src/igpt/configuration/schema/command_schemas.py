@@ -46,6 +46,7 @@ from igpt.configuration.schema.values import (
     Positive,
     Seed,
     Text,
+    Texts,
     Weights,
     before_model,
     expects,
@@ -428,7 +429,19 @@ class Report(Node):
     output: MaybeText
 
 
+class Dashboard(Node):
+    """igpt-dashboard."""
+
+    entity: MaybeText
+    project: Text
+    name: Text
+    monitor: Text
+    parameters: Texts
+    dry_run: Flag
+
+
 COMMANDS: dict[str, type[Node]] = {
+    "dashboard": Dashboard,
     "evaluate": Evaluate,
     "export": Export,
     "jobs": Jobs,

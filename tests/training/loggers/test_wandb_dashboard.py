@@ -1,0 +1,73 @@
+"""The dashboard shows what igpt logs, and nothing else."""
+
+import json
+import sys
+
+import pytest
+
+from igpt.metric_names import find_metric
+from igpt.training.loggers.wandb_dashboard import MEDIA, STEP, Dashboard
+
+pytest.importorskip("wandb_workspaces")
+KEYS = {"optim.lr", "optim.matrix_lr", "data.batch_size", "model.n_layer", "model.n_embd"}  # of the configuration
+
+
+def values_at(names, part):
+    """All texts at keys of these names, at any depth."""
+    if isinstance(part, dict):
+        for key, inner in part.items():
+            found = inner if isinstance(inner, list) else [inner]
+            yield from (text for text in found if key in names and isinstance(text, str))
+            yield from values_at(names, inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from values_at(names, inner)
+
+
+def unknown_names(specification):
+    """What the panels show that igpt does not log."""
+    metrics = {*values_at({"metrics", "metricRegex", "xAxis", "targetKey"}, specification)}
+    columns = {*values_at({"accessor"}, specification)}
+    metrics |= {name.removeprefix("summary:") for name in columns if name.startswith("summary:")}
+    metrics = {name.removesuffix(".min") for name in metrics}  # the best value, in the summary of a run
+    configured = {name.removeprefix("config:").replace(".value", "") for name in columns if name.startswith("config:")}
+    assert metrics
+    assert configured
+    media = {*values_at({"mediaKeys"}, specification)}
+    return {
+        *(name for name in metrics - {STEP, "_step"} if find_metric(name) is None),
+        *(configured - KEYS),
+        *(media - {"samples", "completions", "filled"}),
+    }
+
+
+def test_the_printed_specification_names_only_what_is_logged(command, trained):
+    specification = json.loads(command("dashboard", "--dry-run"))
+    for part in ("workspace", "report"):
+        assert unknown_names(specification[part]) == set()
+    found = {*values_at({"metrics", "targetKey"}, specification["report"])}
+    assert {"train/loss", "val/nats_per_token", "probe/trained/test_accuracy", "speed/mfu"} <= found
+    assert {"samples", "completions"} <= {path.name for path in trained.iterdir()} & {*MEDIA}
+
+
+def test_an_unknown_name_is_found(command):
+    for overrides in (["monitor=val/nonsense"], ["parameters=[optim.nonsense]"]):
+        specification = json.loads(command("dashboard", "dry_run=true", *overrides))
+        assert len(unknown_names(specification["report"])) == 1
+
+
+def test_without_key_or_library(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(SystemExit, match="A dashboard is stored in W&B, but no API key is set"):
+        command("dashboard")
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
+    with pytest.raises(SystemExit, match=r"needs the library wandb-workspaces: pip install 'igpt\[dashboard\]'"):
+        command("dashboard", "--dry-run")
+
+
+def test_panels_of_the_report_do_not_overlap():
+    report = Dashboard("me", "igpt", "igpt", "val/nats_per_token", ["optim.lr"]).report
+    for block in report.blocks[1::2]:
+        places = [(panel.layout.x, panel.layout.y) for panel in block.panels]
+        assert len(set(places)) == len(places)
+        assert all(panel.layout.x + panel.layout.w <= 24 for panel in block.panels)
