@@ -249,6 +249,7 @@ def test_the_precision_of_products_on_a_gpu_may_change(command, cut, monkeypatch
     asked = []
     monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
     monkeypatch.setattr("pytorch_lightning.strategies.SingleDeviceStrategy.root_device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")  # for environment.json
     monkeypatch.setattr(pl.Trainer, "fit", Mock(side_effect=IgptError("No GPU.")))
     assert refused(command, f"run={cut}", "matmul_precision=highest") == "Error: No GPU."
     assert asked == ["highest"]
