@@ -46,7 +46,16 @@ def main() -> None:
     ours = random_model(shape).to(arguments.device)
     theirs = hugging_face(ours).to(arguments.device)
     tokens = torch.randint(shape.vocab_size, (arguments.batch_size, shape.n_positions), device=arguments.device)
-    ways = {"igpt": ours.features, "Hugging Face": lambda tokens: their_features(theirs, tokens)}
+
+    def in_bfloat16(tokens: Tensor) -> Tensor:
+        with torch.autocast(torch.device(arguments.device).type, torch.bfloat16):
+            return ours.features(tokens)
+
+    ways = {
+        "igpt": ours.features,
+        "igpt, bfloat16": in_bfloat16,
+        "Hugging Face": lambda tokens: their_features(theirs, tokens),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     results = {}
     with torch.inference_mode():
@@ -70,7 +79,7 @@ def main() -> None:
         arguments.name,
         f"Features of all {shape.n_layer} layers and the final norm, model {arguments.model}",
         rows,
-        f"{shape.n_positions} tokens, batches of {arguments.batch_size}, float32, {arguments.device}, "
+        f"{shape.n_positions} tokens, batches of {arguments.batch_size}, float32 where not noted, {arguments.device}, "
         f"{torch.get_num_threads()} CPU threads; transformers {transformers.__version__}. Same random weights. Medians "
         f"of {arguments.repetitions} repetitions in turn, after one warm-up. The mean absolute feature is "
         f"{reference.abs().mean():.2g}.",

@@ -120,6 +120,22 @@ def test_kinds_of_features_with_regions(tmp_path):
     assert len(keys) == 5
 
 
+def test_features_in_bfloat16_are_those_in_float32_up_to_rounding(tmp_path):
+    images = {split: np.random.default_rng(0).integers(256, size=(3, 4, 4, 3), dtype=np.uint8) for split in SPLITS}
+    data, model = data_of(images, tmp_path), model_of(Gray(), 4, Autoregressive())
+    (batch,) = data.labeled_images("test")
+    exact, rounded = (network_features("trained", model, data, bfloat16=bfloat16) for bfloat16 in (False, True))
+    assert rounded.pooled(batch).dtype == torch.float32
+    assert not torch.equal(rounded.pooled(batch), exact.pooled(batch))
+    torch.testing.assert_close(rounded.pooled(batch), exact.pooled(batch), rtol=0.02, atol=0.02)
+    means = []
+    with torch.no_grad():
+        for layer in rounded.sequences(batch):
+            assert not torch.is_autocast_enabled("cpu")  # what attention pooling computes
+            means.append(layer.mean(dim=1))
+    torch.testing.assert_close(torch.stack(means), rounded.pooled(batch))
+
+
 @pytest.mark.parametrize("regions", [0, 5])
 def test_regions_smaller_than_a_pixel_are_refused(regions):
     with pytest.raises(IgptError, match=f"regions is {regions}; an image of 4x4 pixels has 1 to 4 regions per side"):

@@ -138,6 +138,7 @@ CASES = [
     ("probe", f"{RUN} labels_per_class=25", "labels_per_class is 25; it must be a list of whole numbers"),
     ("probe", f"{RUN} labels_per_class=[0]", "labels_per_class"),
     ("probe", f"{RUN} subsets=0", "subsets is 0"),
+    ("probe", f"{RUN} precision=16-mixed", "precision is 16-mixed; it must be auto, 32-true or bf16-mixed"),
     ("probe", f"{RUN} probe.solver=newton", "probe.solver is newton; it must be lbfgs or stream"),
     ("probe", f"{RUN} probe.penalties=[]", "probe.penalties is []"),
     ("probe", f"{RUN} probe.regions=0", "probe.regions is 0"),

@@ -40,9 +40,12 @@ def probe(config: DictConfig) -> None:
     from igpt.commands.open_run import load_model
     from igpt.commands.probe_report import write_results
     from igpt.run_directory import find_run
+    from igpt.training.native_precision import native_precision
 
     check_processes(config)
     pretrained = load_model(config)
+    if config.precision == "auto":
+        config.precision, _ = native_precision(pretrained.device.type)
     data = probed_data(config, pretrained)
     settings = instantiate(config.probe, _convert_="all")
     check_choices(config, settings, pretrained, data)
@@ -252,7 +255,11 @@ def feature_kinds(
         if labeled < n:
             say(left_out(split, n - labeled, n, "the probes"))
     networks = {"trained": pretrained, **({"untrained": untrained(pretrained)} if config.untrained else {})}
-    kinds = [network_features(name, each, data, config.masks, settings.regions) for name, each in networks.items()]
+    bfloat16 = config.precision == "bf16-mixed"
+    kinds = [
+        network_features(name, network, data, config.masks, settings.regions, bfloat16)
+        for name, network in networks.items()
+    ]
     return [*kinds, raw_pixels(data), palette_histogram(data)]
 
 
@@ -264,7 +271,8 @@ def origin_of(config: DictConfig, pretrained: Pretrained, data: ImageDataModule)
     assert pretrained.loaded_from is not None
     checkpoint = [sha256(file) for file in files_of(pretrained.loaded_from)]
     averaged = {"weights": "ema"} if pretrained.weights == "ema" else {}
-    return {"checkpoint": checkpoint, **averaged, "data": data.key(), "masks": config.masks}
+    how = {"masks": config.masks, "precision": config.precision}
+    return {"checkpoint": checkpoint, **averaged, "data": data.key(), **how}
 
 
 def majority_share(data: ImageDataModule) -> float:

@@ -47,18 +47,35 @@ class FeatureKind:
 
 
 def network_features(
-    name: str, pretrained: Pretrained, data: ImageDataModule, masks: int = 0, regions: int = 1
+    name: str,
+    pretrained: Pretrained,
+    data: ImageDataModule,
+    masks: int = 0,
+    regions: int = 1,
+    bfloat16: bool = False,
 ) -> FeatureKind:
     """The features of every layer and of the final norm, from one pass.
 
-    `masks` and `regions` are those of :meth:`Pretrained.features`.
+    `masks` and `regions` are those of :meth:`Pretrained.features`. With `bfloat16`, the network computes as in training
+    with trainer.precision=bf16-mixed.
     """
 
+    def arithmetic() -> torch.autocast:
+        return torch.autocast(pretrained.device.type, torch.bfloat16, enabled=bfloat16)
+
     def pooled(batch: ImageBatch) -> Tensor:
-        return pretrained.batch_features(data.tokenize(batch), masks, regions).transpose(0, 1).float()
+        tokens = data.tokenize(batch)
+        with arithmetic():
+            return pretrained.batch_features(tokens, masks, regions).transpose(0, 1).float()
 
     def sequences(batch: ImageBatch) -> Iterator[Tensor]:
-        return pretrained.model.layer_inputs(data.tokenize(batch).tokens.to(pretrained.device))
+        layers = pretrained.model.layer_inputs(data.tokenize(batch).tokens.to(pretrained.device))
+        while True:
+            with arithmetic():  # between two layers, the caller computes as usual
+                layer = next(layers, None)
+            if layer is None:
+                return
+            yield layer.float()
 
     network, weights = pretrained.model.config, pretrained.region_weights(regions)
     if regions > 1:

@@ -368,6 +368,7 @@ class Probe(OfRun):
 
     data: Data = UNSET
     logger: Loggers = UNSET
+    precision: Annotated[str, one_of("auto", "32-true", "bf16-mixed")]
     masks: Natural
     untrained: Flag
     labels_per_class: Annotated[list[Count], expects("a list of whole numbers of at least 1, such as [4,25]")]
