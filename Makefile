@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 BACKEND ?= cpu# cpu or gpu: which build of faiss
-RUN ?= outputs/emoji_ar/demo
+RUN ?= outputs/emoji_modern/demo
 WORKERS ?= auto# number of test processes
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
@@ -31,7 +31,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 install: $(VENV)/.ready ## create .venv and install igpt into it
 
 demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, sample and probe every layer
-	$(BIN)/igpt-train experiment=emoji_ar hydra.run.dir=$(RUN)
+	$(BIN)/igpt-train experiment=emoji_modern hydra.run.dir=$(RUN)
 	$(BIN)/igpt-evaluate run=$(RUN)
 	$(BIN)/igpt-probe run=$(RUN)
 	@echo "Look at $(RUN)/figures (samples, completions, curve, palette) and $(RUN)/probe/accuracy.png"
@@ -40,7 +40,7 @@ MODEL := src/igpt/registry/emoji-nano
 EXPORTED = $(RUN)/export/emoji-nano
 
 model: install ## rebuild the model that comes with igpt from its recipe; RUN=DIR takes a run that exists
-	$(BIN)/igpt-train experiment=emoji_ar hydra.run.dir=$(RUN)
+	$(BIN)/igpt-train experiment=emoji_modern hydra.run.dir=$(RUN)
 	rm -rf $(EXPORTED)
 	$(BIN)/igpt-export run=$(RUN) output=$(EXPORTED) format=igpt dtype=float16 evaluate=true license=apache-2.0
 	rm -rf $(MODEL) && cp -r $(EXPORTED) $(MODEL)

@@ -113,7 +113,7 @@ def test_named_keys_exist(page):
 def test_the_python_in_the_readme_gives_the_shapes_in_its_comments(trained, tmp_path):
     Image.new("RGB", (20, 30)).save(tmp_path / "a.png")
     code = "".join(re.findall(r"^```python\n(import igpt\n.*?)^```", TEXTS["README.md"], re.MULTILINE | re.DOTALL))
-    for ours, theirs in {"outputs/emoji_ar/demo": trained, "holiday/": tmp_path, "layer=3": "layer=1"}.items():
+    for ours, theirs in {"outputs/emoji_modern/demo": trained, "holiday/": tmp_path, "layer=3": "layer=1"}.items():
         assert ours in code
         code = code.replace(ours, str(theirs))
     names, checked = {"R": 8, "N": 1, "width": 32}, 0

@@ -113,7 +113,12 @@ def test_samples_are_what_it_predicts(model, native, monkeypatch):
     assert torch.equal(generate(model, prompt, sampling=SamplingConfig(temperature=0)), tokens)
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+def test_a_masked_model_without_any_positions_is_refused():
+    with pytest.raises(IgptError, match="set model.rotary"):
+        replace(PAPER, positions="none", causal=False)
+
+
+@pytest.mark.parametrize("choice", [name for name in CHOICES if name != "no positions"])
 def test_a_masked_model_sees_everything_but_the_masked_tokens(choice):
     model = random_weights(replace(PAPER, **CHOICES[choice], causal=False), coordinates=SPIRAL)
     tokens, mask = random_tokens(1), torch.zeros(1, 16, dtype=torch.bool)

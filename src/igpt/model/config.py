@@ -91,6 +91,11 @@ class TransformerConfig:
                 f"model.rotary={self.rotary} needs heads of a multiple of {divisor} channels, but they have "
                 f"{self.head_size} (model.n_embd={self.n_embd}, model.n_head={self.n_head}); choose fewer heads."
             )
+        if not self.causal and self.positions == "none" and self.rotary is None:
+            raise IgptError(
+                "model.positions is none, so a masked model would not know where a token is; set model.rotary=2d, or "
+                "model.positions=learned."
+            )
         object.__setattr__(self, "value_embedding", tuple(self.value_embedding))
         for number in self.value_embedding:
             if not -self.n_layer <= number < self.n_layer:
