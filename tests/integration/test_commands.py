@@ -148,6 +148,9 @@ def test_parts_of_a_resumed_offline_run_are_uploaded_as_one_run(command, tmp_pat
         subprocess.run(said, shell=True, check=True, capture_output=True, timeout=300)
     (run,) = server.runs.values()
     assert run.name == run_id
+    assert {each.type for each in server.artifacts.versions} == {"dataset", "palette", "model"}
+    assert all(each.committed and each.made_by == run_id for each in server.artifacts.versions)
+    assert [each.metadata["steps"] for each in server.artifacts.of_type("model")] == [{"last": 3}, {"last": 5}]
     assert run.settings["displayName"] == "once"
     steps = [row["trainer/global_step"] for row in run.history if "train/nats_per_token" in row]
     assert steps == [0, 1, 2, 3, 4]
