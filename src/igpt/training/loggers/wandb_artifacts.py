@@ -30,8 +30,7 @@ def warned_once(method: Callable[..., None]) -> Callable[..., None]:
         if self.failed:
             return
         try:
-            if not self.begin().disabled:  # by WANDB_MODE
-                method(self, *arguments)
+            method(self, *arguments)
         except Exception as error:  # of the library, the network or the disk
             self.failed = True
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
@@ -47,7 +46,7 @@ class ArtifactLog:
 
     def __init__(self, begin: Callable[[], Any]) -> None:
         """`begin` gives W&B's run."""
-        self.begin = begin
+        self._begin = begin
 
     @warned_once
     def log_inputs(self, folders: Iterable[Path], palette: Path, init_from: str | None) -> None:
@@ -61,7 +60,7 @@ class ArtifactLog:
             "palette": [each.name for each in colors],
             "init_from": init_from,
         }
-        self.begin().config.update({"uses": names}, allow_val_change=True)
+        self._begin().config.update({"uses": names}, allow_val_change=True)
         for artifact in (*data, *colors):
             self._use(artifact)
         if init_from is not None:
@@ -87,24 +86,29 @@ class ArtifactLog:
         """Log an artifact, unless W&B has its content already, and record that the run uses it. Offline, W&B cannot
         record the latter.
         """
-        run = self.begin()
+        run = self._begin()
         self._log(artifact, "latest")
-        if not run.offline:
+        if _online(run):
             run.use_artifact(artifact)
 
     def _use_model(self, source: str) -> None:
         """Record that the run uses the model that `source` names, if that is an artifact."""
-        run, name = self.begin(), artifact_of(source)
-        if name is not None and not run.offline:
+        run, name = self._begin(), artifact_of(source)
+        if name is not None and _online(run):
             with nullcontext() if is_wandb_name(source) else suppress(Exception):  # W&B need not know a run directory
                 run.use_artifact(name)
 
     def _log(self, artifact: Any, *aliases: str) -> None:
         """Log an artifact, and wait until W&B has it."""
-        run = self.begin()
+        run = self._begin()
         run.log_artifact(artifact, aliases=[*aliases])
-        if not run.offline:
+        if _online(run):
             artifact.wait(SECONDS + artifact.size / BYTES_PER_SECOND)
+
+
+def _online(run: Any) -> bool:
+    """Whether W&B's run is neither offline nor disabled, as by WANDB_MODE."""
+    return not (run.offline or run.disabled)
 
 
 def artifact_of(run: str) -> str | None:
