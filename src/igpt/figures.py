@@ -139,6 +139,51 @@ def probe_curve(rows: Sequence[dict[str, Any]], majority: float) -> Image.Image:
     return render(figure)
 
 
+def heat_map(values: NDArray[np.float32], label: str) -> Image.Image:
+    """One value per pixel (H, W), with a scale; NaN is left blank."""
+    figure, axes = new_plot(4.6, 4)
+    shown = axes.imshow(values, cmap="viridis")
+    figure.colorbar(shown, label=label)
+    axes.set(xlabel="column", ylabel="row")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+    return render(figure)
+
+
+def attention(
+    images: Images, pixels: Sequence[Sequence[int]], maps: NDArray[np.float32], layers: Sequence[int]
+) -> Image.Image:
+    """The attention of pixels, [row, column] each, in some layers: maps (N, pixels, layers, H, W).
+
+    A row shows the image with the pixel in magenta, and then each layer, from the least attention to the most. Pixels
+    whose attention is NaN are gray.
+    """
+    from matplotlib import colormaps
+
+    marked = images.repeat(len(pixels), axis=0)  # (N * pixels, H, W, 3)
+    for i, image in enumerate(marked):
+        image[tuple(pixels[i % len(pixels)])] = (255, 0, 255)
+    largest = np.nanmax(maps, axis=(-2, -1), keepdims=True, initial=1e-9)
+    colors = (255 * colormaps["viridis"](np.nan_to_num(maps) / largest)[..., :3]).astype(np.uint8)
+    colors[np.isnan(maps)] = HIDDEN
+    rows = np.concatenate([marked[:, None], colors.reshape(len(marked), *colors.shape[2:])], axis=1)
+    labels = ["image", *(f"layer {layer}" for layer in layers)]
+    return labeled_columns(grid(rows.reshape(-1, *images.shape[1:]), len(labels)), labels)
+
+
+def labeled_columns(picture: Image.Image, labels: Sequence[str]) -> Image.Image:
+    """A grid of images, with a label above each column."""
+    from PIL import ImageDraw
+
+    above = 16  # pixels
+    canvas = Image.new("RGB", (picture.width, picture.height + above), "white")
+    canvas.paste(picture, (0, above))
+    draw = ImageDraw.Draw(canvas)
+    for i, label in enumerate(labels):
+        draw.text(((i + 0.5) * picture.width / len(labels), above / 2), label, fill="black", anchor="mm")
+    return canvas
+
+
 def new_plot(width: float, height: float) -> tuple[Any, Any]:
     """A matplotlib figure of this size in inches, and its axes; matplotlib's global state is not used."""
     from matplotlib.figure import Figure

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from igpt.batch import ImageBatch, TokenBatch
@@ -20,7 +21,7 @@ from igpt.data.packed import PackedImages, open_packed, open_photos, pack, packe
 from igpt.data.packed.layout import read_manifest
 from igpt.data.photo_windows import PhotoWindows
 from igpt.data.sources import ImageSource, PhotoSource, WholePhotos, at_resolution
-from igpt.data.stream import EvaluationBatches, Share, TrainingStream, epoch_order
+from igpt.data.stream import EvaluationBatches, Share, TrainingStream, epoch_order, samples_at
 from igpt.errors import IgptError
 from igpt.files import expand_user
 from igpt.progress import track
@@ -193,6 +194,10 @@ class ImageDataModule(pl.LightningDataModule):
         if isinstance(source, WholePhotos) and isinstance(self.augment, ImageNetCrop):
             return PhotoWindows(open_photos(self._folder(source))["train"], self.augment, self.seed)
         return self._open(source)["train"]
+
+    def samples_of(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Indices and epochs, (batch_size,) each, of the training images of a step, counted from 0."""
+        return samples_at(Share(self.batch_size).positions(step), len(self._training_images()), self.seed)
 
     def labeled_stream(self, share: Share, start: int, augment: bool, device: torch.device) -> Iterator[ImageBatch]:
         """Infinite batches, on `device`, of the training images that have a label, from step `start`.

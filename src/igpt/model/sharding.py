@@ -36,4 +36,4 @@ def gathered_model(model: Transformer) -> Transformer:
     copy = Transformer(model.config).to(model.head.weight.device, model.head.weight.dtype)
     for whole, part in zip((*copy.parameters(), *copy.buffers()), (*model.parameters(), *model.buffers()), strict=True):
         whole.copy_(gathered(part))
-    return copy
+    return copy.train(model.training)

@@ -82,7 +82,7 @@ class Objective(pl.LightningModule):
             return model
         copy = Transformer(model.config, model.coordinates).to(model.head.weight.device, model.head.weight.dtype)
         copy.load_state_dict({name.removeprefix("model."): w for name, w in trained.items() if name[:6] == "model."})
-        return copy
+        return copy.train(model.training)
 
     def configure_model(self) -> None:
         """Lightning's hook: shard the weights, where the strategy is to share one model among all processes."""

@@ -21,7 +21,7 @@ from igpt.batch import TokenBatch
 from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
-from igpt.objectives.losses import autoregressive_nats, masked_nats
+from igpt.objectives.losses import autoregressive_nats, masked_nats, token_nats
 from igpt.objectives.masking import Masking
 from igpt.objectives.random_orders import GivenPositions, RandomOrders, shifted
 from igpt.objectives.resolution_stages import ResolutionStages, low_resolution
@@ -82,6 +82,13 @@ class Task(ABC):
     def measure(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> dict[str, Tensor]:
         """What validation measures of each image, (n,) for each name in `measures`, with n at most B."""
         return {"nats_per_token": self.run(model, batch, mask_index=0).nats}
+
+    def token_nats(self, model: Transformer, batch: TokenBatch, mask_index: int) -> Tensor:
+        """-log p (B, T) of each token that :meth:`run` predicts, in nats; NaN at the other tokens.
+
+        Only needed to show which parts of an image are hard.
+        """
+        raise IgptError(f"{type(self).__name__} does not have the method token_nats, so it has no loss by position.")
 
     def losses_at(self, step: int, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
         """:meth:`losses` at a training step, counted from 0, of a task that changes in the course of training."""
@@ -232,6 +239,9 @@ class Autoregressive(Pretraining):
         hidden = model.hidden(batch.tokens, added=added, at=at)
         return Outcome(autoregressive_nats(model.head(hidden), batch.tokens), hidden)
 
+    def token_nats(self, model: Transformer, batch: TokenBatch, mask_index: int) -> Tensor:
+        return token_nats(model(batch.tokens), batch.tokens)
+
     def losses_at(self, step: int, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
         if self.random_orders is None:
             return self.losses(model, head, batch)
@@ -306,6 +316,11 @@ class Masked(Pretraining):
         hidden = model.hidden(seen.tokens, seen.hidden, added, at)
         return Outcome(masked_nats(model.head(hidden), batch.tokens, seen.predicted), hidden)
 
+    def token_nats(self, model: Transformer, batch: TokenBatch, mask_index: int) -> Tensor:
+        seen = self.masking.apply(self.masking.fixed(batch, mask_index), model.config.vocab_size)
+        nats = token_nats(model(seen.tokens, seen.hidden), batch.tokens)
+        return nats.masked_fill(~seen.predicted, torch.nan)
+
     def features(
         self, model: Transformer, batch: TokenBatch, mask_index: int | None = None, regions: Tensor | None = None
     ) -> Tensor:
@@ -359,6 +374,9 @@ class Classification(Task):
         self, model: Transformer, batch: TokenBatch, mask_index: int | None = None, regions: Tensor | None = None
     ) -> Tensor:
         return self.pretraining.features(model, batch, mask_index, regions)
+
+    def token_nats(self, model: Transformer, batch: TokenBatch, mask_index: int) -> Tensor:
+        return self.pretraining.token_nats(model, batch, mask_index)
 
     def make_head(self, shape: TransformerConfig, n_classes: int) -> nn.Linear:
         head = nn.Linear(shape.n_embd, n_classes, bias=False)  # as in the release, and in transformers

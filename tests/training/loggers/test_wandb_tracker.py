@@ -140,6 +140,7 @@ for step in range(1000):
     time.sleep(0.05)
 assert step < 999
 tracker.log_summary({"x": 1.0})
+tracker.send_alert("Loss spike", "It is high.", "WARN")
 tracker.finalize("failed")
 finish_wandb(exit_code=1, preempted=True)
 """

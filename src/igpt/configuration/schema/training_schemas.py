@@ -289,6 +289,42 @@ class OnlineProbe(Component):
     penalty: NotNegative = UNSET
 
 
+class Alerts(Component):
+    target = "igpt.training.callbacks.alerts.Alerts"
+
+    directory: Text
+    spike: MaybePositive = UNSET
+    horizon: Count = UNSET
+    stalled_minutes: MaybePositive = UNSET
+    low_mfu: MaybePositive = UNSET
+
+
+class LayerNorms(Component):
+    target = "igpt.training.callbacks.layer_norms.LayerNorms"
+
+    every_n_steps: Count
+
+
+class LossDetails(Component):
+    target = "igpt.training.callbacks.loss_details.LossDetails"
+
+    directory: Text
+    every_n_steps: Count
+
+
+class AttentionMaps(Component):
+    target = "igpt.training.callbacks.attention_maps.AttentionMaps"
+
+    directory: Text
+    every_n_steps: Count
+    n_images: Count = UNSET
+    pixels: Annotated[
+        list[Annotated[list[Natural], Field(min_length=2, max_length=2)]] | None,
+        Field(min_length=1),
+        expects("a list of pixels, [[ROW,COLUMN],...], or null"),
+    ] = UNSET
+
+
 class WeightAverage(Component):
     target = "igpt.training.callbacks.weight_average.WeightAverage"
 
@@ -306,7 +342,18 @@ class PruneTrial(Component):
     startup_trials: Natural = UNSET
 
 
-CALLBACKS = (KeepBest, EarlyStop, SampleImages, OnlineProbe, WeightAverage, PruneTrial)
+CALLBACKS = (
+    KeepBest,
+    EarlyStop,
+    SampleImages,
+    OnlineProbe,
+    Alerts,
+    LayerNorms,
+    LossDetails,
+    AttentionMaps,
+    WeightAverage,
+    PruneTrial,
+)
 Callbacks = Annotated[
     dict[str, Annotated[Any, OneOf("callbacks", CALLBACKS, optional=True)]] | None, named_parts("callbacks")
 ]

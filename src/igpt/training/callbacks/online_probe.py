@@ -15,7 +15,7 @@ from igpt.evaluation.labels import check_labeled
 from igpt.evaluation.linear_probe import fit_lbfgs, standardize
 from igpt.model.transformer import Transformer
 from igpt.objectives.objective import Objective
-from igpt.training.callbacks.validation_schedule import due_at_validation
+from igpt.training.callbacks.intervals import due_at_validation
 
 
 class OnlineProbe(pl.Callback):

@@ -13,7 +13,7 @@ from igpt.evaluation.sample_figures import sample_figures
 from igpt.generation.sampling_config import SamplingConfig
 from igpt.objectives.objective import Objective
 from igpt.pretrained import Pretrained
-from igpt.training.callbacks.validation_schedule import due_at_validation
+from igpt.training.callbacks.intervals import due_at_validation
 from igpt.training.loggers.media import log_image
 
 
@@ -49,7 +49,7 @@ class SampleImages(pl.Callback):
         self.sampling.check_applicable(pl_module.model.config.causal)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if due_at_validation(trainer, self.every_n_steps) and not trainer.sanity_checking:
+        if due_at_validation(trainer, self.every_n_steps):
             self.sample(trainer, pl_module)
 
     def sample(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

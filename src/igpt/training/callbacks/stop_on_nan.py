@@ -12,8 +12,12 @@ from torch import Tensor
 from igpt.errors import IgptError
 
 
+class NotFiniteError(IgptError):
+    """The loss or the weights are NaN or infinite."""
+
+
 class StopOnNaN(pl.Callback):
-    """Raises :class:`IgptError` after a step whose loss is not finite. It names `checkpoint`, the last good one.
+    """Raises :class:`NotFiniteError` after a step whose loss is not finite. It names `checkpoint`, the last good one.
 
     The first such step is recorded on the device. The record is read every `log_every_n_steps` steps and before each
     checkpoint, since reading it waits for the device.
@@ -49,9 +53,9 @@ class StopOnNaN(pl.Callback):
         if self._bad_step is not None and (step := int(self._bad_step)):
             raise self._error("The loss", step)
 
-    def _error(self, subject: str, step: int) -> IgptError:
+    def _error(self, subject: str, step: int) -> NotFiniteError:
         saved = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.exists() else "no step was saved"
-        return IgptError(
+        return NotFiniteError(
             f"{subject} became NaN or infinite at step {step}; {saved}. Try a lower optim.lr, a longer "
             "optim.warmup_steps or trainer.gradient_clip_val=1."
         )

@@ -30,6 +30,13 @@ def log_summary(trainer: pl.Trainer, values: dict[str, Any]) -> None:
             logger.log_summary(values)
 
 
+def send_alert(trainer: pl.Trainer, title: str, text: str, level: str) -> None:
+    """Send an alert through W&B; its level is INFO, WARN or ERROR."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbTracker):
+            logger.send_alert(title, text, level)
+
+
 def log_probe(logger: Logger, rows: list[dict[str, Any]], figure: Path) -> None:
     """Log the table of a probe, as one curve over the layers for each kind of features, and its figure."""
     for row in rows:

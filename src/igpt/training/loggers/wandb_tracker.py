@@ -110,6 +110,11 @@ class WandbTracker(WandbLogger):
         """Log what W&B shows beside the run in a table."""
         self.experiment.summary.update(values)
 
+    @unless_service_ended
+    def send_alert(self, title: str, text: str, level: str) -> None:
+        """Send an alert, which W&B forwards as its user has chosen; of an offline run, when it is uploaded."""
+        self.experiment.alert(title, text, level)
+
 
 @contextmanager
 def finishing_wandb() -> Iterator[None]:
