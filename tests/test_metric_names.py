@@ -19,7 +19,9 @@ def test_every_logged_value_is_listed_under_one_name(trained):
         assert [metric.name for metric in METRICS if find_metric(name) == metric] == [name], name
     names = [metric.name for metric in METRICS]
     assert len(set(names)) == len(names)
-    assert {metric.panel for metric in METRICS} == {"train", "val", "val_ema", "test", "probe", "speed", "data"}
+    assert {metric.panel for metric in METRICS} == {
+        "train", "val", "val_ema", "val_class", "test", "probe", "gradients", "updates", "speed", "data",
+    }  # fmt: skip
 
 
 def test_a_family_of_values_has_one_entry():

@@ -13,12 +13,13 @@ from typing import Literal
 Goal = Literal["min", "max"]
 
 IMAGES_PER_SECOND = "speed/images_per_second"
+MFU = "speed/mfu"
 IMAGES, FLOPS = "data/images", "data/flops"  # so far; charts may have them as their x axis, instead of steps
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A logged value. In the `name` of a family of values, * stands for a layer, or for the kind of features.
+    """A logged value. In the `name` of a family of values, * stands for a layer, a class, or a kind of features.
 
     `goal` says whether the least or the greatest value is the best; None: neither.
     """
@@ -53,6 +54,9 @@ METRICS = (
     Metric("test/accuracy_standard_error", "Standard error of the accuracy, test images"),
     Metric("test/images", "Test images"),
     Metric("test/labeled_images", "Test images with a class"),
+    Metric("val_class/*", "Nats per token of class *, validation images", "min"),
+    Metric("gradients/*", "Norm of the gradient of *, before clipping"),
+    Metric("updates/*", "Norm of the update of *, divided by that of the weights"),
     Metric("probe/layer_*", "Accuracy of a linear probe on layer *, validation images", "max"),
     Metric("probe/layer", "Layer"),
     Metric("probe/*/validation_accuracy", "Accuracy of a linear probe on * features, validation images", "max"),
@@ -63,7 +67,7 @@ METRICS = (
     Metric(IMAGES_PER_SECOND, "Images per second"),
     Metric("speed/tokens_per_second", "Tokens per second"),
     Metric("speed/flops_per_second", "FLOPs per second of the model"),
-    Metric("speed/mfu", "Share of the device's peak FLOPs per second (MFU)"),
+    Metric(MFU, "Share of the device's peak FLOPs per second (MFU)"),
     Metric("speed/peak_memory_gb", "Peak memory of the process, GB"),
     Metric(IMAGES, "Images that were trained on"),
     Metric(FLOPS, "FLOPs of the model in training"),

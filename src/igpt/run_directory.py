@@ -98,6 +98,11 @@ class RunDirectory:
         return self.path / "summary.json"
 
     @property
+    def error(self) -> Path:
+        """The error that ended training; there is none if training goes on, or was stopped."""
+        return self.path / "error.txt"
+
+    @property
     def figures(self) -> Path:
         return self.path / "figures"
 

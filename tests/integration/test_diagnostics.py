@@ -12,6 +12,7 @@ from conftest import SMALL, run_command
 from igpt import figures
 from igpt.data.packed import open_packed, pack
 from igpt.data.sources import EmojiSource
+from igpt.metric_names import find_metric
 from igpt.tokenizers.orders import order
 from igpt.training.callbacks.attention_maps import seen_pixels
 
@@ -67,6 +68,7 @@ def test_norms_by_layer(runs):
     gradients = [float(row[f"gradients/{part}"]) for part in ("embeddings", "block_0", "head")]
     assert np.linalg.norm(gradients) == pytest.approx(float(row["train/grad_norm"]), rel=1e-5)
     assert np.linalg.norm(gradients) > 0.5  # before they are clipped
+    assert all(find_metric(name) for name in row if name != "step")
     before, after = (checkpoint(run, name)["state_dict"] for name in ("previous", "last"))
     for part, prefix in (("block_0", "model.blocks.0."), ("head", ("model.head.", "model.norm."))):
         names = [name for name in before if name.startswith(prefix)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,8 +136,24 @@ def train_and_report(config: DictConfig, start: Pretrained | None, changes: Chan
     open_log_files()
     if is_main_process():
         record_start(run, step, trainer.strategy.root_device, trainer.world_size)
-    with finishing_wandb():
+    with finishing_wandb(), recorded_error(run):
         fit_and_report(config, run, data, objective, trainer, evaluators)
+
+
+@contextmanager
+def recorded_error(run: RunDirectory) -> Iterator[None]:
+    """Write the error that ends this block, which is no signal, into the run directory; remove that of an attempt
+    before.
+    """
+    if is_main_process():
+        run.error.unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        if is_main_process() and not isinstance(error, Interrupted):
+            with suppress(OSError):  # the disk may be full
+                run.error.write_text(f"{' '.join(str(error).split()) or repr(error)}\n", encoding="utf-8")
+        raise
 
 
 def fit_and_report(
@@ -216,14 +232,15 @@ def of_training(config: DictConfig, run: RunDirectory, trainer: pl.Trainer) -> d
     """What summary.json says about training."""
     from pytorch_lightning.callbacks import Timer
 
-    from igpt.sweeps.job_records import best_value
+    from igpt.sweeps.job_records import best_values
 
+    best = best_values(run, config.monitor, config.monitor_mode)
     timer = next(c for c in trainer.callbacks if isinstance(c, Timer))  # type: ignore[attr-defined]
     return {
         "steps": trainer.global_step,
         "precision": trainer.precision,
         "seconds": round(timer.time_elapsed("train"), 1),
-        f"best/{config.monitor}": best_value(run.metrics, config.monitor, config.monitor_mode),
+        **{f"best/{name}": value for name, value in best.items()},
     }
 
 

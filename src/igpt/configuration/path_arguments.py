@@ -20,7 +20,7 @@ PATHS = (
     "data.source.path", "data.source.root", "data.source.group", "data.source.data_files", "data.cache_dir",
     "tokenizer.path", "init_from", "scaling_fit",
 )  # fmt: skip
-OUTPUTS = ("run", "output", "sweep", "hydra.run.dir", "hydra.sweep.dir")
+OUTPUTS = ("run", "output", "sweep", "folder", "hydra.run.dir", "hydra.sweep.dir")
 
 
 def quote(path: str | Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,8 +30,8 @@ def attention_to_tokens(model: Transformer, tokens: Tensor, queries: Tensor) -> 
     maps = []
     states = model.residuals(model.embed(tokens, mask), token_values=model.token_values(tokens, mask))
     for block, x in zip(model.blocks, states, strict=False):  # the last state is what the head sees
-        project: Callable[..., tuple[Tensor, Tensor, Tensor]] = block.attn.project
-        q, k, _ = project(block.attn_norm(x), shared)  # (B, h, T, d)
+        attn: Any = block.attn
+        q, k, _ = attn.project(block.attn_norm(x), shared)  # (B, h, T, d)
         scores = q[:, :, queries].float() @ k.float().mT / math.sqrt(q.shape[-1])  # (B, h, n, T)
         weights = scores.masked_fill(future & causal, -torch.inf).softmax(dim=-1).mean(dim=1)
         # Position s of a causal model is given token s - 1.

@@ -441,6 +441,19 @@ class Dashboard(Node):
     dry_run: Flag
 
 
+class Runs(Node):
+    """igpt-runs."""
+
+    folder: Text
+    wandb: Annotated[
+        str | None, Field(pattern=r"^[^/\s]+/[^/\s]+$"), expects("the name of a W&B project, ENTITY/PROJECT, or null")
+    ]
+    where: Annotated[Text | list[Text] | None, expects("a filter, KEY=VALUE or KEY<VALUE, a list of filters, or null")]
+    sort: Annotated[Text | list[Text] | None, expects("a key, -KEY, a list of keys, or null")]
+    columns: Annotated[Text | list[Text] | None, expects("a key, a list of keys, or null")]
+    format: Annotated[str, one_of("table", "csv")]
+
+
 COMMANDS: dict[str, type[Node]] = {
     "dashboard": Dashboard,
     "evaluate": Evaluate,
@@ -450,6 +463,7 @@ COMMANDS: dict[str, type[Node]] = {
     "plan": Plan,
     "probe": Probe,
     "report": Report,
+    "runs": Runs,
     "sample": Sample,
     "train": Train,
 }

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from igpt.data.datamodule import ImageDataModule
 from igpt.evaluation.final_report import write_json
+from igpt.metric_names import MFU
 from igpt.training.callbacks.stop_on_nan import NotFiniteError
 from igpt.training.loggers.media import send_alert
 from igpt.training.loss_statistics import LossStatistics, Spike
@@ -25,7 +26,6 @@ from igpt.units import time_text
 log = logging.getLogger(__name__)
 
 STATISTICS = "loss_statistics"  # the key in checkpoints
-MFU = "train/mfu"
 SLOW_MEASUREMENTS = 3  # one after the other, before low MFU is an alert
 
 
