@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
+from igpt.commands.runs import quoted_filters
 from igpt.configuration.path_arguments import quote_paths
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +81,8 @@ def test_commands_compose():
     with initialize_config_module("igpt.conf", version_base="1.3"):
         for line in commands():
             command, *words = shlex.split(line)
-            overrides = [one_value(word) for word in quote_paths(words) if "=" in word]
+            quoted = quote_paths([quoted_filters(word) for word in words])
+            overrides = [one_value(word) for word in quoted if "=" in word]
             assert compose(command, overrides=list(filter(None, overrides)), return_hydra_config=True), line
 
 

@@ -10,17 +10,36 @@ import torch
 
 import igpt
 from conftest import SMALL
+from igpt.metrics_file import read_rows
 
 RECIPE = (
     *SMALL, "optim=adam", "model/parts=modern", "model.value_embedding=[1]", "model.n_layer=2",
     "trainer.gradient_clip_val=1", "trainer.val_check_interval=2", "sample_every=2",
     "callbacks=online_probe", "callbacks.online_probe.n_train=60", "callbacks.online_probe.n_validation=60",
+    "+callbacks.norms._target_=igpt.training.callbacks.layer_norms.LayerNorms", "+callbacks.norms.every_n_steps=2",
+    "+callbacks.details._target_=igpt.training.callbacks.loss_details.LossDetails",
+    "+callbacks.details.directory=${run_dir}", "+callbacks.details.every_n_steps=2",
+    "+callbacks.maps._target_=igpt.training.callbacks.attention_maps.AttentionMaps",
+    "+callbacks.maps.directory=${run_dir}", "+callbacks.maps.every_n_steps=4",
 )  # fmt: skip
 SHARDED = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 
 def checkpoint(run, name="last"):
     return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def observed(run):
+    """The norms by layer and the losses by class of each step."""
+    panels = ("gradients/", "updates/", "val_class/")
+    found = {
+        (row["step"], name): float(value)
+        for row in read_rows(run / "metrics.csv")
+        for name, value in row.items()
+        if name.startswith(panels) and value
+    }
+    assert {name.partition("/")[0] + "/" for _, name in found} == set(panels)
+    return found
 
 
 def test_trains_in_two_processes_and_resumes_in_one(command, tmp_path):
@@ -36,6 +55,9 @@ def test_trains_in_two_processes_and_resumes_in_one(command, tmp_path):
     moments, expected = (c["optimizer_states"][0]["state"] for c in (two, one))
     torch.testing.assert_close(moments, expected, rtol=1e-3, atol=1e-7)
     assert moments[1]["exp_avg_sq"].abs().max() > 0
+    assert two["loss_statistics"] == pytest.approx(one["loss_statistics"], rel=1e-3)
+    assert observed(tmp_path / "two") == pytest.approx(observed(tmp_path / "one"), rel=1e-3)
+    assert (tmp_path / "two" / "attention" / "step_0000004.png").exists()
     assert {p.name for p in (tmp_path / "two" / "samples").iterdir()} == {"step_0000002.png", "step_0000004.png"}
 
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
