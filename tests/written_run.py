@@ -39,7 +39,13 @@ def write_run(folder: Path, metrics: str = METRICS, lr: float = 0.1, steps: tupl
 
 def finish(folder: Path, **summary: float) -> None:
     """What training and igpt-probe write at their ends."""
-    values = {"test/nats_per_token": 2.75, "test/standard_error": 0.05, "parameters": 1_234_567, "seconds": 90.0}
+    values = {
+        "test/nats_per_token": 2.75,
+        "test/standard_error": 0.05,
+        "parameters": 1_234_567,
+        "steps": 20,
+        "seconds": 90.0,
+    }
     (folder / "summary.json").write_text(json.dumps({**values, **summary}))
     save_picture(folder / "figures" / "palette.png", 7)
     save_picture(folder / "figures" / "position_loss.png", 8)

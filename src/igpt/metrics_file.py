@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,3 +23,15 @@ def whole_lines(path: Path) -> Iterator[str]:
     if path.exists():
         with open(path, newline="", encoding="utf-8") as file:
             yield from (line for line in file if line.endswith("\n"))
+
+
+def last_step(path: Path) -> int:
+    """The step of the last whole row of metrics.csv, without reading the others; -1 if there is none."""
+    if not path.exists():
+        return -1
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 16_384))
+        lines = file.read().split(b"\n")[:-1]  # what follows the last end of a line is not whole
+    first = lines[-1].split(b",")[0] if lines else b""
+    return int(first) if first.isdigit() else -1

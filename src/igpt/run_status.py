@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
+
+from igpt.metrics_file import last_step
 from igpt.run_directory import RunDirectory
 from igpt.run_lock import is_held
 
 
 def status_of(run: RunDirectory) -> str:
-    """One of training, finished, failed, pruned, and stopped, which may be resumed.
+    """One of running, finished, failed, pruned, and interrupted, which may be resumed.
 
-    A run is training if a process holds its lock, or may hold it, as one on another host. It is finished if it has a
-    summary. Only jobs of sweeps record that they failed or were pruned.
+    A run is running if a process holds its lock, or may hold it, as one on another host. It is finished if it has a
+    summary of all of its steps. Only jobs of sweeps record that they were pruned.
     """
     if is_held(run.lock):
-        return "training"
+        return "running"
     recorded = str(run.job().get("status"))
-    if recorded in ("failed", "pruned"):
+    if recorded == "pruned":
         return recorded
-    return "finished" if run.summary.exists() else "stopped"
+    summarized = summarized_steps(run)
+    if summarized and last_step(run.metrics) < summarized:
+        return "finished"
+    return "failed" if recorded == "failed" or run.error.exists() else "interrupted"
+
+
+def summarized_steps(run: RunDirectory) -> int:
+    """The number of steps that the summary of a run is about; 0 if there is none."""
+    try:
+        return int(json.loads(run.summary.read_text(encoding="utf-8"))["steps"])
+    except (OSError, ValueError, KeyError):
+        return 0

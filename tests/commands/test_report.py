@@ -41,7 +41,7 @@ def test_a_run_that_has_just_begun(command, tmp_path, metrics):
     hold_lock(run)
     command("report", "run=run", "output=new/page.html")
     page = content(tmp_path / "new" / "page.html")
-    assert "training" in page
+    assert "running" in page
     assert "Probes by layer" not in page
     assert ("Not a finite number" in page) == ("nan" in (metrics or ""))
 
@@ -55,7 +55,7 @@ def test_statuses_of_runs(tmp_path):
     write_job(begun, status="failed")
     hold_lock(begun)  # it was resumed
     runs = [stopped, finished, failed, begun]
-    assert [status_of(RunDirectory(run)) for run in runs] == ["stopped", "finished", "failed", "training"]
+    assert [status_of(RunDirectory(run)) for run in runs] == ["interrupted", "finished", "failed", "running"]
 
 
 def test_a_sweep_with_jobs_that_failed_or_wait(command, tmp_path):

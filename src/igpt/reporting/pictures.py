@@ -19,12 +19,13 @@ log = logging.getLogger(__name__)
 
 BUDGET = 2_600_000  # bytes of all pictures of a report, before base64
 MOST_STEPS = 60  # pictures of one slider
-OVER_STEPS = ("samples", "completions", "filled")  # folders with files step_*.png
+OVER_STEPS = ("samples", "completions", "filled", "position_loss", "attention")  # folders with files step_*.png
 FOLDERS = ("figures", "evaluation")  # with pictures of the end
 DRAWN = ("curve",)  # figures that the report draws itself
+LAST = ("position_loss", "attention")  # figures that are the last ones of those over training
 WEBP_SIDE = 16_383  # pixels, the most that WebP allows
 # Pictures of enlarged pixels, which browsers must not smooth; plots and unknown ones are smoothed.
-PIXELS = (*OVER_STEPS, "palette", "quantized")
+PIXELS = ("samples", "completions", "filled", "attention", "palette", "quantized")
 
 CAPTIONS = {
     "samples": "Images generated without a prompt.",
@@ -33,6 +34,7 @@ CAPTIONS = {
     "palette": "The colors of the palette.",
     "quantized": "Images, and below them the same in the colors of the palette.",
     "confusion": "Rows are true classes, columns predicted ones; colors are shares of a row.",
+    "attention": "What the pixel in magenta attends to in each layer, averaged over the heads; gray is not given.",
     "position_loss": "The mean loss at each position of the image.",
 }
 
@@ -90,7 +92,8 @@ def galleries(runs: dict[str, RunDirectory]) -> list[Gallery]:
     for label, run in runs.items():
         for folder in FOLDERS:
             for file in sorted((run.path / folder).glob("[!.]*.png")):  # a dot begins a file that is being written
-                if file.stem not in DRAWN:
+                over_training = (file.stem, file.stem) in found and file.stem in LAST
+                if file.stem not in DRAWN and not over_training:
                     gallery_of(found, folder, file.stem).files[label] = [file]
     fill(list(found.values()))
     return list(found.values())

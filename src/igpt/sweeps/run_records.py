@@ -15,9 +15,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from igpt.metric_names import find_metric
-from igpt.metrics_file import read_columns, read_rows
+from igpt.metrics_file import last_step, read_columns, read_rows
 from igpt.run_directory import RunDirectory
-from igpt.run_lock import is_held
+from igpt.run_status import status_of
 
 COLUMNS = (
     "name", "data", "model", "objective", "status", "steps", "monitor", "best", "probe", "updated", "path",
@@ -91,7 +91,7 @@ class LocalRun(RunRecord):
 
     @property
     def steps(self) -> int:
-        return max(self.summary.get("steps", 0), self._logged_steps)
+        return max(self.summary.get("steps", 0), last_step(self.run.metrics) + 1)
 
     @property
     def monitor(self) -> str:
@@ -110,15 +110,7 @@ class LocalRun(RunRecord):
 
     @functools.cached_property
     def status(self) -> str:
-        """running, finished, failed or interrupted; a job of a search may be pruned."""
-        if is_held(self.run.lock):
-            return "running"
-        job = self.run.job().get("status")
-        if job == "pruned":
-            return job
-        if self.summary and self.summary.get("steps", 0) >= self._logged_steps:
-            return "finished"
-        return "failed" if job == "failed" or self.run.error.exists() else "interrupted"
+        return status_of(self.run)
 
     @property
     def error(self) -> str | None:  # type: ignore[override]
@@ -127,11 +119,6 @@ class LocalRun(RunRecord):
         return (
             self.run.error.read_text(encoding="utf-8").strip() if self.run.error.exists() else self.run.job()["error"]
         )
-
-    @functools.cached_property
-    def _logged_steps(self) -> int:
-        """The number of steps up to the last logged one."""
-        return last_step(self.run.metrics) + 1
 
     @property
     def probe(self) -> float | None:
@@ -230,15 +217,3 @@ def read_json(file: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
-
-
-def last_step(metrics: Path) -> int:
-    """The step of the last whole row of metrics.csv, without reading the others; -1 if there is none."""
-    if not metrics.exists():
-        return -1
-    with open(metrics, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 16_384))
-        lines = file.read().split(b"\n")[:-1]  # what follows the last end of a line is not whole
-    first = lines[-1].split(b",")[0] if lines else b""
-    return int(first) if first.isdigit() else -1
