@@ -29,13 +29,15 @@ class Run:
 
 
 class Server(ThreadingHTTPServer):
-    """Keeps runs by their id."""
+    """Keeps runs by their id; takes no files if `refuses_files`."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
         self.runs: dict[str, Run] = {}
         self.artifacts = Artifacts()
         self.artifacts.url = self.url
+        self.refuses_files = False
+        self.refused = 0
 
     @property
     def url(self) -> str:
@@ -105,7 +107,11 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
-        self.send(b"{}", self.server.artifacts.upload(self.path, content) if "/store/" in self.path else 200)
+        if "/store/" in self.path:
+            self.send(b"{}", self.server.artifacts.upload(self.path, content))
+        else:
+            self.server.refused += self.server.refuses_files
+            self.send(b"{}", 403 if self.server.refuses_files else 200)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

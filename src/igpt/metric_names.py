@@ -12,6 +12,8 @@ from typing import Literal
 
 Goal = Literal["min", "max"]
 
+STEPS = "trainer/global_step"  # Lightning's name
+LAYER = "probe/layer"
 IMAGES_PER_SECOND = "speed/images_per_second"
 MFU = "speed/mfu"
 IMAGES, FLOPS = "data/images", "data/flops"  # so far; charts may have them as their x axis, instead of steps
@@ -21,12 +23,14 @@ IMAGES, FLOPS = "data/images", "data/flops"  # so far; charts may have them as t
 class Metric:
     """A logged value. In the `name` of a family of values, * stands for a layer, a class, or a kind of features.
 
-    `goal` says whether the least or the greatest value is the best; None: neither.
+    `goal` says whether the least or the greatest value is the best; None: neither. `x_axis` is the metric over which a
+    chart shows it.
     """
 
     name: str
     title: str
     goal: Goal | None = None
+    x_axis: str = STEPS
 
     @property
     def panel(self) -> str:
@@ -58,12 +62,17 @@ METRICS = (
     Metric("gradients/*", "Norm of the gradient of *, before clipping"),
     Metric("updates/*", "Norm of the update of *, divided by that of the weights"),
     Metric("probe/layer_*", "Accuracy of a linear probe on layer *, validation images", "max"),
-    Metric("probe/layer", "Layer"),
-    Metric("probe/*/validation_accuracy", "Accuracy of a linear probe on * features, validation images", "max"),
-    Metric("probe/*/test_accuracy", "Accuracy of a linear probe on * features, test images", "max"),
-    Metric("probe/*/test_balanced_accuracy", "Mean over the classes of the accuracy on * features, test images", "max"),
-    Metric("probe/*/knn_accuracy", "Accuracy of nearest neighbors on * features, test images", "max"),
-    Metric("probe/*/attentive_accuracy", "Accuracy of an attentive probe on * features, test images", "max"),
+    Metric(LAYER, "Layer"),
+    Metric("probe/*/validation_accuracy", "Accuracy of a linear probe on * features, validation images", "max", LAYER),
+    Metric("probe/*/test_accuracy", "Accuracy of a linear probe on * features, test images", "max", LAYER),
+    Metric(
+        "probe/*/test_balanced_accuracy",
+        "Mean over the classes of the accuracy on * features, test images",
+        "max",
+        LAYER,
+    ),
+    Metric("probe/*/knn_accuracy", "Accuracy of nearest neighbors on * features, test images", "max", LAYER),
+    Metric("probe/*/attentive_accuracy", "Accuracy of an attentive probe on * features, test images", "max", LAYER),
     Metric(IMAGES_PER_SECOND, "Images per second"),
     Metric("speed/tokens_per_second", "Tokens per second"),
     Metric("speed/flops_per_second", "FLOPs per second of the model"),

@@ -11,9 +11,10 @@ from PIL import Image
 
 import igpt
 from igpt.commands.open_run import data_of_run
-from igpt.evaluation.classification import confusion_matrix
+from igpt.data.packed import PackedImages
+from igpt.evaluation.classification import confusion_matrix, confusions
 from igpt.evaluation.final_report import result_sentences, write_json
-from igpt.evaluation.likelihood import LikelihoodEvaluator
+from igpt.evaluation.likelihood import LikelihoodEvaluator, most_and_least_likely
 
 MINE = """
 from PIL import Image
@@ -113,3 +114,24 @@ def test_scalars_of_numpy_and_torch_are_written_as_numbers(tmp_path):
 def test_confusion_matrix_counts_each_image_once():
     labels, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 0, 2, 2])
     assert confusion_matrix(labels, predicted, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
+
+
+def test_the_most_and_the_least_likely_images_with_their_class_and_nats():
+    rng = np.random.default_rng(0)
+    nats = rng.permutation(10) + 0.5
+    pixels = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    images = PackedImages(pixels, np.where(nats < 2, -1, 1), np.arange(10))
+    table = most_and_least_likely(nats, images, ["cat", "dog"], n=3)
+    assert [row["nats_per_token"] for row in table.rows] == [0.5, 1.5, 2.5, 7.5, 8.5, 9.5]
+    assert [row["class"] for row in table.rows] == ["", "", *["dog"] * 4]
+    for row, image in zip(table.rows, table.images, strict=True):
+        assert nats[row["image"]] == row["nats_per_token"]
+        assert (image == row["image"]).all()
+    assert len(most_and_least_likely(nats, images, ["cat", "dog"], n=5).rows) == 10
+    assert len(most_and_least_likely(nats, images, ["cat", "dog"], n=9).rows) == 10
+
+
+def test_the_rows_of_a_confusion_matrix_are_its_counts():
+    matrix = np.array([[2, 0], [1, 4]])
+    rows = confusions(matrix, ["cat", "dog"]).rows
+    assert [tuple(row.values()) for row in rows] == [("cat", "cat", 2), ("dog", "cat", 1), ("dog", "dog", 4)]

@@ -20,7 +20,7 @@ from conftest import SMALL
 from igpt.errors import IgptError
 from igpt.run_directory import RunDirectory
 from igpt.sweeps.subprocess_jobs import run_in_subprocess
-from igpt.training.loggers.wandb_tracker import sweep_job_names
+from igpt.training.loggers.wandb_tracker import names_of
 
 FEW = (*SMALL, "trainer.max_steps=4", "trainer.val_check_interval=2", "callbacks=none")
 PROCESSES = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
@@ -127,7 +127,7 @@ def test_a_failed_job_is_in_the_table_and_the_others_continue(command, tmp_path,
     assert "optim.schedule is square" in rows[1]["error"]
     assert [row["changed"] for row in rows] == [f"optim.schedule={name}" for name in ("constant", "square", "cosine")]
     assert [row["run"] for row in rows] == [str(tmp_path / "s" / job) for job in "012"]
-    names = [sweep_job_names(RunDirectory(tmp_path / row["run"])) for row in rows]  # in W&B
+    names = [names_of(RunDirectory(tmp_path / row["run"])) for row in rows]  # in W&B
     assert names == [{"name": row["changed"], "group": "s"} for row in rows]
     assert not {"varied", "sweep"} & set(rows[0])
     assert all("seed=3" in row["overrides"].split() for row in rows)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
+from igpt.configuration.stored import choices_of
 from igpt.errors import IgptError
 from igpt.files import printable
 from igpt.run_directory import RunDirectory
@@ -48,7 +49,7 @@ def build_trainer(
     trainer: pl.Trainer = instantiate(
         config.trainer,
         callbacks=build_callbacks(config, run, data),
-        logger=[MetricsCSV(run.metrics, begin), *build_loggers(config, run, begin)],
+        logger=[MetricsCSV(run.metrics, begin), *build_loggers(config, run, training_job(config), begin)],
         plugins=[AtomicCheckpointIO(description, resumed), *slurm_plugins()],
         default_root_dir=str(run.path),
         accumulate_grad_batches=accumulate,
@@ -92,19 +93,29 @@ def has_dropout(config: DictConfig) -> bool:
     return any(config.model.get(name, 0) > 0 for name in ("dropout", "attention_dropout"))
 
 
-def build_loggers(config: DictConfig, run: RunDirectory, first_step: int | None = None) -> list[Any]:
-    """The loggers of the configuration. One that takes the argument `first_step` is given it."""
+def build_loggers(config: DictConfig, run: RunDirectory, job_type: str, first_step: int | None = None) -> list[Any]:
+    """The loggers of the configuration. One that takes the arguments `job_type`, `tags` or `first_step` is given them,
+    unless the configuration has a value.
+    """
     from pytorch_lightning.loggers import Logger
 
     if config.logger and printable(run.path) != str(run.path):  # W&B and TensorBoard need the path in UTF-8
         log.warning("%s is not UTF-8, so no tracker can write there; metrics.csv has what it would show.", run.path)
         return []
+    choices = choices_of(run)
+    tags = [choices[group] for group in ("data", "model", "objective") if group in choices]
+    known = {"job_type": job_type, "tags": tags, "first_step": first_step}
 
     def arguments(logger: DictConfig) -> dict[str, Any]:
-        takes_step = "first_step" in signature(get_object(logger._target_)).parameters
-        return {"first_step": first_step} if takes_step else {}
+        taken = {*signature(get_object(logger._target_)).parameters, *logger}
+        return {name: value for name, value in known.items() if name in taken and logger.get(name) is None}
 
     return instantiate_all(config, "logger", Logger, arguments)
+
+
+def training_job(config: DictConfig) -> str:
+    """W&B's job type of a training run."""
+    return "train" if config.init_from is None else "finetune"
 
 
 def build_evaluators(config: DictConfig) -> list[Evaluator]:

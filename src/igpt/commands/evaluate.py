@@ -21,11 +21,15 @@ def main() -> None:
 
 def evaluate(config: DictConfig) -> None:
     """Print what the evaluators measure, and write it with the figures into evaluation/ in the run directory."""
-    from igpt.commands.build_trainer import build_evaluators
+    from igpt.commands.build_trainer import build_evaluators, build_loggers
     from igpt.commands.open_run import chosen_data, data_of_run, load_model
+    from igpt.configuration.app import plain
     from igpt.evaluation.evaluator import evaluate as evaluate_split
-    from igpt.evaluation.final_report import save_figures, write_json
+    from igpt.evaluation.final_report import save_figures, save_tables, write_json
+    from igpt.files import all_printable
     from igpt.run_directory import find_run
+    from igpt.training.loggers.media import log_evaluation
+    from igpt.training.loggers.wandb_tracker import finishing_wandb
 
     pretrained = load_model(config)
     named = "data" in config
@@ -34,11 +38,18 @@ def evaluate(config: DictConfig) -> None:
     result = evaluate_split(build_evaluators(config), pretrained, data, config.split)
     for name, value in result.values.items():
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
-    folder = find_run(config.run).path / "evaluation"
+    run = find_run(config.run)
+    folder = run.path / "evaluation"
     parts = (data.source.name if named else None, config.split, config.weights)
     name = "_".join(part for part in parts if part is not None)  # test, or emoji_test_ema if all are chosen
     write_json(result.values, folder / f"{name}.json")
-    save_figures(result.figures, folder, prefix=f"{name}_")
+    figures = save_figures(result.figures, folder, prefix=f"{name}_")
+    save_tables(result.tables, folder, prefix=f"{name}_")
+    config.run_dir = str(run.path.absolute())  # `run` may be a checkpoint file
+    with finishing_wandb():
+        for logger in build_loggers(config, run, "evaluate"):
+            logger.log_hyperparams(all_printable(plain(config)))
+            log_evaluation(logger, result, figures, None)
     print(f"Results are in {folder}")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -21,38 +19,32 @@ def write_results(
     """Print the tables, and write and log them with a summary and a figure."""
     from igpt import figures
     from igpt.commands.build_trainer import build_loggers
-    from igpt.evaluation.final_report import write_json
+    from igpt.configuration.app import plain
+    from igpt.evaluation.final_report import write_json, write_rows
     from igpt.evaluation.probe_scores import best_row
+    from igpt.files import all_printable
     from igpt.training.loggers.media import log_probe
     from igpt.training.loggers.wandb_tracker import WandbTracker, finishing_wandb
 
     config.run_dir, output = str(run.path.absolute()), run.probe  # `run` may be a checkpoint file
-    write_table(rows, output / "accuracy.csv")
+    write_rows(rows, output / "accuracy.csv")
     print_table(rows)
     if few:
-        write_table(few, output / "low_label.csv")
+        write_rows(few, output / "low_label.csv")
         print_table(few)
     kinds = dict.fromkeys(row["features"] for row in rows)
     reported = {kind: best_row([r for r in rows if r["features"] == kind], settings.layer) for kind in kinds}
     summary = {f"probe/{kind}/{name}": value for kind, row in reported.items() for name, value in (row or {}).items()}
-    write_json({**summary, "majority_share": majority}, output / "summary.json")
+    summary["majority_share"] = majority
+    write_json(summary, output / "summary.json")
     path = figures.save(figures.probe_curve(rows, majority), output / "accuracy.png")
     with finishing_wandb():
-        for logger in build_loggers(config, run):
-            log_probe(logger, rows, path)
+        for logger in build_loggers(config, run, "probe"):
+            logger.log_hyperparams(all_printable(plain(config)))
+            log_probe(logger, rows, summary, path)
             if isinstance(logger, WandbTracker):
                 logger.artifacts.log_probe(run, config.run)
     print(f"Results are in {output}: accuracy.csv, accuracy.png, summary.json{', low_label.csv' if few else ''}")
-
-
-def write_table(rows: list[Row], path: Path) -> None:
-    from igpt.files import atomic_path
-
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def print_table(rows: list[Row]) -> None:

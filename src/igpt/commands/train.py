@@ -194,10 +194,10 @@ def report(
     import logging
 
     from igpt.configuration.app import plain
-    from igpt.evaluation.final_report import final_report, result_sentences, save_figures, write_json
+    from igpt.evaluation.final_report import final_report, result_sentences, save_figures, save_tables, write_json
     from igpt.generation.sampling_config import SamplingConfig
     from igpt.pretrained import load
-    from igpt.training.loggers.media import log_image, log_summary
+    from igpt.training.loggers.media import log_evaluation, log_summary
     from igpt.training.loggers.wandb_tracker import WandbTracker
 
     log = logging.getLogger(__name__)
@@ -205,11 +205,10 @@ def report(
     pretrained = load(checkpoint)
     sampling = SamplingConfig(**plain(config.sampling))
     result = final_report(run, pretrained, data, evaluators, sampling, config.showcase_class)
-    for name, path in save_figures(result.figures, run.figures).items():
-        log_image(trainer, f"figures/{name}", path)
+    paths = save_figures(result.figures, run.figures)
+    save_tables(result.tables, run.figures)
     for logger in trainer.loggers:
-        measured = {name: value for name, value in result.values.items() if name.startswith("test/")}
-        logger.log_metrics(measured, trainer.global_step - 1)
+        log_evaluation(logger, result, paths, trainer.global_step - 1)
         logger.finalize("success")  # as at the end of training, to write what was logged
 
     parameters = sum(p.numel() for p in pretrained.model.parameters())

@@ -33,6 +33,13 @@ def overrides_of(run: RunDirectory) -> list[str] | None:
     return [str(override) for override in OmegaConf.load(file)] if file.exists() else None
 
 
+def choices_of(run: RunDirectory) -> dict[str, str]:
+    """The choice of each group at the start of a run; empty if the run directory does not say."""
+    file = run.config.with_name("hydra.yaml")
+    choices = OmegaConf.select(OmegaConf.load(file), "hydra.runtime.choices") if file.exists() else None
+    return {group: str(choice) for group, choice in (choices or {}).items() if choice is not None}
+
+
 def store(run: RunDirectory, config: DictConfig) -> None:
     """Write the configuration at the start of a run, the overrides it was composed from, and Hydra's own."""
     for old in (run.changes, run.resumed_config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from igpt import figures
 from igpt.data.datamodule import ImageDataModule
-from igpt.evaluation.evaluator import Evaluation, Evaluator
+from igpt.evaluation.evaluator import Evaluation, Evaluator, Table
 from igpt.evaluation.labels import left_out
 from igpt.evaluation.standard_error import standard_error
 from igpt.pretrained import Pretrained
@@ -19,7 +20,8 @@ log = logging.getLogger(__name__)
 
 
 class ClassificationEvaluator(Evaluator):
-    """Accuracy, its standard error by groups of images, and a confusion matrix, over the labeled images of a split.
+    """Accuracy, its standard error by groups of images, and a confusion matrix as a figure and as a table, over the
+    labeled images of a split.
 
     It applies to fine-tuned models.
     """
@@ -44,7 +46,14 @@ class ClassificationEvaluator(Evaluator):
             f"{split}/labeled_images": n_labeled,
         }
         matrix = confusion_matrix(labels, predicted, len(pretrained.classes))
-        return Evaluation(values, {"confusion": figures.confusion(matrix, pretrained.classes)})
+        figure = figures.confusion(matrix, pretrained.classes)
+        return Evaluation(values, {"confusion": figure}, {"confusion": confusions(matrix, pretrained.classes)})
+
+
+def confusions(matrix: NDArray[np.int64], classes: Sequence[str]) -> Table:
+    """A confusion matrix (K, K) as rows of a class, a predicted class and their number of images, which is not 0."""
+    pairs = zip(*np.nonzero(matrix), strict=True)
+    return Table([{"class": classes[i], "predicted": classes[j], "images": int(matrix[i, j])} for i, j in pairs])
 
 
 def confusion_matrix(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:

@@ -10,18 +10,28 @@ from typing import Any
 from PIL.Image import Image
 
 from igpt.data.datamodule import ImageDataModule
+from igpt.figures import Images
 from igpt.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
+class Table:
+    """Rows, by column; `images` (N, H, W, 3) has the image of each row, if the rows are about images."""
+
+    rows: list[dict[str, Any]]
+    images: Images | None = None
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """Flat values by their names in summary.json, and figures by the names of their files."""
+    """Flat values by their names in summary.json, and figures and tables by the names of their files."""
 
     values: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Image] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
 
     def __or__(self, other: Evaluation) -> Evaluation:
-        return Evaluation(self.values | other.values, self.figures | other.figures)
+        return Evaluation(self.values | other.values, self.figures | other.figures, self.tables | other.tables)
 
 
 class Evaluator(ABC):

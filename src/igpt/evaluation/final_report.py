@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL.Image import Image
 
 from igpt import figures
 from igpt.data.datamodule import ImageDataModule
-from igpt.evaluation.evaluator import Evaluation, Evaluator, evaluate
+from igpt.evaluation.evaluator import Evaluation, Evaluator, Table, evaluate
 from igpt.evaluation.sample_figures import sample_figures
 from igpt.figures import Images
 from igpt.files import atomic_path
@@ -58,6 +59,12 @@ def save_figures(found: Mapping[str, Image], folder: Path, prefix: str = "") -> 
     return {name: figures.save(figure, folder / f"{prefix}{name}.png") for name, figure in found.items()}
 
 
+def save_tables(found: Mapping[str, Table], folder: Path, prefix: str = "") -> None:
+    """Write the rows of the tables as CSV files."""
+    for name, table in found.items():
+        write_rows(table.rows, folder / f"{prefix}{name}.csv")
+
+
 def result_sentences(values: Mapping[str, Any]) -> Iterator[str]:
     """The main values of the test split, as sentences for the log."""
     if {"test/nats_per_token", "test/bits_per_token", "test/standard_error"} <= values.keys():
@@ -68,6 +75,15 @@ def result_sentences(values: Mapping[str, Any]) -> Iterator[str]:
     if {"test/accuracy", "test/accuracy_standard_error"} <= values.keys():
         accuracy, error = values["test/accuracy"], values["test/accuracy_standard_error"]
         yield f"Test: accuracy {accuracy:.4f}, standard error {error:.4f}"
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a CSV file with a column for each name in any of the rows, atomically."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:

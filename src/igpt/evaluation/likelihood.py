@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from igpt import figures
 from igpt.data.datamodule import ImageDataModule
-from igpt.evaluation.evaluator import Evaluation, Evaluator
+from igpt.data.packed import PackedImages
+from igpt.evaluation.evaluator import Evaluation, Evaluator, Table
 from igpt.evaluation.standard_error import standard_error
 from igpt.pretrained import Pretrained
 from igpt.tokenizers import palette_of
@@ -22,6 +27,9 @@ class LikelihoodEvaluator(Evaluator):
 
     Losses under two palettes do not compare, so the tokenizer and the PSNR of its palette are among the values. Bits
     per dimension (a pixel has three) do compare. They are defined for autoregressive models on a lossless tokenizer.
+
+    The table "likelihood" has the most and the least likely images, and the figure shows them: the most likely ones in
+    the first half.
 
     A classifier without an output matrix, as those of transformers, has no likelihood.
     """
@@ -47,4 +55,22 @@ class LikelihoodEvaluator(Evaluator):
         palette = palette_of(tokenizer)
         if palette is not None and "psnr_db" in palette.info:
             values["palette_psnr_db"] = palette.info["psnr_db"]
-        return Evaluation(values)
+        extremes = most_and_least_likely(nats.numpy(), data.splits[split], data.source.classes)
+        assert extremes.images is not None
+        return Evaluation(values, {"likelihood": figures.grid(extremes.images, columns=8)}, {"likelihood": extremes})
+
+
+def most_and_least_likely(
+    nats: NDArray[np.float64], images: PackedImages, classes: Sequence[str], n: int = 16
+) -> Table:
+    """The `n` most likely images, and the `n` least likely ones, by their nats per token (N,), in this order: number in
+    the split, class, nats per token. All images, if there are at most twice as many.
+    """
+    order = np.argsort(nats, kind="stable")
+    chosen = order if len(order) <= 2 * n else np.concatenate([order[:n], order[-n:]])
+    labels = images.labels[chosen]
+    rows = [
+        {"image": int(i), "class": classes[label] if label >= 0 else "", "nats_per_token": float(nats[i])}
+        for i, label in zip(chosen, labels, strict=True)
+    ]
+    return Table(rows, images.images[chosen])

@@ -54,7 +54,7 @@ TRACK = """
 import logging, os, wandb
 from igpt.training.loggers.wandb_tracker import WandbTracker
 logging.basicConfig(level=logging.INFO)
-tracker = WandbTracker(run_dir=".", project="igpt")
+tracker = WandbTracker(run_dir=".", first_step=0, project="igpt")
 tracker.log_metrics({"loss": 1.0}, 0)
 wandb.finish()
 assert "WANDB_MODE" not in os.environ  # the next job of a sweep finds out for itself
@@ -86,7 +86,8 @@ for again in ("", " again"):
         Path(name).mkdir(exist_ok=True)
         try:
             with finishing_wandb():
-                WandbTracker(run_dir=name, project="igpt", name=name + again).log_metrics({"loss": 1.0}, 0)
+                tracker = WandbTracker(run_dir=name, first_step=0, project="igpt", name=name + again)
+                tracker.log_metrics({"loss": 1.0}, 0)
                 if error is not None and not again:
                     raise error
         except (IgptError, ZeroDivisionError, Interrupted):
@@ -135,7 +136,7 @@ for service in subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], c
     os.kill(int(service), signal.SIGTERM)
 for step in range(1000):
     tracker.log_metrics({"x": 1.0}, step)
-    if tracker.service_ended:
+    if tracker.unusable:
         break
     time.sleep(0.05)
 assert step < 999
@@ -152,3 +153,74 @@ def test_the_end_of_w_and_b_s_service_ends_nothing_else(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     assert result.stderr.count("W&B's service has ended") == 1
+
+
+RESUMES = """
+import sys
+from igpt.training.loggers.wandb_tracker import WandbTracker, finish_wandb
+
+first_step = int(sys.argv[1])
+tracker = WandbTracker("run", first_step=first_step, project="igpt", name="run", tags=["a"])
+for step, value in enumerate(map(float, sys.argv[2:]), first_step):
+    tracker.log_metrics({"val/nats_per_token": value, "val/accuracy": value, "val/mine": value}, step)
+finish_wandb()
+"""
+
+
+def test_the_summary_of_a_resumed_run_has_the_best_value_of_all_its_parts(key, monkeypatch, tmp_path):
+    (tmp_path / "run").mkdir()
+    with w_and_b_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        for first_step, values in ((0, ("3", "1", "2")), (2, ("2.5", "2.75"))):
+            command = [sys.executable, "-c", RESUMES, str(first_step), *values]
+            subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+            # The last row is of a step that is repeated.
+            (tmp_path / "run" / "metrics.csv").write_text(
+                "step,val/nats_per_token,val/accuracy\n0,3,3\n1,1,\n2,0.5,9\n"
+            )
+    (run,) = server.runs.values()
+    assert run.summary["val/nats_per_token"] == {"min": 1}
+    assert run.summary["val/accuracy"] == {"max": 3}
+    assert run.summary["val/mine"] == 2.75  # nothing says which one is the better
+
+
+BREAKS = """
+import logging
+import numpy as np, wandb
+from PIL import Image
+from igpt.evaluation.evaluator import Table
+from igpt.training.loggers.wandb_tracker import WandbTracker, finish_wandb
+
+logging.basicConfig(level=logging.INFO)
+tracker = WandbTracker(".", first_step=0, project="igpt", name="run")
+Image.new("RGB", (8, 8)).save("image.png")
+tracker.log_image("samples", ["image.png"], step=0)
+tracker.log_rows("tables/likelihood", Table([{"nats": 1.0}], np.zeros((1, 8, 8, 3), np.uint8)), 0)
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+kept, wandb.Image = wandb.Image, full
+for step in range(3):
+    tracker.log_image("samples", ["image.png"], step=step)
+    tracker.log_rows("tables/likelihood", Table([{"nats": 1.0}], np.zeros((1, 8, 8, 3), np.uint8)), step)
+    tracker.log_metrics({"train/loss": 1.0 + step}, step)
+finish_wandb()
+"""
+
+
+def test_a_broken_upload_and_a_full_disk_are_one_warning_each(key, monkeypatch, tmp_path):
+    with w_and_b_server() as server:
+        server.refuses_files = True
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        command = [sys.executable, "-c", BREAKS]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("W&B: log_image failed ([Errno 28] No space left on device)") == 1
+    assert result.stderr.count("W&B: log_rows failed ([Errno 28] No space left on device)") == 1
+    (run,) = server.runs.values()
+    assert run.exit_codes == [0]
+    assert server.refused > 0
+    assert [row["train/loss"] for row in run.history if "train/loss" in row] == [1.0, 2.0, 3.0]
+    assert run.summary["train/loss"] == {"min": 1}

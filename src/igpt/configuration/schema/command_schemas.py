@@ -288,6 +288,9 @@ class Evaluate(OfRun):
     data: Data = UNSET
     split: Annotated[str, one_of("train", "validation", "test")]
     evaluators: Evaluators = UNSET
+    logger: Loggers = UNSET
+    name: Text
+    run_dir: Text
     seed: Seed
     tokenizer: Tokenizer
 

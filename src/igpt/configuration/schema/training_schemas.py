@@ -19,6 +19,7 @@ from igpt.configuration.schema.values import (
     MaybeNotNegative,
     MaybePositive,
     MaybeShareOrAll,
+    MaybeText,
     Natural,
     NotNegative,
     Positive,
@@ -366,7 +367,12 @@ class WandbTracker(OpenComponent):
 
     run_dir: Text
     project: Text
+    entity: MaybeText = UNSET
     name: Text
+    group: MaybeText = UNSET
+    job_type: MaybeText = UNSET
+    tags: Annotated[list[str] | None, expects("a list of texts, [a,b], or null")] = UNSET
+    notes: MaybeText = UNSET
     offline: MaybeFlag
     artifacts: Annotated[
         list[Annotated[str, one_of("best", "last")]], expects("a list of checkpoints to upload, [best], [last], or []")
@@ -383,7 +389,8 @@ class TensorBoardTracker(OpenComponent):
 
 LOGGERS = (WandbTracker, TensorBoardTracker)
 Loggers = Annotated[
-    dict[str, Annotated[Any, OneOf("logger", LOGGERS, ("first_step",), optional=True)]] | None, named_parts("logger")
+    dict[str, Annotated[Any, OneOf("logger", LOGGERS, ("first_step", "job_type", "tags"), optional=True)]] | None,
+    named_parts("logger"),
 ]
 
 
