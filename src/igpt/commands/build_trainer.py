@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from inspect import signature
+from inspect import isclass, signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.utils import get_object, instantiate
@@ -94,21 +94,24 @@ def has_dropout(config: DictConfig) -> bool:
 
 
 def build_loggers(config: DictConfig, run: RunDirectory, job_type: str, first_step: int | None = None) -> list[Any]:
-    """The loggers of the configuration. One that takes the arguments `job_type`, `tags` or `first_step` is given them,
-    unless the configuration has a value.
+    """The loggers of the configuration. One that takes the argument `first_step` is given it; W&B's is given its job
+    type and tags, unless the configuration has some.
     """
     from pytorch_lightning.loggers import Logger
+
+    from igpt.training.loggers.wandb_tracker import WandbTracker
 
     if config.logger and printable(run.path) != str(run.path):  # W&B and TensorBoard need the path in UTF-8
         log.warning("%s is not UTF-8, so no tracker can write there; metrics.csv has what it would show.", run.path)
         return []
     choices = choices_of(run)
     tags = [choices[group] for group in ("data", "model", "objective") if group in choices]
-    known = {"job_type": job_type, "tags": tags, "first_step": first_step}
 
     def arguments(logger: DictConfig) -> dict[str, Any]:
-        taken = {*signature(get_object(logger._target_)).parameters, *logger}
-        return {name: value for name, value in known.items() if name in taken and logger.get(name) is None}
+        made = get_object(logger._target_)
+        known = {"first_step": first_step} if "first_step" in signature(made).parameters else {}
+        of_wandb = {"job_type": job_type, "tags": tags} if isclass(made) and issubclass(made, WandbTracker) else {}
+        return known | {name: value for name, value in of_wandb.items() if logger.get(name) is None}
 
     return instantiate_all(config, "logger", Logger, arguments)
 

@@ -389,7 +389,7 @@ class TensorBoardTracker(OpenComponent):
 
 LOGGERS = (WandbTracker, TensorBoardTracker)
 Loggers = Annotated[
-    dict[str, Annotated[Any, OneOf("logger", LOGGERS, ("first_step", "job_type", "tags"), optional=True)]] | None,
+    dict[str, Annotated[Any, OneOf("logger", LOGGERS, ("first_step",), optional=True)]] | None,
     named_parts("logger"),
 ]
 
