@@ -27,7 +27,7 @@ def warned_once(method: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(method)
     def guarded(self: ArtifactLog, *arguments: Any) -> None:
-        if self.failed:
+        if self.failed or self._begin() is None:
             return
         try:
             method(self, *arguments)
@@ -45,7 +45,7 @@ class ArtifactLog:
     failed = False
 
     def __init__(self, begin: Callable[[], Any]) -> None:
-        """`begin` gives W&B's run."""
+        """`begin` gives W&B's run; None if it cannot begin."""
         self._begin = begin
 
     @warned_once
@@ -80,7 +80,7 @@ class ArtifactLog:
     def log_probe(self, run: RunDirectory, source: str) -> None:
         """Log the tables of a probe of the model `source`."""
         self._use_model(source)
-        self._log(probe_artifact(run), "latest")
+        self._log(probe_artifact(run, run.tracking_id() if run.has_tracking_id else self._begin().id), "latest")
 
     def _use(self, artifact: Any) -> None:
         """Log an artifact, unless W&B has its content already, and record that the run uses it. Offline, W&B cannot
@@ -142,9 +142,9 @@ def checkpoint_artifact(run: RunDirectory, uploaded: Sequence[str]) -> tuple[Any
     return artifact, contained
 
 
-def probe_artifact(run: RunDirectory) -> Any:
-    """The tables of a probe."""
-    artifact = _artifact(f"probe-{run.tracking_id()}", "probe", {})
+def probe_artifact(run: RunDirectory, run_id: str) -> Any:
+    """The tables of a probe; `run_id` is that of the run whose model was probed, or else of the probe."""
+    artifact = _artifact(f"probe-{run_id}", "probe", {})
     for path in (*run.probe.glob("*.csv"), *run.probe.glob("*.json")):
         artifact.add_file(str(path), skip_cache=True)
     return artifact
