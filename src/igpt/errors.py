@@ -1,4 +1,4 @@
-"""The exception whose message is meant for users, and how its sentences list names."""
+"""The exception whose message is meant for users, and what its sentences are made of."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ def some_of(names: Sequence[str], n: int = 3) -> str:
     """The first n names and the number of all: "a, b, c, ... (120)"."""
     shown = ", ".join(names[:n])
     return shown if len(names) <= n else f"{shown}, ... ({len(names)})"
+
+
+def reason_of(error: object) -> str:
+    """The first line of an error's message, as a part of a sentence; its type if it has no message."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from igpt.errors import IgptError
+from igpt.errors import IgptError, reason_of
 
 DESCRIPTIONS = ["*.json"]
 WEIGHTS = ["*.safetensors"]
@@ -47,8 +47,7 @@ def _sentences(problem: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the library raises errors of many types, also those of other libraries
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise IgptError(
-            f"{problem} ({reason}); check the name, the network and, for uploads and models that are not public, the "
-            "token (hf auth login)."
+            f"{problem} ({reason_of(error)}); check the name, the network and, for uploads and models that are "
+            "not public, the token (hf auth login)."
         ) from None

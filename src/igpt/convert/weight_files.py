@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from igpt.errors import IgptError, some_of
+from igpt.errors import IgptError, reason_of, some_of
 
 WEIGHTS = "model.safetensors"
 TORCH_WEIGHTS = "pytorch_model.bin"  # read if there is no other file
@@ -71,8 +71,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 
 def _unreadable(path: Path, kind: str, error: object) -> IgptError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:120]
-    return IgptError(f"{path} cannot be read as {kind} ({reason}); it may be damaged, so get it again.")
+    return IgptError(f"{path} cannot be read as {kind} ({reason_of(error)[:120]}); it may be damaged, so get it again.")
 
 
 def read_json(path: Path) -> dict[str, Any]:
