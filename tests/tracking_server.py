@@ -34,6 +34,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
         self.runs: dict[str, Run] = {}
+        self.views: dict[str, dict[str, Any]] = {}  # workspaces and reports, by their types
         self.artifacts = Artifacts()
         self.artifacts.url = self.url
         self.refuses_files = False
@@ -71,6 +72,14 @@ class Server(ThreadingHTTPServer):
             run = self.runs.setdefault(given["name"], Run(given["name"], {}))
             run.settings |= {name: value for name, value in given.items() if value is not None}
             return {"upsertBucket": {"bucket": {**bucket(run), "project": project}, "inserted": True}}
+        if "GetProjects" in query:
+            node = {"__typename": "Project", "entityName": "somebody", "createdAt": "2026-01-01T00:00:00Z"}
+            edges = [{"node": {**project, **node, "isBenchmark": False, "user": None}}]
+            last = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+            return {"models": {"pageInfo": last, "edges": edges}}
+        if "upsertView" in query:
+            self.views[given["type"]] = given
+            return {"upsertView": {"view": {**given, "id": "v", "project": project}, "inserted": True}}
         if "createRunFiles" in query:
             files = [{"name": name, "uploadUrl": f"{self.url}/files"} for name in given["files"]]
             return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}

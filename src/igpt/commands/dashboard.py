@@ -19,10 +19,12 @@ def main() -> None:
 def dashboard(config: DictConfig) -> None:
     """Store workspace and report in W&B, or print their specification."""
     from igpt.configuration.app import plain
-    from igpt.training.loggers.wandb_dashboard import Dashboard, default_entity
+    from igpt.reporting.wandb_dashboard import Dashboard, check_key, default_entity
 
-    entity = "ENTITY" if config.dry_run else default_entity()
-    built = Dashboard(config.entity or entity, config.project, config.name, config.monitor, plain(config.parameters))
+    if not config.dry_run:
+        check_key()
+    entity = config.entity or ("ENTITY" if config.dry_run else default_entity())
+    built = Dashboard(entity, config.project, config.name, config.monitor, plain(config.parameters))
     if config.dry_run:
         print(json.dumps(built.specification(), indent=2))
         return

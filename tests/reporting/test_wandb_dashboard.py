@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from igpt.metric_names import find_metric
-from igpt.training.loggers.wandb_dashboard import MEDIA, STEP, Dashboard
+from igpt.reporting.wandb_dashboard import MEDIA, STEP, Dashboard
+from tracking_server import w_and_b_server
 
 pytest.importorskip("wandb_workspaces")
 KEYS = {"optim.lr", "optim.matrix_lr", "data.batch_size", "model.n_layer", "model.n_embd"}  # of the configuration
@@ -63,6 +64,34 @@ def test_without_key_or_library(command, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     with pytest.raises(SystemExit, match=r"needs the library wandb-workspaces: pip install 'igpt\[dashboard\]'"):
         command("dashboard", "--dry-run")
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with w_and_b_server() as server:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+        yield server
+
+
+def test_workspace_and_report_are_stored_in_the_project_of_the_key(command, server):
+    workspace, report = command("dashboard", "name=mine").split()
+    assert workspace.startswith(f"{server.url}/somebody/igpt?nw=")
+    assert report.startswith(f"{server.url}/somebody/igpt/reports/mine")
+    for stored in (server.views["project-view"], server.views["runs"]):
+        assert (stored["entityName"], stored["projectName"], stored["displayName"]) == ("somebody", "igpt", "mine")
+        assert unknown_names(json.loads(stored["spec"])) == set()
+
+
+def test_an_entity_is_needed_where_the_key_has_none(command, server, monkeypatch):
+    monkeypatch.setattr("wandb.apis.public.Api.default_entity", None)
+    with pytest.raises(SystemExit, match="no default entity in W&B; give the user or team with entity=NAME"):
+        command("dashboard")
+    assert server.views == {}
+    command("dashboard", "entity=us")
+    assert {stored["entityName"] for stored in server.views.values()} == {"us"}
 
 
 def test_panels_of_the_report_do_not_overlap():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from igpt.errors import IgptError
+from igpt.errors import IgptError, reason_of
 from igpt.metric_names import FLOPS, METRICS, find_metric
 from igpt.wandb_server import NO_KEY, has_key
 
@@ -44,10 +44,12 @@ class Dashboard:
 
         return {"workspace": stored(self.workspace), "report": stored(self.report)}
 
-    def save(self) -> list[str]:
-        """Store both in W&B; their addresses. Raises :class:`IgptError` if W&B does not take them."""
-        with _sentences("W&B did not take the dashboard"):
-            return [str(part.save().url) for part in (self.workspace, self.report)]
+    def save(self) -> Iterator[str]:
+        """Store both in W&B; the address of each. Raises :class:`IgptError` if W&B does not take one."""
+        for kind in ("workspace", "report"):
+            with _sentences(f"W&B did not take the {kind}"):
+                address = str(getattr(self, kind).save().url)
+            yield address
 
     def _sections(self) -> Iterator[tuple[str, list[Any]]]:
         """Title and panels of each section."""
@@ -106,14 +108,21 @@ def in_summary(name: str) -> str:
     return name if metric is None or metric.goal is None else f"{name}.{metric.goal}"
 
 
+def check_key() -> None:
+    """Raise :class:`IgptError` without a key, for which W&B's library would ask on the console."""
+    if not has_key():
+        raise IgptError(f"A dashboard is stored in W&B, but {NO_KEY}; --dry-run prints its specification.")
+
+
 def default_entity() -> str:
     """The user or team whose projects the key opens by itself. Raises :class:`IgptError` if W&B does not say."""
     import wandb
 
-    if not has_key():
-        raise IgptError(f"A dashboard is stored in W&B, but {NO_KEY}; --dry-run prints its specification.")
     with _sentences("W&B did not say whose project it is"):
-        return str(wandb.Api().default_entity)
+        entity = wandb.Api().default_entity
+    if not entity:
+        raise IgptError("Your key has no default entity in W&B; give the user or team with entity=NAME.")
+    return str(entity)
 
 
 @contextmanager
@@ -122,8 +131,7 @@ def _sentences(problem: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the libraries raise errors of many types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise IgptError(f"{problem} ({reason}); check entity, project, the network and the key.") from None
+        raise IgptError(f"{problem} ({reason_of(error)}); check entity, project, the network and the key.") from None
 
 
 def _library(part: str) -> Any:
