@@ -134,7 +134,9 @@ def test_accumulation_and_workers_change_no_sample(command, tmp_path):
 
 def test_parts_of_a_resumed_offline_run_are_uploaded_as_one_run(command, tmp_path, monkeypatch):
     arguments = [a for a in SMALL if a != "logger=none"]
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "home"))
     command("train", *arguments, "hydra.run.dir=run", "trainer.max_steps=3", "callbacks=none", "name=once")
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]  # no copies of files of artifacts
     time.sleep(1.1)  # W&B names a part of a run by the second
     command("train", "run=run", "trainer.max_steps=5")
     (said,) = {line.split("`")[-2] for line in (tmp_path / "run/train.log").read_text().splitlines() if "sync" in line}

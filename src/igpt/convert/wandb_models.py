@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from igpt.errors import IgptError
+from igpt.errors import IgptError, reason_of
 from igpt.files import atomic_path, cache_root
 from igpt.run_directory import WANDB, artifact_name
 from igpt.wandb_server import NO_KEY, has_key
@@ -42,8 +42,9 @@ def download(run: str) -> Path:
             raise
         log.warning("%s The copy of its version %s that is here is used.", error, note.read_text())
         return versions / note.read_text()
-    with atomic_path(note) as temporary:
-        temporary.write_text(folder.name)
+    if not note.exists() or note.read_text() != folder.name:  # the cache may be complete and read-only
+        with atomic_path(note) as temporary:
+            temporary.write_text(folder.name)
     return folder
 
 
@@ -103,5 +104,4 @@ def _sentences(problem: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the library raises errors of many types, also those of other libraries
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise IgptError(f"{problem} ({reason}); check the name, the network and the key.") from None
+        raise IgptError(f"{problem} ({reason_of(error)}); check the name, the network and the key.") from None

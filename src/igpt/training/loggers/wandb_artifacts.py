@@ -13,6 +13,7 @@ from typing import Any
 
 from igpt.checkpoint import checksum_of, step_of
 from igpt.data.packed.layout import MANIFEST, read_manifest
+from igpt.errors import reason_of
 from igpt.files import all_printable
 from igpt.run_directory import RunDirectory, artifact_name, find_run, is_wandb_name
 from igpt.tokenizers import Palette
@@ -22,33 +23,35 @@ log = logging.getLogger(__name__)
 SECONDS, BYTES_PER_SECOND = 30.0, 1e6  # the time that W&B may take for an artifact: this, and more for large ones
 
 
-def warned_once(method: Callable[..., None]) -> Callable[..., None]:
-    """A method of :class:`ArtifactLog` whose first failure, of all of them, is a warning; then none does anything."""
+def warns_instead(content: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A method of :class:`ArtifactLog` whose failure is a warning that W&B did not take the `content`.
 
-    @wraps(method)
-    def guarded(self: ArtifactLog, *arguments: Any) -> None:
-        if self.failed or self._begin() is None:
-            return
-        try:
-            method(self, *arguments)
-        except Exception as error:  # of the library, the network or the disk
-            self.failed = True
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            log.warning("W&B took not all artifacts of this run (%s); no more of them are logged.", reason)
+    A later method tries again: a server that was busy when training began may take the checkpoints days later.
+    """
 
-    return guarded
+    def guard(method: Callable[..., None]) -> Callable[..., None]:
+        @wraps(method)
+        def guarded(self: ArtifactLog, *arguments: Any) -> None:
+            if self._begin() is None:
+                return
+            try:
+                method(self, *arguments)
+            except Exception as error:  # of the library, the network or the disk
+                log.warning("W&B did not take %s as artifacts (%s).", content, reason_of(error))
+
+        return guarded
+
+    return guard
 
 
 class ArtifactLog:
     """Logs the artifacts of one W&B run. The main process calls it."""
 
-    failed = False
-
     def __init__(self, begin: Callable[[], Any]) -> None:
         """`begin` gives W&B's run; None if it cannot begin."""
         self._begin = begin
 
-    @warned_once
+    @warns_instead("data, palette and model that this run uses")
     def log_inputs(self, folders: Iterable[Path], palette: Path, init_from: str | None) -> None:
         """Log what a training run uses: the folders of its packed data, its palette, if there is one, and the model
         that it starts from. Their names are in its configuration in W&B, too.
@@ -66,7 +69,7 @@ class ArtifactLog:
         if init_from is not None:
             self._use_model(init_from)
 
-    @warned_once
+    @warns_instead("the checkpoints of this run")
     def log_checkpoints(self, run: RunDirectory, uploaded: Sequence[str], days: int | None) -> None:
         """Log the best and the last checkpoint of a run. Those in `uploaded` (best, last) are uploaded, with the other
         files that make a run directory, and W&B deletes them after `days`. Of the others, checksum and size are logged.
@@ -76,7 +79,7 @@ class ArtifactLog:
             artifact.ttl = timedelta(days=days)
         self._log(artifact, "latest", *aliases)
 
-    @warned_once
+    @warns_instead("the tables of the probe")
     def log_probe(self, run: RunDirectory, source: str) -> None:
         """Log the tables of a probe of the model `source`."""
         self._use_model(source)
@@ -133,8 +136,7 @@ def checkpoint_artifact(run: RunDirectory, uploaded: Sequence[str]) -> tuple[Any
     others = (*run.config.parent.glob("*.yaml"), run.palette, run.data, run.summary) if contained else ()
     artifact = _artifact(f"checkpoint-{run_id}", "model", {"steps": steps})
     for path in (*(found[name] for name in contained), *(path for path in others if path.exists())):
-        # No copy is made first: training has ended, so nothing writes to these files.
-        artifact.add_file(str(path), name=str(path.relative_to(run.path)), policy="immutable", skip_cache=True)
+        _contain(artifact, path, str(path.relative_to(run.path)))
     for name in found.keys() - contained:
         path = found[name]
         entry = str(path.relative_to(run.path))
@@ -146,7 +148,7 @@ def probe_artifact(run: RunDirectory, run_id: str) -> Any:
     """The tables of a probe; `run_id` is that of the run whose model was probed, or else of the probe."""
     artifact = _artifact(f"probe-{run_id}", "probe", {})
     for path in (*run.probe.glob("*.csv"), *run.probe.glob("*.json")):
-        artifact.add_file(str(path), skip_cache=True)
+        _contain(artifact, path)
     return artifact
 
 
@@ -156,7 +158,7 @@ def data_artifact(folder: Path) -> Any:
     """
     manifest = read_manifest(folder)
     artifact = _artifact(folder.name, "dataset", {"source": manifest["source"], "shapes": manifest["shapes"]})
-    artifact.add_file(str(folder / MANIFEST), skip_cache=True)
+    _contain(artifact, folder / MANIFEST)
     for name, file in manifest["files"].items():
         _refer(artifact, name, f"igpt-packed://{folder.name}/{name}", file["sha256"], file["bytes"])
     return artifact
@@ -166,7 +168,7 @@ def palette_artifact(path: Path) -> Any:
     """The palette of a run."""
     palette = Palette.load(path)
     artifact = _artifact(f"palette-{palette.vocab_size}-{palette.fingerprint}", "palette", palette.info)
-    artifact.add_file(str(path), skip_cache=True)
+    _contain(artifact, path)
     return artifact
 
 
@@ -174,6 +176,11 @@ def _artifact(name: str, kind: str, metadata: Mapping[str, Any]) -> Any:
     import wandb  # takes a second, so only where it is used
 
     return wandb.Artifact(re.sub(r"[^\w.-]+", "-", name)[:128], kind, metadata=all_printable(dict(metadata)))
+
+
+def _contain(artifact: Any, path: Path, name: str | None = None) -> None:
+    """Add a file that is uploaded. Nothing writes to it any more, so W&B need not copy it first."""
+    artifact.add_file(str(path), name=name, policy="immutable", skip_cache=True)
 
 
 def _refer(artifact: Any, name: str, uri: str, checksum: str, n_bytes: int) -> None:
