@@ -7,6 +7,8 @@ import shutil
 import pytest
 
 from igpt.commands.report import runs_in
+from igpt.reporting.overview import table_of_runs
+from igpt.reporting.reported_run import ReportedRun
 from igpt.run_directory import RunDirectory, write_job
 from igpt.run_status import status_of
 from written_run import METRICS, finish, hold_lock, owner, save_picture, write_run
@@ -43,6 +45,7 @@ def test_a_run_that_has_just_begun(command, tmp_path, metrics):
     page = content(tmp_path / "new" / "page.html")
     assert "running" in page
     assert "Probes by layer" not in page
+    assert ("Nothing is logged yet" in page) == (metrics in (None, HEAD))
     assert ("Not a finite number" in page) == ("nan" in (metrics or ""))
 
 
@@ -77,6 +80,33 @@ def test_a_sweep_with_jobs_that_failed_or_wait(command, tmp_path):
         assert shown in page
 
 
+def test_a_sweep_whose_jobs_all_wait(command, tmp_path):
+    (tmp_path / "sweep" / "slurm" / "7_0").mkdir(parents=True)
+    (tmp_path / "sweep" / "slurm" / "7_0" / "job.json").write_text(json.dumps({"status": "pending", "overrides": []}))
+    with pytest.raises(SystemExit, match="No job has begun yet, so there is nothing to report. Job 7_0 is pending"):
+        command("report", "run=sweep")
+
+
+def test_the_best_value_is_in_the_column_of_its_metric(tmp_path):
+    runs = []
+    for name, monitor, mode in (("a", "val/nats_per_token", "min"), ("b", "probe/layer_1", "max")):
+        config = {"monitor": monitor, "monitor_mode": mode}
+        runs.append(ReportedRun(name, RunDirectory(write_run(tmp_path / name)), config))
+    columns, rows = table_of_runs(runs)
+    found = [dict(zip(columns, (cell.text for cell in row), strict=True)) for row in rows]
+    assert [row["best val/nats_per_token"] for row in found] == ["2.875", ""]
+    assert [row["best probe/layer_1"] for row in found] == ["", "0.75"]
+
+
+def test_a_run_that_is_named_twice_keeps_what_it_has_of_its_own(command, tmp_path):
+    for i, lr in enumerate((0.1, 0.2)):
+        write_run(tmp_path / "sweep" / str(i), lr=lr, status="finished")
+    command("report", "run=[sweep,sweep/1]")
+    page = content(tmp_path / "report.html")
+    assert "<title>2 runs</title>" in page
+    assert "1: optim.lr=0.2" in page
+
+
 def test_names_with_characters_of_html_are_text(command, tmp_path):
     name = "<img src=x onerror=alert(1)>&\"'"
     metrics = METRICS.replace("train/images_per_second", '"train/</script><b>"')
@@ -96,13 +126,18 @@ def test_a_folder_without_runs_is_refused(command, tmp_path):
         command("report", "run=empty")
     with pytest.raises(SystemExit, match="There is no run at nowhere"):
         command("report", "run=nowhere")
+    with pytest.raises(SystemExit, match="There is no folder wandb:a/b/c:best, and a model by name has no report"):
+        command("report", "run=wandb:a/b/c:best")
     assert list((tmp_path / "empty").iterdir()) == []
 
 
-def test_output_must_be_a_file(command, tmp_path):
+def test_output_must_be_a_page(command, tmp_path):
     write_run(tmp_path / "run")
     with pytest.raises(SystemExit, match="output is run, which is a folder; give a file, for example run/report.html"):
         command("report", "run=run", "output=run")
+    with pytest.raises(SystemExit, match=r"output is run/metrics.csv; give a file that ends in .html"):
+        command("report", "run=run", "output=run/metrics.csv")
+    assert (tmp_path / "run" / "metrics.csv").read_text() == METRICS
 
 
 def test_a_folder_of_runs_and_a_link_to_one_of_them(command, tmp_path):

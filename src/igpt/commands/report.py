@@ -32,20 +32,42 @@ def report(config: DictConfig) -> None:
     """Write the report of a run, of several, or of the jobs of a sweep."""
     from igpt.reporting.page import write_report
 
+    output = None if config.output is None else output_file(config.output)
     named = [config.run] if isinstance(config.run, str) else list(config.run)
-    folders = [find_run(each).path for each in named]
+    folders = [folder_of(each) for each in named]
     runs: dict[Path, list[str]] = {}  # with the overrides in which the jobs of a sweep differ
     notes: list[str] = []
     for folder in folders:
         found, of_jobs = runs_in(folder)
-        runs |= {path.resolve(): changed for path, changed in found.items()}
+        runs |= {path.resolve(): changed or runs.get(path.resolve(), []) for path, changed in found.items()}
         notes += of_jobs
-    output = expand_user(config.output) if config.output is not None else place(folders) / REPORT
-    if output.is_dir():
-        raise IgptError(f"output is {output}, which is a folder; give a file, for example {output / REPORT}.")
+    if not runs:
+        raise IgptError(f"No job has begun yet, so there is nothing to report. {' '.join(notes)}")
     title = "/".join(folders[0].resolve().parts[-2:]) if len(folders) == 1 else counted(len(runs), "run")
+    output = output or place(folders) / REPORT
     write_report(described(runs), title, output, notes)
     print(f"The report is {output}")
+
+
+def output_file(output: str) -> Path:
+    """The file that `output` names. A file of another kind, such as one of the run, must not be replaced."""
+    file = expand_user(output)
+    if file.is_dir():
+        raise IgptError(f"output is {file}, which is a folder; give a file, for example {file / REPORT}.")
+    if file.suffix not in (".html", ".htm"):
+        raise IgptError(f"output is {file}; give a file that ends in .html, for example {REPORT}.")
+    return file
+
+
+def folder_of(run: str) -> Path:
+    """The folder that `run` names. The name of a model is refused, since it comes without curves."""
+    folder = find_run(run).path
+    if not folder.exists():
+        raise IgptError(
+            f"There is no folder {run}, and a model by name has no report; give a run directory of igpt-train, or the "
+            "directory of a sweep."
+        )
+    return folder
 
 
 def runs_in(folder: Path) -> tuple[dict[Path, list[str]], list[str]]:

@@ -23,7 +23,6 @@ COLORS = 8  # that the style sheet defines
 DASHES = ("", "7 4", "2 3")  # of the lines after every COLORS
 SPLITS = ("train", "val", "val_ema")  # whose metrics share a chart if there is one run
 FIRST = ("nats_per_token", "loss", "accuracy")  # charts that are shown before others
-SHOWN = (*SPLITS, "probe")  # first parts of the names of metrics whose charts are shown at once
 HIDDEN = ("test", "epoch")  # metrics with one value, which belongs into a table
 
 

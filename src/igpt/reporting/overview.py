@@ -49,8 +49,8 @@ def cards(run: ReportedRun) -> list[tuple[str, str, str]]:
 def table_of_runs(runs: Sequence[ReportedRun]) -> Table:
     """The names of the columns, and a row of cells per run; columns without any value are left out."""
     keys = list(dict.fromkeys(override.partition("=")[0] for run in runs for override in run.overrides))
-    monitor = runs[0].monitor
-    columns: dict[str, list[Cell]] = {"run": [], **{key: [] for key in keys}}
+    monitors = list(dict.fromkeys(run.monitor for run in runs))
+    columns: dict[str, list[Cell]] = {}
     for run in runs:
         chosen = dict(override.partition("=")[::2] for override in run.overrides)
         row = {
@@ -58,7 +58,7 @@ def table_of_runs(runs: Sequence[ReportedRun]) -> Table:
             **{key: cell_of_text(chosen.get(key, "")) for key in keys},
             "status": Cell(run.status),
             "steps": Cell(run.steps, run.done),
-            f"best {monitor}": cell(run.best),
+            **{f"best {name}": cell(run.best if name == run.monitor else None) for name in monitors},
             **{name: cell(run.summary.get(name)) for name in ("test/nats_per_token", "test/accuracy")},
             "probe, test accuracy": percent_cell(run.probe_accuracy),
             "training time": seconds_cell(run.summary.get("seconds")),

@@ -104,7 +104,7 @@ class Chart {
       svg.append(element("line", { class: "grid", x1: left, x2: right, y1: this.y(mark), y2: this.y(mark) }));
       svg.append(element("text", { x: left - 6, y: this.y(mark) + 4, "text-anchor": "end" }, texts[i]));
     });
-    const across = last === first ? [first] : ticks(first, last, Math.max(2, width / 90)).filter(Number.isInteger);
+    const across = last === first ? [first] : ticks(first, last, Math.max(2, width / 75)).filter(Number.isInteger);
     for (const step of across) svg.append(element("text", { x: this.x(step), y: height - 6, "text-anchor": "middle" }, step.toLocaleString("en")));
     if (!across.some((step) => this.x(step) > right - 60)) svg.append(element("text", { x: right, y: height - 6, "text-anchor": "end" }, this.content.x_label));
     svg.append(element("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom }));
