@@ -180,7 +180,7 @@ def _artifact(name: str, kind: str, metadata: Mapping[str, Any]) -> Any:
 
 def _contain(artifact: Any, path: Path, name: str | None = None) -> None:
     """Add a file that is uploaded. Nothing writes to it any more, so W&B need not copy it first."""
-    artifact.add_file(str(path), name=name, policy="immutable", skip_cache=True)
+    artifact.add_file(str(path.absolute()), name=name or path.name, policy="immutable", skip_cache=True)
 
 
 def _refer(artifact: Any, name: str, uri: str, checksum: str, n_bytes: int) -> None:
