@@ -54,12 +54,12 @@ def test_jobs_of_a_cluster(command, tmp_path, monkeypatch):
     (tmp_path / "bin" / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
 
-    done, runs, waits = shown(command("jobs"))
-    assert done["status"] == "finished"
-    assert done["SLURM"] == "12_0 COMPLETED"
-    assert done["step"] == "30/30"
-    assert done["val/nats_per_token"] == "2.0000"
-    assert done["restarts"] == "0"
+    finished, runs, waits = shown(command("jobs"))
+    assert finished["status"] == "finished"
+    assert finished["SLURM"] == "12_0 COMPLETED"
+    assert finished["step"] == "30/30"
+    assert finished["val/nats_per_token"] == "2.0000"
+    assert finished["restarts"] == "0"
     assert runs["SLURM"] == "12_1 RUNNING"
     assert runs["step"] == "12/30"
     assert runs["train/loss"] == "3.9000"  # at step 11, the last
@@ -67,7 +67,7 @@ def test_jobs_of_a_cluster(command, tmp_path, monkeypatch):
     assert runs["run"].endswith("_sweep/1")
     assert waits["status"] == "pending"
     assert waits["SLURM"] == "12_2 PENDING (Resources)"
-    assert [job["changed"] for job in (done, runs, waits)] == ["optim.lr=0.1", "optim.lr=0.2", "optim.lr=0.3"]
+    assert [job["changed"] for job in (finished, runs, waits)] == ["optim.lr=0.1", "optim.lr=0.2", "optim.lr=0.3"]
 
 
 def test_jobs_here_of_which_one_was_killed_and_one_failed(command, tmp_path):
@@ -79,7 +79,7 @@ def test_jobs_here_of_which_one_was_killed_and_one_failed(command, tmp_path):
     make_run(tmp_path / "s", "2", 0.3, 6, status="running", process=os.getppid(), **here)
     printed = command("jobs", "sweep=s")
     assert "Job 1: The loss became NaN." in printed
-    assert [job["status"] for job in shown(printed)[:3]] == ["stopped", "failed", "running"]
+    assert [job["status"] for job in shown(printed)[:3]] == ["interrupted", "failed", "running"]
 
 
 def test_a_job_that_slurm_ended_before_it_could_say_so_failed(command, tmp_path):

@@ -126,6 +126,14 @@ def test_further_columns(listed):
     assert list(row.values())[-3:] == ["0.001", "0.6", "8.0"]
 
 
+def test_a_column_that_is_named_twice_is_there_once(listed, command):
+    (row,) = listed("where=name=emoji/a", "columns=[status,optim.lr,optim.lr]")
+    assert list(row) == [*HEADER.split(","), "optim.lr"]
+    assert (row["path"][-1], row["optim.lr"]) == ("a", "0.001")
+    head = command("runs", "columns=[status,path,updated]").splitlines()[1].split()
+    assert head == ["name", "data", "model", "objective", "status", "steps", LOSS, "probe", "path", "updated", "age"]
+
+
 def test_a_run_is_running_while_its_process_lives(outputs, listed):
     run = make_run(outputs, "live")
     with locked(run.lock):
@@ -198,7 +206,8 @@ class Api:
         values = {"trainer/global_step": 9, LOSS: {"min": 1.5}, "probe/layer_1": 0.3, "_timestamp": 2e9}
         yield SimpleNamespace(name="good", state="finished", url="u1", config=config, summary={**values, "steps": 10})
         yield SimpleNamespace(name="gone", state="crashed", url="u2", config=config, summary={**values, LOSS: 1.7})
-        yield SimpleNamespace(name="new", state="preempted", url="u3", config={}, summary={})
+        yield SimpleNamespace(name="new", state="preempted", url="u3", config=config, summary={"probe/layer_1": "NaN"})
+        yield SimpleNamespace(name="probe good", state="finished", url="u4", config={"probe": {}}, summary={})
 
 
 def test_runs_of_w_and_b(listed, command, monkeypatch):
@@ -208,8 +217,8 @@ def test_runs_of_w_and_b(listed, command, monkeypatch):
         "good", "EmojiSource", "2 x 64", "Masked", "finished", "10", LOSS, "1.5", "0.3", "2033-05-18T03:33:20Z", "u1",
         "64",
     ]  # fmt: skip
-    assert (gone["status"], gone["best"], gone["steps"]) == ("failed", "1.7", "10")
-    assert (new["status"], new["best"], new["updated"]) == ("interrupted", "", "")
+    assert (gone["status"], gone["best"], gone["steps"]) == ("interrupted", "1.7", "10")
+    assert (new["status"], new["best"], new["probe"], new["updated"]) == ("interrupted", "", "", "")
     assert names(listed("wandb=somebody/igpt", f"where={LOSS}<1.6")) == ["good"]
     with pytest.raises(SystemExit, match=r"runs of a/b \(Could not find project a/b\); check the name, or log in\.$"):
         command("runs", "wandb=a/b")

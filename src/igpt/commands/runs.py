@@ -38,11 +38,11 @@ def runs(config: DictConfig) -> None:
     if not found:
         raise IgptError(f"There is no run of igpt-train in {place}; give another folder, folder=DIR.")
     chosen = selected(found, as_list(config.where))
-    for key in reversed(as_list(config.sort)):
-        chosen = in_order(chosen, key.removeprefix("-"), descending=key.startswith("-"))
     further = as_list(config.columns)
     for key in (*further, *(key.removeprefix("-") for key in as_list(config.sort))):
         require_key(found, key)
+    for key in reversed(as_list(config.sort)):
+        chosen = in_order(chosen, key.removeprefix("-"), descending=key.startswith("-"))
     if config.format == "csv":
         write_csv(chosen, further)
     else:
@@ -111,10 +111,16 @@ def table(records: Sequence[RunRecord], further: Sequence[str]) -> str:
     def cells(record: RunRecord) -> tuple[str, ...]:
         updated = record.value("updated")
         age = "" if updated is None else time_text(max(0.0, now - updated))
-        return (*(cell(record.value(name)) for name in (*IN_TABLE, *further)), age)
+        return (*(cell(shown(record, name)) for name in names), age)
 
-    names = (*(heads.get(name, name) for name in (*IN_TABLE, *further)), "age")
-    return table_text(names, map(cells, records))
+    names = list(dict.fromkeys((*IN_TABLE, *further)))
+    return table_text((*(heads.get(name, name) for name in names), "age"), map(cells, records))
+
+
+def shown(record: RunRecord, key: str) -> Any:
+    """The value at a key, as it is printed: times in ISO 8601, in UTC."""
+    value = record.value(key)
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(value)) if key == "updated" and value else value
 
 
 def cell(value: Any) -> str:
@@ -125,14 +131,12 @@ def cell(value: Any) -> str:
 
 
 def write_csv(records: Iterable[RunRecord], further: Sequence[str]) -> None:
-    """Write all columns, and further ones, to stdout; times in ISO 8601, in UTC."""
+    """Write all columns, and further ones, to stdout."""
+    names = list(dict.fromkeys((*COLUMNS, *further)))
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow((*COLUMNS, *further))
+    writer.writerow(names)
     for record in records:
-        values = {name: record.value(name) for name in (*COLUMNS, *further)}
-        if values["updated"] is not None:
-            values["updated"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(values["updated"]))
-        writer.writerow(values.values())
+        writer.writerow([shown(record, name) for name in names])
 
 
 def as_list(value: Any) -> list[str]:

@@ -50,7 +50,7 @@ def run_row(folder: Path, run: Path) -> Row:
         if ended.get("status") == "failed":
             record |= ended  # the job was killed before it could record this itself
         elif "slurm" not in record and host == socket.gethostname() and not _is_other_running_process(process):
-            record["status"] = "stopped"
+            record["status"] = "interrupted"
     return {"job": str(run.relative_to(folder)), "status": "running", "overrides": [], **record, "run": str(run)}
 
 

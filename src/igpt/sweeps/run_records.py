@@ -7,13 +7,12 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
+from igpt.configuration.stored import choices_of, read_yaml
 from igpt.metric_names import find_metric
 from igpt.metrics_file import last_step, read_columns, read_rows
 from igpt.run_directory import RunDirectory
@@ -22,7 +21,6 @@ from igpt.run_status import status_of
 COLUMNS = (
     "name", "data", "model", "objective", "status", "steps", "monitor", "best", "probe", "updated", "path",
 )  # fmt: skip
-Yaml = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of C is ten times as fast
 
 
 class RunRecord:
@@ -74,8 +72,8 @@ class LocalRun(RunRecord):
         return read_json(self.run.summary)
 
     @functools.cached_property
-    def _choices(self) -> dict[str, Any]:
-        return choices(self.run)
+    def _choices(self) -> dict[str, str]:
+        return choices_of(self.run)
 
     @property
     def data(self) -> str | None:
@@ -164,8 +162,13 @@ def local_runs(folder: Path) -> Iterator[LocalRun]:
         if run.config.exists():
             folders.clear()
             record = LocalRun(run, folder)
-            if {"model", "objective", "monitor"} <= record.config.keys():  # else another program wrote it
+            if is_training(record.config):
                 yield record
+
+
+def is_training(config: dict[str, Any]) -> bool:
+    """Whether this is a configuration of igpt-train, and not of another command or program."""
+    return {"model", "objective", "monitor"} <= config.keys()
 
 
 def configured(config: dict[str, Any], key: str) -> Any:
@@ -190,25 +193,6 @@ def dotted(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
-
-
-def choices(run: RunDirectory) -> dict[str, Any]:
-    """The choices from the groups of the configuration, which Hydra stores."""
-    file = run.config.with_name("hydra.yaml")
-    if not file.exists():
-        return {}
-    # The file is long, and only one block of it is needed.
-    _, _, after = file.read_text(encoding="utf-8").partition("\n    choices:\n")
-    block = takewhile(lambda line: line.startswith("      "), after.splitlines())
-    return read_yaml("\n".join(line.strip() for line in block))
-
-
-def read_yaml(text: str) -> dict[str, Any]:
-    try:
-        content = yaml.load(text, Yaml)  # a safe loader
-    except yaml.YAMLError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def read_json(file: Path) -> dict[str, Any]:

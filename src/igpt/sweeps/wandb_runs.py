@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from igpt.errors import IgptError
-from igpt.sweeps.run_records import RunRecord
+from igpt.sweeps.run_filters import is_number
+from igpt.sweeps.run_records import RunRecord, is_training
 
-STATUS = {"running": "running", "finished": "finished", "failed": "failed", "crashed": "failed"}  # others: interrupted
+STATUS = ("running", "finished", "failed")  # the others are of runs that were stopped or killed
 
 
 class WandbRun(RunRecord):
@@ -17,27 +18,28 @@ class WandbRun(RunRecord):
     def __init__(self, run: Any) -> None:
         self.config = config = dict(run.config)
         self.summary = {name: best_of(value) for name, value in dict(run.summary).items()}
-        probes = [value for name, value in self.summary.items() if name.startswith("probe/layer_")]
+        probes = [value for name, value in self.summary.items() if name.startswith("probe/layer_") and is_number(value)]
         self.name = run.name
         self.data = target(config, "data", "source")
         self.model = shape(config.get("model"))
         self.objective = target(config, "objective")
-        self.status = STATUS.get(run.state, "interrupted")
+        self.status = run.state if run.state in STATUS else "interrupted"
         self.steps = self.summary.get("steps", self.summary.get("trainer/global_step", -1) + 1)
-        self.monitor = config.get("monitor")
-        self.best = None if self.monitor is None else self.value(self.monitor)
+        self.monitor = config["monitor"]
+        self.best = self.value(self.monitor)
         self.probe = self.summary.get("best/probe/accuracy", max(probes, default=None))
         self.updated = self.summary.get("_timestamp")
         self.path = run.url
 
 
 def wandb_runs(project: str) -> Iterator[WandbRun]:
-    """The runs of a project, ENTITY/PROJECT. Raises :class:`IgptError` if W&B does not give them."""
+    """The training runs of a project, ENTITY/PROJECT. Raises :class:`IgptError` if W&B does not give them."""
     import wandb
 
     try:
         for run in wandb.Api().runs(project):
-            yield WandbRun(run)
+            if is_training(dict(run.config)):  # not a probe or an evaluation
+                yield WandbRun(run)
     except (wandb.Error, ValueError, OSError) as error:  # a project that does not exist is a ValueError
         reason = " ".join(str(error).split()).rstrip(".")
         raise IgptError(f"W&B does not give the runs of {project} ({reason}); check the name, or log in.") from None
