@@ -128,11 +128,15 @@ def test_a_masked_pixel_sees_all_others():
 def test_a_fine_tuned_masked_model(command, tmp_path):
     command(
         "train", *SMALL, "objective=classify", "objective.task=mlm", "callbacks=diagnostics", "trainer.max_steps=1",
-        "trainer.val_check_interval=1", "callbacks.attention_maps.every_n_steps=1", "hydra.run.dir=run",
+        "trainer.val_check_interval=1", "callbacks.attention_maps.every_n_steps=1",
+        "callbacks.layer_norms.every_n_steps=1", "hydra.run.dir=run",
     )  # fmt: skip
     row = metrics(tmp_path / "run")[0]
     classes = [float(value) for name, value in row.items() if name.startswith("val_class/")]
     assert min(classes) < float(row["val/nats_per_token"]) < max(classes)
+    assert row["updates/block_0"]
+    assert float(row["gradients/task_head"]) > 0
+    assert not row.get("updates/task_head")  # its weights were zero
     assert {"attention.png", "position_loss.png"} <= {path.name for path in (tmp_path / "run" / "figures").iterdir()}
 
 

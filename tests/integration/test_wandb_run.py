@@ -16,6 +16,9 @@ from offline_run import read_offline_run
 
 TRACKED = [a for a in SMALL if a != "logger=none"]
 STEPS = ("data.num_workers=0", "trainer.val_check_interval=1", "optim.total_steps=5")
+DIAGNOSTICS = (
+    "callbacks=diagnostics", "callbacks.layer_norms.every_n_steps=1", "callbacks.attention_maps.every_n_steps=2",
+)  # fmt: skip
 DRY = ("data.num_workers=0", "trainer.max_steps=1", "callbacks=none", "evaluators.likelihood=null")
 
 
@@ -34,9 +37,9 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tracked(cache):
-    """A run that was resumed after three steps of five."""
+    """A run with diagnostics that was resumed after three steps of five."""
     chosen = ("sample_every=2", "trainer.max_steps=3", "logger.wandb.notes=seen", "hydra.run.dir=run")
-    run_command("train", *TRACKED, *STEPS, *chosen, cwd=cache)
+    run_command("train", *TRACKED, *STEPS, *DIAGNOSTICS, *chosen, cwd=cache)
     run_command("train", "run=run", "trainer.max_steps=5", cwd=cache)
     return cache / "run"
 
@@ -83,6 +86,7 @@ def test_w_and_b_has_every_value_of_metrics_csv_at_its_step(tracked, parts):
             assert {step for step, _ in logged} == set(values), name
             assert [value for _, value in logged] == pytest.approx([values[step] for step, _ in logged]), name
     assert {"speed/mfu", "data/flops", "val/nats_per_token", "train/loss"} <= set(columns(tracked))
+    assert {"gradients/block_0", "updates/block_0", "val_class/Flags"} <= set(columns(tracked))
     assert "epoch" not in {name for part in parts for row in part.history for name in row}
 
 
@@ -103,14 +107,14 @@ def test_summaries_have_the_best_value_also_of_the_steps_before_a_resume(tracked
     assert {name: parts[1].summary[name] for name in summary} == summary
 
 
-def test_samples_and_completions_have_one_key_each_and_the_step_of_their_validation(tracked, parts):
-    for kind in ("samples", "completions"):
+def test_images_in_training_have_one_key_for_each_kind_and_the_step_of_their_validation(tracked, parts):
+    for kind, number in (("samples", 2), ("completions", 2), ("attention", 2), ("position_loss", 5)):
         logged = [
             (step, part.file({"path": image["filenames"][0]})) for part in parts for step, image in part.values(kind)
         ]
         files = sorted((tracked / kind).glob("step_*.png"))
         assert [f"step_{step + 1:07d}.png" for step, _ in logged] == [file.name for file in files]
-        assert len(files) == 2
+        assert len(files) == number
         for (_, image), file in zip(logged, files, strict=True):
             np.testing.assert_array_equal(np.asarray(Image.open(image)), np.asarray(Image.open(file)))
 
@@ -123,6 +127,16 @@ def test_the_figures_of_the_report_are_logged(tracked, parts):
             Image.open(parts[1].file({"path": logged["filenames"][0]})).size
             == Image.open(tracked / "figures" / f"{name}.png").size
         )
+
+
+def test_what_a_run_uses_and_makes_are_artifacts(tracked, parts):
+    for part in parts:
+        found = {each.type: each for each in part.artifacts}
+        names = {kind: each.name for kind, each in found.items()}
+        assert part.config["uses"] == {"data": [names["dataset"]], "palette": [names["palette"]], "init_from": None}
+        assert names["model"] == f"checkpoint-{RunDirectory(tracked).tracking_id()}"
+        files = {file.path for file in found["model"].manifest.contents}
+        assert files == {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
 
 
 def table_of(part, name):
@@ -165,6 +179,7 @@ def test_a_probe_and_an_evaluation_are_runs_of_their_own_in_the_group_of_the_run
     assert list(probed.init.tags) == ["emoji", "nano", "ar"]
 
     assert probed.config["probe"]["penalties"] == [0.01]
+    assert f"probe-{parts[0].init.run_id}" in [each.name for each in probed.artifacts if each.type == "probe"]
     summary = json.loads((tracked / "probe" / "summary.json").read_text())
     assert {name: probed.summary[name.replace(" ", "_")] for name in summary} == summary
     assert probed.defined["probe/trained/test_accuracy"].step_metric == "probe/layer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -50,7 +51,8 @@ class LayerNorms(pl.Callback):
             updates = [p.detach() - old for p, old in zip(weights, before, strict=True)]
             values[f"updates/{name}"] = norm(updates) / norm(before)
         self._before = {}
-        numbers = {name: float(value) for name, value in values.items()}
+        # The weights of a part may all be zero, as those of a new classifier.
+        numbers = {name: number for name, value in values.items() if math.isfinite(number := float(value))}
         for logger in trainer.loggers:  # Lightning's own `log` would repeat these values at the next logged steps
             logger.log_metrics(numbers, trainer.global_step - 1)
 

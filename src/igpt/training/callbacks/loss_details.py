@@ -41,7 +41,7 @@ class LossDetails(pl.Callback):
             return
         assert isinstance(pl_module, Objective)
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        self._classes = metric_names(data.source.classes)
+        self._classes = names_in_metrics(data.source.classes)
         self._model = pl_module.trained_model()
         zeros = torch.zeros(2, data.n_tokens + len(self._classes), device=pl_module.device)
         self._sums, self._counts = zeros  # of the nats at each position, then of those of the images of each class
@@ -92,7 +92,7 @@ def classes_of(labels: Tensor, n: int) -> Tensor:
     return F.one_hot(labels + 1, max(n, int(labels.max()) + 1) + 1)[:, 1 : n + 1].bool()
 
 
-def metric_names(classes: Sequence[str]) -> list[str]:
+def names_in_metrics(classes: Sequence[str]) -> list[str]:
     """Names of classes as parts of names of metrics; none if there are too many classes."""
     if len(classes) > MOST_CLASSES:
         return []

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from igpt.metric_names import Metric, find_metric
+from igpt.metric_names import find_metric
 from igpt.metrics_file import read_rows
 
 
 def goal_of(name: str) -> str | None:
     """Of a metric that is logged in the course of a run: "min" or "max", or None. The test is at its end."""
-    metric = find_metric(name) or Metric(name, name)
-    return None if metric.panel == "test" else metric.goal
+    metric = find_metric(name)
+    return None if metric is None or metric.panel == "test" else metric.goal
 
 
 class BestValues:
