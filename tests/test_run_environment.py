@@ -21,3 +21,10 @@ def test_each_resume_adds_a_start_and_a_new_run_begins_anew(tmp_path):
     for step, steps in ((0, [0]), (7, [0, 7]), (9, [0, 7, 9]), (0, [0])):
         record_start(run, step, device, processes=2)
         assert [start["step"] for start in json.loads(run.environment.read_text())] == steps
+
+
+def test_a_damaged_file_does_not_keep_a_run_from_being_resumed(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.environment.write_text('[{"step": 0')
+    record_start(run, 7, torch.device("cpu"), processes=1)
+    assert [start["step"] for start in json.loads(run.environment.read_text())] == [7]

@@ -9,6 +9,7 @@ import socket
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ PACKAGES = ("igpt", "torch", "pytorch-lightning", "numpy")
 
 def record_start(run: RunDirectory, step: int, device: torch.device, processes: int) -> None:
     """Add a start of training at `step` to the environment.json of a run."""
-    starts = json.loads(run.environment.read_text()) if step and run.environment.exists() else []
+    starts = earlier_starts(run) if step else []
     start = {
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
         "step": step,
@@ -34,6 +35,14 @@ def record_start(run: RunDirectory, step: int, device: torch.device, processes: 
     }
     with atomic_path(run.environment) as temporary:
         temporary.write_text(json.dumps([*starts, start], indent=2) + "\n")
+
+
+def earlier_starts(run: RunDirectory) -> list[dict[str, Any]]:
+    """The starts recorded so far; none if the file is damaged, which must not keep a run from being resumed."""
+    try:
+        return list(json.loads(run.environment.read_text()))
+    except (OSError, ValueError):
+        return []
 
 
 def device_name(device: torch.device) -> str:
