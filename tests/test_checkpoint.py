@@ -63,11 +63,11 @@ def test_a_run_resumes_bitwise_after_its_classes_were_renamed(command, tmp_path,
     torch.testing.assert_close(cut["state_dict"], whole["state_dict"], rtol=0, atol=0)
     torch.testing.assert_close(cut["optimizer_states"], whole["optimizer_states"], rtol=0, atol=0)
     ours = {"best(val/nats_per_token, min)", "early_stop(val/nats_per_token, min)"}
-    assert set(cut["callbacks"]) == {*ours, "Timer"}  # the last one is Lightning's
+    assert set(cut["callbacks"]) == {*ours, "throughput", "Timer"}  # the last one is Lightning's
     assert cut["callbacks"]["best(val/nats_per_token, min)"] == whole["callbacks"]["best(val/nats_per_token, min)"]
     assert set(cut) == {
         KEY, "state_dict", "optimizer_states", "lr_schedulers", "callbacks", "epoch", "global_step",
-        "pytorch-lightning_version",
+        "pytorch-lightning_version", "loss_statistics",
     }  # fmt: skip
 
 

@@ -136,7 +136,8 @@ def test_parts_of_a_resumed_offline_run_are_uploaded_as_one_run(command, tmp_pat
     arguments = [a for a in SMALL if a != "logger=none"]
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "home"))
     command("train", *arguments, "hydra.run.dir=run", "trainer.max_steps=3", "callbacks=none", "name=once")
-    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]  # no copies of files of artifacts
+    staged = [path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert all(content.startswith((b"\x89PNG", b'{"_type": "table"')) for content in staged)  # only tables are copied
     time.sleep(1.1)  # W&B names a part of a run by the second
     command("train", "run=run", "trainer.max_steps=5")
     (said,) = {line.split("`")[-2] for line in (tmp_path / "run/train.log").read_text().splitlines() if "sync" in line}
@@ -150,7 +151,7 @@ def test_parts_of_a_resumed_offline_run_are_uploaded_as_one_run(command, tmp_pat
         subprocess.run(said, shell=True, check=True, capture_output=True, timeout=300)
     (run,) = server.runs.values()
     assert run.name == run_id
-    assert {each.type for each in server.artifacts.versions} == {"dataset", "palette", "model"}
+    assert {each.type for each in server.artifacts.versions} == {"dataset", "palette", "model", "run_table"}
     assert all(each.committed and each.made_by == run_id for each in server.artifacts.versions)
     assert [each.metadata["steps"] for each in server.artifacts.of_type("model")] == [{"last": 3}, {"last": 5}]
     assert run.settings["displayName"] == "once"

@@ -104,6 +104,11 @@ class Throughput(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         pl_module.log_dict(self.trained_on(trainer.global_step))
 
+    @property
+    def state_key(self) -> str:
+        """The key in checkpoints; Lightning's has the name of the class in it."""
+        return "throughput"
+
     def state_dict(self) -> dict[str, Any]:
         return {"flops": self._flops}
 

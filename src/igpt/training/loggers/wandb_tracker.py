@@ -99,7 +99,8 @@ class WandbTracker(WandbLogger):
                 _log_offline(reason, run_dir)
         # Offline, W&B would only repeat the line above. It must not capture the console, which has a progress bar.
         settings = wandb.Settings(silent=bool(offline), console="off", **_finish_limits(wandb.Settings))
-        super().__init__(save_dir=run_dir, id=run_id, resume="allow", offline=bool(offline), settings=settings, **init)
+        place = str(run.path.absolute())  # W&B's service may run in another folder
+        super().__init__(save_dir=place, id=run_id, resume="allow", offline=bool(offline), settings=settings, **init)
         self._wandb_init.pop("anonymous", None)  # Lightning passes this option, which W&B has removed
         self.artifacts = ArtifactLog(lambda: self.experiment)
         self._uploaded, self._artifact_days = artifacts, artifact_days
