@@ -70,7 +70,7 @@ def test_a_server_that_refuses_the_key_leaves_the_run_offline(key, monkeypatch, 
         )
         server.shutdown()
     assert result.returncode == 0, result.stderr
-    assert "so this run is logged offline; `wandb sync ./wandb/*run-*` uploads it" in result.stderr
+    assert f"so this run is logged offline; `wandb sync {tmp_path}/wandb/*run-*` uploads it" in result.stderr
     run_id = (tmp_path / "tracking_id.txt").read_text().strip()
     assert list(tmp_path.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
 
