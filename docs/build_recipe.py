@@ -190,7 +190,7 @@ class Ablation:
 
 
 def duration(one: Round) -> str:
-    return f"{one.steps} steps" if one.steps else f"{one.flops:.2g} FLOPs"
+    return f"{one.steps} steps" if one.steps else f"{one.flops:.3g} FLOPs"
 
 
 def per_step(rows: list[Row], key: str) -> float:
@@ -275,6 +275,7 @@ def figure(ablation: Ablation) -> None:
             elif points:
                 axes.plot(*points[0], marker=".", color="gray")
         axes.set(xlabel="FLOPs of training", ylabel="test loss, nats per token", title=setting, xscale="log")
+        axes.tick_params("x", which="both", labelrotation=30)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
