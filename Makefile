@@ -30,7 +30,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 
 install: $(VENV)/.ready ## create .venv and install igpt into it
 
-demo: install ## pre-train on emoji for about five minutes on a CPU, evaluate, sample and probe every layer
+demo: install ## pre-train on emoji for about two minutes on a CPU, evaluate, sample and probe every layer
 	$(BIN)/igpt-train experiment=emoji_modern hydra.run.dir=$(RUN)
 	$(BIN)/igpt-evaluate run=$(RUN)
 	$(BIN)/igpt-probe run=$(RUN)
