@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from igpt.cluster.signals import Interrupted
 from igpt.code_commit import code_commit
+from igpt.errors import reason_of
 from igpt.evaluation.evaluator import Table
 from igpt.files import printable
 from igpt.metric_names import find_metric
@@ -50,7 +51,7 @@ def without_failing(method: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:  # of the library, or of the disk
             if not self.unusable and method.__name__ not in self._failed:
                 self._failed.add(method.__name__)
-                log.warning("W&B: %s failed (%s); training goes on.", method.__name__, one_line(error))
+                log.warning("W&B: %s failed (%s); training goes on.", method.__name__, reason_of(error))
 
     return guarded
 
@@ -119,7 +120,7 @@ class WandbTracker(WandbLogger):
                 return self._begin()
         except Exception as error:  # of the library, or of the disk
             self.unusable = True
-            log.warning("W&B cannot log this run (%s); metrics.csv has all values.", one_line(error))
+            log.warning("W&B cannot log this run (%s); metrics.csv has all values.", reason_of(error))
             return None
 
     def _begin(self) -> Any:
@@ -133,7 +134,7 @@ class WandbTracker(WandbLogger):
             if self._offline:
                 raise
             wandb.teardown()  # the service was started to log online
-            _log_offline(one_line(error), str(self.save_dir))
+            _log_offline(reason_of(error), str(self.save_dir))
             self._offline = True
             return begin(self)
 
@@ -252,7 +253,7 @@ def finish_wandb(exit_code: int = 0, preempted: bool = False) -> None:
             wandb.teardown()
         log.warning("W&B: `wandb sync --include-online %s` uploads what was logged of this run.", folder)
     except Exception as error:  # of the disk, for example
-        log.warning("W&B: the end of the run failed (%s).", one_line(error))
+        log.warning("W&B: the end of the run failed (%s).", reason_of(error))
 
 
 def agent_run_id() -> str | None:
@@ -268,10 +269,6 @@ def names_of(run: RunDirectory) -> dict[str, str]:
     if job.get("varied"):
         return {"name": " ".join(job["varied"]), "group": job["sweep"]}
     return {"group": "/".join(run.path.resolve().parts[-2:])}
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def command_line() -> str:
