@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 import sys
 import threading
@@ -26,7 +27,7 @@ Command = Callable[..., str]
 def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setenv("IGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # of a test before, which commands that we start would use
+    os.environ.pop("WANDB_SERVICE", None)  # of a test before; not put back after this one, which may end the service
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
 

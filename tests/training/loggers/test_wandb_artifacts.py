@@ -28,7 +28,7 @@ def cloud(tmp_path_factory):
     """A server, and a folder with the run `first`, whose best checkpoint was uploaded to it."""
     folder = tmp_path_factory.mktemp("cloud")
     with pytest.MonkeyPatch.context() as patch, w_and_b_server() as server:
-        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "WANDB_SERVICE"):
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             patch.delenv(name, raising=False)
         patch.setenv("IGPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setenv("WANDB_BASE_URL", server.url)

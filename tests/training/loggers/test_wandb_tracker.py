@@ -8,6 +8,7 @@ import pytest
 
 from igpt.run_directory import RunDirectory
 from igpt.wandb_server import offline_reason
+from offline_run import read_offline_run
 from tracking_server import w_and_b_server
 
 
@@ -153,6 +154,36 @@ def test_the_end_of_w_and_b_s_service_ends_nothing_else(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     assert result.stderr.count("W&B's service has ended") == 1
+
+
+INHERITS = """
+import os, subprocess, sys, wandb
+
+wandb.setup()
+if sys.argv[1] == "ended":
+    inherited = dict(os.environ)
+    wandb.teardown()
+else:
+    inherited = None
+subprocess.run([sys.executable, "-c", sys.argv[2]], env=inherited, check=True)
+"""
+LOGS = """
+from igpt.training.loggers.wandb_tracker import WandbTracker, finish_wandb
+
+tracker = WandbTracker(".", offline=True)
+tracker.log_metrics({"x": 1.0}, 0)
+finish_wandb()
+"""
+
+
+@pytest.mark.parametrize("service", ["ended", "runs"])
+def test_the_service_of_a_parent_process_may_have_ended(tmp_path, service):
+    command = [sys.executable, "-c", INHERITS, service, LOGS]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "W&B cannot log" not in result.stderr
+    (folder,) = tmp_path.glob("wandb/offline-run-*")
+    assert read_offline_run(folder).values("x") == [(0, 1.0)]
 
 
 RESUMES = """

@@ -100,6 +100,8 @@ class WandbTracker(WandbLogger):
                 _log_offline(reason, run_dir)
         # Offline, W&B would only repeat the line above. It must not capture the console, which has a progress bar.
         settings = wandb.Settings(silent=bool(offline), console="off", **_finish_limits(wandb.Settings))
+        if offline:
+            settings.mode = "offline"  # the variable that Lightning sets has no effect once W&B is set up
         place = str(run.path.absolute())  # W&B's service may run in another folder
         super().__init__(save_dir=place, id=run_id, resume="allow", offline=bool(offline), settings=settings, **init)
         self._wandb_init.pop("anonymous", None)  # Lightning passes this option, which W&B has removed
@@ -127,6 +129,7 @@ class WandbTracker(WandbLogger):
         """W&B's run; offline, if the server answers but refuses the run."""
         import wandb
 
+        _forget_ended_service()
         begin = WandbLogger.experiment.fget  # type: ignore[attr-defined]
         try:
             return begin(self)
@@ -275,6 +278,20 @@ def command_line() -> str:
     """The command of this process, as it was given."""
     program, *arguments = sys.orig_argv[1:] or sys.argv
     return printable(shlex.join([Path(program).name, *arguments]))
+
+
+def _forget_ended_service() -> None:
+    """Let W&B start a service process of its own if the one whose address this process inherited has ended, as in a
+    job that was submitted from a notebook.
+    """
+    import wandb
+
+    if "WANDB_SERVICE" not in os.environ:
+        return
+    try:
+        wandb.setup()  # connects to the service
+    except Exception:
+        del os.environ["WANDB_SERVICE"]
 
 
 def _log_offline(reason: str, run_dir: str) -> None:
