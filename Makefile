@@ -6,6 +6,7 @@ BACKEND ?= cpu# cpu or gpu: which build of faiss
 RUN ?= outputs/emoji_modern/demo
 WORKERS ?= auto# number of test processes
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+CPU_TORCH := https://download.pytorch.org/whl/cpu# PyPI's torch for Linux contains CUDA, several gigabytes
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo model test test-cluster lint format bench clean
@@ -21,6 +22,9 @@ help: ## list the targets
 $(VENV)/.ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing igpt into $(VENV) (a few minutes; PyTorch is large)"
+ifeq ($(BACKEND),cpu)
+	-$(PIP) install --no-deps --retries 0 --index-url $(CPU_TORCH) $$(grep ^torch== constraints.txt)
+endif
 	$(PIP) install -c constraints.txt -e '.[$(BACKEND)]'
 	@touch $@
 
@@ -30,7 +34,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 
 install: $(VENV)/.ready ## create .venv and install igpt into it
 
-demo: install ## pre-train on emoji for about two minutes on a CPU, evaluate, sample and probe every layer
+demo: install ## pre-train on emoji for a few minutes on a CPU, evaluate, sample and probe every layer
 	$(BIN)/igpt-train experiment=emoji_modern hydra.run.dir=$(RUN)
 	$(BIN)/igpt-evaluate run=$(RUN)
 	$(BIN)/igpt-probe run=$(RUN)

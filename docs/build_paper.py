@@ -29,7 +29,8 @@ added with commit and hardware. Rows whose last column is empty have not been ru
   recomputation of activations. Prices assume 3
   US dollars per hour and device. Fine-tuning ends early, so its cost is an upper bound. `igpt-plan` does not
   estimate probes.
-- ImageNet is needed in its original files ([data.md](data.md)). The paper trains in float32.
+- ImageNet is needed in its original files ([data.md](data.md)). The paper trains in float32, these recipes
+  in bf16-mixed; `trainer.precision=32-true` changes that.
 - The paper tunes on the validation images and then trains on them, too. To do so, repeat a probe or a
   fine-tuning run with the chosen settings and `data.source.full_train=true`.
 - XL was pre-trained on ImageNet and images from the web, which are not public. The number of heads of XL, the

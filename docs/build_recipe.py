@@ -149,11 +149,11 @@ class Ablation:
             mine, theirs = self.cells[trial, column], self.cells[other, column]
             delta = mean(mine.losses) - mean(theirs.losses)
             error = self.error_of_difference(column, len(mine.rows), len(theirs.rows))
-            said = "?" if error is None else f"{error:.3f}"
+            said = "n/a" if error is None else f"{error:.3f}"
             lines.append([trial, other, ", ".join(column), f"{delta:+.3f}", said, verdict(delta, error)])
         if not lines:
             return "No part can be compared yet."
-        return markdown(["trial", "against", "on", "difference", "standard error", "loss"], lines)
+        return markdown(["trial", "against", "on", "difference", "standard error", "verdict"], lines)
 
     def reference(self, trial: str) -> str:
         """The trial without the last part in the name; of a base, the base that it is like, or the first one."""

@@ -96,6 +96,12 @@ def test_an_option_that_does_not_exist(command):
     assert caught.value.code.startswith("Error: There is no option --seed; values are KEY=VALUE")
 
 
+def test_options_that_exclude_each_other(command):
+    with pytest.raises(SystemExit) as caught:
+        command("train", "-m", "--cfg", "job")
+    assert caught.value.code.startswith("Error: Only one of --run, --multirun, --cfg")
+
+
 def test_a_missing_value_is_named(command):
     with pytest.raises(SystemExit) as caught:
         command("evaluate")

@@ -33,7 +33,7 @@ RECIPE = (
     f"optim.total_steps={STEPS}", f"trainer.max_steps={STEPS}", "data.num_workers=2",  # which get the signals too
 )  # fmt: skip
 SLOW = ("+callbacks.slow._target_=slow.Slow", "+callbacks.slow.seconds=0.05")  # time for events during training
-LAUNCH = ("hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1")
+LAUNCH = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1")
 
 
 @pytest.fixture(scope="module")

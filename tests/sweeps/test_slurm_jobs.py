@@ -3,8 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+from hydra import compose, initialize_config_module
 from hydra.core.utils import JobReturn, JobStatus
 
+import igpt.configuration.app  # for its resolver  # noqa: F401
 from igpt.run_directory import read_job, write_job
 
 pytest.importorskip("submitit")
@@ -53,3 +55,12 @@ def test_a_job_that_failed_is_a_result_without_a_value(tmp_path, error):
     assert note["status"] == "failed"
     assert note["overrides"] == ["seed=1"]
     assert note["error"].startswith("SLURM ended it as NODE_FAIL; its log is")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "gpus"), [(["trainer=cpu"], None), (["trainer=gpu"], 1), (["trainer=ddp", "trainer.devices=4"], 4)]
+)
+def test_a_job_requests_a_gpu_for_each_device_and_none_on_cpus(trainer, gpus):
+    with initialize_config_module("igpt.conf", version_base="1.3"):
+        config = compose("train", ["hydra/launcher=slurm", *trainer], return_hydra_config=True)
+    assert config.hydra.launcher.gpus_per_node == gpus

@@ -70,6 +70,14 @@ def run_app(command: Command, config_name: str) -> None:
         restore()
 
 
+def gpus_per_node(accelerator: str, devices: int) -> int | None:
+    """How many GPUs a SLURM job of a run requests."""
+    return None if accelerator == "cpu" else devices
+
+
+OmegaConf.register_new_resolver("gpus_per_node", gpus_per_node, replace=True)  # of conf/hydra/launcher/slurm.yaml
+
+
 def ensure_home() -> None:
     """Set HOME and USER where they are missing, as in containers: W&B, matplotlib and torch need them."""
     os.environ.setdefault("HOME", str(expand_user("~")))

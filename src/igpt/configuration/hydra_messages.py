@@ -35,7 +35,7 @@ def replace_null_groups(arguments: Sequence[str]) -> list[str]:
 def is_configuration_error(error: Exception) -> bool:
     """Whether Hydra or OmegaConf raised the error because of the arguments, and not because of a bug."""
     if isinstance(error, ValueError):
-        return str(error).startswith("Config group override")
+        return str(error).startswith(("Config group override", "Only one of --run"))
     return isinstance(error, (HydraException, OmegaConfBaseException)) and not isinstance(error, InstantiationException)
 
 
