@@ -2,6 +2,8 @@
 
 from hydra import compose, initialize_config_module
 
+import igpt.configuration.resolvers  # noqa: F401  # conf/ needs them
+
 
 def composed(command, *overrides):
     with initialize_config_module("igpt.conf", version_base="1.3"):

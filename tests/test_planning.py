@@ -1,4 +1,5 @@
 import functools
+import re
 from dataclasses import replace
 
 import pytest
@@ -296,3 +297,23 @@ def test_what_cannot_be_planned_is_one_sentence(command, arguments, message):
 def test_a_utilization_above_one_is_refused():
     with pytest.raises(IgptError, match=r"utilization in \(0, 1\]"):
         make_recipe(utilization=1.5)
+
+
+def test_devices_that_share_a_model_keep_their_share_and_what_computes():
+    """Four devices, numbers of 4 bytes. Of blocks of 12 C^2 weights, two are gathered, and the gradients of one."""
+    whole, shared = (make_recipe(devices=4, sharded=sharded).memory(2, checkpointed=False) for sharded in (False, True))
+    parameters, block = measure(WIDE).parameters, 12 * 64**2
+    assert (shared.weights, shared.gradients, shared.optimizer) == (
+        parameters,
+        parameters,
+        2 * parameters,
+    )  # of 4 bytes
+    assert shared.gathered == 4 * (3 * block + 2 * (parameters - 2 * block))
+    assert (whole.gathered, shared.activations) == (0, whole.activations)
+
+
+def test_fsdp_is_planned_with_shares(command):
+    arguments = ("model=xl", "data=imagenet", "optim=adam", "devices=8", "device=a100", "data.batch_size=64")
+    plans = [command("plan", *arguments, trainer) for trainer in ("trainer=ddp", "trainer=fsdp")]
+    weights = [float(re.search(r"weights +([0-9.]+)", plan)[1]) for plan in plans]
+    assert weights[1] == pytest.approx(weights[0] / 8, abs=0.001)

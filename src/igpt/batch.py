@@ -41,7 +41,7 @@ class ImageBatch(NamedTuple):
 class TokenBatch(NamedTuple):
     """The input of an objective."""
 
-    tokens: Tensor  # (B, T) int64, raster order
+    tokens: Tensor  # (B, T) int64, in the order of the tokenizer
     labels: Tensor  # (B,) int64
     indices: Tensor  # (B,) int64
     epochs: Tensor  # (B,) int64

@@ -5,10 +5,10 @@ The first part of a name, such as train/, is the panel of a tracker that shows i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 Goal = Literal["min", "max"]
 
@@ -86,3 +86,15 @@ METRICS = (
 def find_metric(name: str) -> Metric | None:
     """The metric of a logged name; None for a name that is not igpt's, such as one that a task of the user's logs."""
     return next((metric for metric in METRICS if fnmatchcase(name, metric.name)), None)
+
+
+def goal_of(name: str) -> Goal | None:
+    """Whether the least or the greatest value of a metric is the best one; None if neither is, or it is not igpt's."""
+    metric = find_metric(name)
+    return None if metric is None else metric.goal
+
+
+def monitored_goal(config: Mapping[str, Any]) -> Goal | None:
+    """The goal of the monitored metric of a stored configuration, whose `monitor_mode` may be an interpolation."""
+    mode = config.get("monitor_mode")
+    return mode if mode in ("min", "max") else goal_of(config.get("monitor", ""))

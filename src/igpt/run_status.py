@@ -20,10 +20,15 @@ def status_of(run: RunDirectory) -> str:
     recorded = str(run.job().get("status"))
     if recorded == "pruned":
         return recorded
-    summarized = summarized_steps(run)
-    if summarized and last_step(run.metrics) < summarized:
+    if is_summarized(run):
         return "finished"
     return "failed" if recorded == "failed" or run.error.exists() else "interrupted"
+
+
+def is_summarized(run: RunDirectory) -> bool:
+    """Whether the run has a summary, and was not trained further since."""
+    steps = summarized_steps(run)
+    return steps > 0 and last_step(run.metrics) < steps
 
 
 def summarized_steps(run: RunDirectory) -> int:

@@ -222,3 +222,13 @@ def test_runs_of_w_and_b(listed, command, monkeypatch):
     assert names(listed("wandb=somebody/igpt", f"where={LOSS}<1.6")) == ["good"]
     with pytest.raises(SystemExit, match=r"runs of a/b \(Could not find project a/b\); check the name, or log in\.$"):
         command("runs", "wandb=a/b")
+
+
+def test_a_summary_of_fewer_steps_than_were_trained_does_not_count(command, tmp_path):
+    """As while a run is extended: its best value is that of all steps."""
+    make_run(tmp_path, "longer", (3.0, 2.0, 1.0), summary=finished(2.0, 2))
+    make_run(tmp_path, "whole", (3.0, 2.0), summary=finished(2.0, 2), age=1)
+    found = command("runs", f"folder={tmp_path}", "columns=[test/nats_per_token]", "format=csv")
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(found))}
+    assert (rows["longer"]["best"], rows["longer"]["test/nats_per_token"]) == ("1.0", "")
+    assert (rows["whole"]["best"], rows["whole"]["test/nats_per_token"]) == ("2.0", "2.1")

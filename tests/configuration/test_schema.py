@@ -5,7 +5,9 @@ import pkgutil
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
 
+import igpt.configuration.resolvers  # noqa: F401  # conf/ needs them
 from composed_configuration import composed
 from igpt.configuration.schema import data_schemas, training_schemas
 from igpt.configuration.schema.check import check
@@ -141,3 +143,27 @@ def test_a_wrong_value_that_others_take_over_is_named_once():
     assert str(caught.value).count("is -1") == 1
     assert "objective.seed" not in str(caught.value)
     assert "optim.total_steps" not in str(caught.value)
+
+
+def test_which_value_of_the_monitored_metric_is_best_follows_from_the_metric():
+    config = composed("train", "objective=classify", "objective.task=ar", "monitor=val/accuracy")
+    assert (config.monitor_mode, config.callbacks.best.mode) == ("max", "max")
+    assert composed("train", "monitor=val/bits_per_token").callbacks.best.mode == "min"
+    assert composed("train", "monitor=mine/score", "monitor_mode=max").callbacks.best.mode == "max"
+
+
+def test_of_a_metric_of_the_users_the_best_value_must_be_chosen(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests" / "integration")
+    own_task = ("objective._target_=smoothed_task.Smoothed", "monitor=val/mine")
+    for key, *chosen in (["monitor_mode"], ["callbacks.best.mode", "monitor_mode=max", "callbacks.best.mode=null"]):
+        with pytest.raises(IgptError, match=rf"^{key} is null; igpt does not know which value of val/mine is the best"):
+            check(composed("train", *own_task, *chosen), "train")
+    check(composed("train", *own_task, "monitor_mode=max"), "train")
+
+
+@pytest.mark.parametrize(("monitor", "direction"), [("val/nats_per_token", "minimize"), ("val/accuracy", "maximize")])
+def test_a_search_optimizes_in_the_direction_of_the_monitored_metric(monitor, direction):
+    pytest.importorskip("optuna")
+    with initialize_config_module("igpt.conf", version_base="1.3"):
+        config = compose("train", ["hydra/sweeper=tpe", f"monitor={monitor}"], return_hydra_config=True)
+    assert config.hydra.sweeper.direction == direction

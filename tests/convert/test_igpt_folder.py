@@ -1,6 +1,7 @@
 """igpt's own exported folders: every model comes back bitwise, and commands take one as run=."""
 
 import json
+import shutil
 from dataclasses import asdict
 
 import numpy as np
@@ -160,6 +161,17 @@ def test_weights_are_rounded_and_the_card_gives_what_they_measure(command, train
         command("export", "run=small", "output=again", "format=igpt")
         assert (tmp_path / "again" / "igpt.json").read_text() == (tmp_path / "small" / "igpt.json").read_text()
         assert json.loads((tmp_path / "again" / "igpt.json").read_text())["results"] == measured
+
+
+def test_results_of_other_weights_are_not_exported(command, trained, tmp_path):
+    """As of a run that was extended, before its new final report."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    summary = json.loads((trained / "summary.json").read_text())
+    for step, expected in ((summary["evaluated_step"], summary), (1, {})):
+        (run / "summary.json").write_text(json.dumps({**summary, "evaluated_step": step}))
+        command("export", "run=run", f"output=exported{step}", "format=igpt")
+        assert json.loads((tmp_path / f"exported{step}" / "igpt.json").read_text())["results"] == expected
 
 
 def test_no_path_of_this_machine_is_exported(command, trained, tmp_path):

@@ -77,3 +77,16 @@ def test_evaluation_sees_every_sample_once(split, world_size):
         for i in batch.indices
     ]
     assert sorted(seen) == list(range(10))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4, 6])
+def test_all_processes_have_the_same_number_of_evaluation_batches(split, world_size):
+    """Of 10 samples in batches of 1, 2 and 5; those that share one model gather its weights for each batch."""
+    for batch_size in (1, 2, 5):
+        n = -(-10 // (batch_size * world_size))
+        for rank in range(world_size):
+            sizes = [len(batch.labels) for batch in EvaluationBatches(split, batch_size, rank, world_size).after(0)]
+            assert len(sizes) == n
+            assert max(sizes) <= batch_size
+            assert max(sizes) - min(sizes) <= 1
+            assert min(sizes) > 0 or n * world_size > 10

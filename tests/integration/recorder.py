@@ -1,4 +1,4 @@
-"""Callbacks for tests: one writes down what a training step sees, one sends a signal, one fails."""
+"""Callbacks for tests: two write down what they see, one sends a signal, one fails."""
 
 import json
 import signal
@@ -21,6 +21,23 @@ class RecordBatches(pl.Callback):
         self.folder.mkdir(exist_ok=True)
         with open(self.folder / f"{trainer.global_rank}.jsonl", "a") as file:
             file.write(json.dumps({**seen, "masks": masks}) + "\n")
+
+
+class RecordModes(pl.Callback):
+    """One line into `file` per training step and per end of a validation: whether the model is in training mode."""
+
+    def __init__(self, file):
+        self.file = Path(file)
+
+    def _record(self, event, pl_module):
+        with open(self.file, "a") as file:
+            file.write(f"{event} {pl_module.model.training}\n")
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self._record("step", pl_module)
+
+    def on_validation_end(self, trainer, pl_module):
+        self._record("validation", pl_module)
 
 
 class SendSignal(pl.Callback):

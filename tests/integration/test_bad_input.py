@@ -124,6 +124,19 @@ def test_loss_that_is_no_number(command, tmp_path, monkeypatch):
     assert np.isfinite(igpt.load(tmp_path / "run").log_likelihood(np.zeros((1, 8, 8, 3), np.uint8))).all()
 
 
+def test_the_step_of_a_loss_that_is_no_number_with_micro_batches(command, monkeypatch):
+    """The first of the two micro-batches of step 1."""
+    real = Objective.training_step
+    monkeypatch.setattr(
+        Objective,
+        "training_step",
+        lambda self, batch, batch_idx: real(self, batch, batch_idx) * (np.nan if batch_idx == 0 else 1),
+    )
+    steps = ("trainer.max_steps=3", "trainer.log_every_n_steps=1", "callbacks=none", "data.device_batch_size=4")
+    message = message_of(command, "train", *SMALL, *steps, "data.batch_size=8")
+    assert "The loss became NaN or infinite at step 1; no step was saved" in message
+
+
 def test_weights_that_are_no_numbers_are_not_saved(command, monkeypatch):
     """A finite loss can have gradients that are not: the derivative of sqrt at 0 is infinite."""
     real = Objective.training_step

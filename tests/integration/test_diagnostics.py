@@ -149,3 +149,12 @@ def test_a_pixel_outside_of_the_image_is_one_sentence(command):
 @pytest.fixture
 def cache_of_session(tmp_path_factory):
     return open_packed(pack(EmojiSource(resolution=8), tmp_path_factory.getbasetemp() / "cache"))
+
+
+def test_after_samples_the_model_is_still_evaluated_and_then_trained(command, tmp_path):
+    """A callback that follows sees the model without dropout."""
+    modes = ("+callbacks.modes._target_=recorder.RecordModes", "+callbacks.modes.file=${run_dir}/modes.txt")
+    steps = ("trainer.max_steps=2", "trainer.val_check_interval=1", "sample_every=1", "data.num_workers=0")
+    command("train", *SMALL, *steps, *modes, "hydra.run.dir=run")
+    assert (tmp_path / "run" / "samples" / "step_0000001.png").exists()
+    assert (tmp_path / "run" / "modes.txt").read_text().split("\n")[:-1] == ["step True", "validation False"] * 2

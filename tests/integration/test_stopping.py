@@ -220,3 +220,17 @@ def test_a_worker_that_dies_in_one_of_two_processes_stops_both_saved(command, wh
     command("train", "run=run", "~callbacks.kill", "trainer.strategy=auto", "trainer.devices=1")
     for row, expected in zip(metrics(tmp_path / "run"), whole, strict=True):
         assert [float(x or 0) for x in row] == pytest.approx([float(x or 0) for x in expected], rel=1e-4)
+
+
+def test_a_loss_that_is_no_number_in_one_of_two_processes_is_reported_by_the_main_one(tmp_path):
+    bad = ("+callbacks.bad._target_=bad_loss.BadLoss", "+callbacks.bad.step=3", "+callbacks.bad.rank=1")
+    script = Path(sys.executable).with_name("igpt-train")
+    result = subprocess.run(
+        [script, *RECIPE, *DDP, *bad, "trainer.log_every_n_steps=1", "hydra.run.dir=run"], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert re.findall("Error: (.*?);", result.stdout) == ["The loss became NaN or infinite at step 3"]
+    assert "Traceback" not in result.stdout
+    assert "at step 3" in (tmp_path / "run" / "error.txt").read_text()

@@ -16,7 +16,7 @@ from igpt.generation.sampling_config import SamplingConfig
 from igpt.model.cache import FixedCache
 from igpt.model.config import TransformerConfig
 from igpt.model.rotary import cell_coordinates
-from igpt.model.transformer import Transformer
+from igpt.model.transformer import QuickGELU, Transformer
 from igpt.tokenizers import Gray, with_order
 from igpt.training.optimizers import OptimConfig
 
@@ -280,8 +280,16 @@ def test_dropout_is_for_training_alone(choice):
     assert not torch.allclose(model(tokens), model(tokens))
 
 
-def test_recomputed_blocks_drop_the_same():
-    model = random_weights(replace(PAPER, dropout=0.3, attention_dropout=0.3)).train()
+class DropMLP(QuickGELU):
+    """An MLP of the user's, with dropout of its own."""
+
+    def forward(self, x):
+        return torch.nn.functional.dropout(super().forward(x), 0.3, self.training)
+
+
+@pytest.mark.parametrize("choice", [{"dropout": 0.3, "attention_dropout": 0.3}, {"mlp": f"{__name__}.DropMLP"}])
+def test_recomputed_blocks_drop_the_same(choice):
+    model = random_weights(replace(PAPER, **choice)).train()
     found = []
     for model.checkpointing in (False, True):
         torch.manual_seed(0)

@@ -91,7 +91,9 @@ def test_after_annealing_the_model_is_an_ordinary_one(parts):
     ordinary, weights = task.trained(objective.state_dict())
     assert ordinary == Autoregressive()
     assert set(weights) == {f"model.{name}" for name in objective.model.state_dict()}
+    random_state = torch.get_rng_state()
     merged, batch = objective.trained_model(), batch_of(8)
+    assert torch.equal(torch.get_rng_state(), random_state)
     torch.testing.assert_close(merged.state_dict(), {n.removeprefix("model."): w for n, w in weights.items()})
     assert not torch.equal(merged.position_embedding.weight, objective.model.position_embedding.weight)
     expected = ordinary.run(merged, batch, mask_index=0).nats

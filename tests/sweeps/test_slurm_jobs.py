@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.utils import JobReturn, JobStatus
 
-import igpt.configuration.app  # for its resolver  # noqa: F401
+import igpt.configuration.resolvers  # noqa: F401  # conf/ needs them
 from igpt.run_directory import read_job, write_job
 
 pytest.importorskip("submitit")

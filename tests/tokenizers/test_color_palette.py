@@ -72,6 +72,7 @@ def test_encode_is_raster_order_and_decode_its_inverse_on_palette_colors():
     assert images.dtype == torch.uint8
     np.testing.assert_array_equal(images[2, 3, 4], colors[tokens[2, 3 * 8 + 4]])
     torch.testing.assert_close(palette.encode(images), tokens)
+    assert palette.encode(images[:0]).shape == (0, 64)
 
 
 def test_fingerprint_stands_for_the_colors():

@@ -79,18 +79,14 @@ def build_callbacks(config: DictConfig, run: RunDirectory, data: ImageDataModule
     return [
         StopOnNaN(run.last),  # before the callbacks that save
         StepCounters(),
-        Throughput(data.batch_size),
         KeepLast(run.last, config.save_every),
+        Throughput(data.batch_size),  # after a save, which is not part of a step
         TrainingProgress(config.monitor),
         Timer(),
         *([LogLineage(run, data, config.init_from)] if config.logger else []),
-        *([SeedDropout(config.seed)] if has_dropout(config) else []),
+        SeedDropout(config.seed),  # a part of the user's may have dropout, too
         *(without_best_checkpoint(chosen) if data.trains_on_validation else chosen),
     ]
-
-
-def has_dropout(config: DictConfig) -> bool:
-    return any(config.model.get(name, 0) > 0 for name in ("dropout", "attention_dropout"))
 
 
 def build_loggers(config: DictConfig, run: RunDirectory, job_type: str, first_step: int | None = None) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from igpt.checkpoint import step_of
 from igpt.configuration.app import run_app
 from igpt.errors import IgptError
 
@@ -63,7 +64,12 @@ def results_of(run: RunDirectory, stored: StoredModel) -> dict[str, Any]:
         return {}
     summary: dict[str, Any] = json.loads(run.summary.read_text())
     measured = Path(run.path, summary.get("best_checkpoint", ""))
-    same = measured.is_file() and measured.samefile(stored.path) and summary.get("weights", "trained") == stored.chosen
+    same = (
+        measured.is_file()
+        and measured.samefile(stored.path)
+        and step_of(measured) == summary.get("evaluated_step")  # the run may have been extended since
+        and summary.get("weights", "trained") == stored.chosen
+    )
     return summary if same else {}
 
 

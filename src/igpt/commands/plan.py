@@ -85,6 +85,7 @@ def read_recipe(config: DictConfig) -> Recipe:
         devices=config.devices,
         utilization=device.utilization if config.utilization is None else config.utilization,
         averages=averages_weights(config),
+        sharded=shares_one_model(config),
     )
 
 
@@ -94,6 +95,14 @@ def averages_weights(config: DictConfig) -> bool:
 
     callbacks = (config.get("callbacks") or {}).values()
     return any(callback is not None and callback["_target_"] == WeightAverage.target for callback in callbacks)
+
+
+def shares_one_model(config: DictConfig) -> bool:
+    """Whether each device keeps a part of the weights, as with trainer=fsdp."""
+    from igpt.configuration.schema.training_schemas import ShardedStrategy
+
+    strategy = config.trainer.strategy
+    return isinstance(strategy, DictConfig) and strategy["_target_"] == ShardedStrategy.target
 
 
 def model_of(config: DictConfig) -> TransformerConfig:

@@ -193,6 +193,7 @@ def report(
     """Evaluate the best checkpoint on the test split; write its figures and summary.json, and log them."""
     import logging
 
+    from igpt.checkpoint import step_of
     from igpt.configuration.app import plain
     from igpt.evaluation.final_report import final_report, result_sentences, save_figures, save_tables, write_json
     from igpt.generation.sampling_config import SamplingConfig
@@ -202,7 +203,7 @@ def report(
 
     log = logging.getLogger(__name__)
     checkpoint = find_checkpoint(run.path)
-    pretrained = load(checkpoint)
+    pretrained = load(checkpoint, trainer.strategy.root_device)
     sampling = SamplingConfig(**plain(config.sampling))
     result = final_report(run, pretrained, data, evaluators, sampling, config.showcase_class)
     paths = save_figures(result.figures, run.figures)
@@ -215,7 +216,7 @@ def report(
     best_checkpoint = str(checkpoint.relative_to(run.path))
     summary = {
         **result.values, "parameters": parameters, **of_training(config, run, trainer),
-        "best_checkpoint": best_checkpoint, "weights": pretrained.weights,
+        "best_checkpoint": best_checkpoint, "evaluated_step": step_of(checkpoint), "weights": pretrained.weights,
     }  # fmt: skip
     write_json(summary, run.summary)
     log_summary(trainer, summary)

@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import igpt.configuration.resolvers  # noqa: F401  # conf/ needs them
 from igpt.cluster.ranks import is_main_process
 from igpt.configuration.hydra_messages import explain, is_configuration_error, replace_null_groups
 from igpt.configuration.path_arguments import quote_paths
@@ -68,14 +69,6 @@ def run_app(command: Command, config_name: str) -> None:
             hydra.main(version_base="1.3", config_path="pkg://igpt.conf", config_name=config_name)(job)()
     finally:
         restore()
-
-
-def gpus_per_node(accelerator: str, devices: int) -> int | None:
-    """How many GPUs a SLURM job of a run requests."""
-    return None if accelerator == "cpu" else devices
-
-
-OmegaConf.register_new_resolver("gpus_per_node", gpus_per_node, replace=True)  # of conf/hydra/launcher/slurm.yaml
 
 
 def ensure_home() -> None:

@@ -86,7 +86,12 @@ class TrainingStream(IterableDataset[ImageBatch]):
 
 
 class EvaluationBatches(Dataset[ImageBatch]):
-    """One pass over a split, in its own order or in `order`; each process takes every `world_size`-th sample."""
+    """One pass over a split, in its own order or in `order`; each process takes every `world_size`-th sample.
+
+    The batches of a process have equal sizes, up to one sample, of at most `batch_size`. All processes have the same
+    number of batches, since those that share one model gather its weights together for each. So none of them is empty,
+    unless there are fewer samples than batches of all processes.
+    """
 
     def __init__(
         self,
@@ -96,16 +101,18 @@ class EvaluationBatches(Dataset[ImageBatch]):
         world_size: int = 1,
         order: NDArray[np.int64] | None = None,
     ) -> None:
-        self.split, self.batch_size = split, batch_size
-        self.indices = (np.arange(len(split)) if order is None else order)[rank::world_size]
+        self.split = split
+        indices = np.arange(len(split)) if order is None else order
+        n_batches = -(-len(indices) // (world_size * batch_size))
+        self.batches = np.array_split(indices[rank::world_size], n_batches) if n_batches else []
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        return len(self.batches)
 
     def __getitem__(self, batch: int) -> ImageBatch:
         if not 0 <= batch < len(self):
             raise IndexError(batch)
-        index = self.indices[batch * self.batch_size : (batch + 1) * self.batch_size]
+        index = self.batches[batch]
         return fetch(self.split, index, np.zeros_like(index))
 
     def after(self, n: int) -> Iterator[ImageBatch]:

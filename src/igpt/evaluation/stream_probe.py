@@ -226,6 +226,8 @@ class StreamProbe:
         found = {name: torch.zeros(*shape, n, dtype=torch.uint8) for name, shape in self._candidates()}
         done = 0
         for batch in self.data.labeled_images(split, rank, world_size, "Probes classify"):
+            if not len(batch.labels):
+                continue
             here: ImageBatch = self.data.transfer_batch_to_device(batch, self.processes.device, 0)
             positions = rank + world_size * torch.arange(done, done + len(batch.labels))
             done += len(batch.labels)

@@ -117,10 +117,6 @@ class TransformerConfig:
         return self.value_residual or bool(self.value_embedding)
 
     @property
-    def has_dropout(self) -> bool:
-        return self.dropout > 0 or self.attention_dropout > 0
-
-    @property
     def head_size(self) -> int:
         return self.n_embd // self.n_head
 

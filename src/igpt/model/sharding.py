@@ -33,7 +33,12 @@ def gathered_model(model: Transformer) -> Transformer:
     # Some weights outside of the blocks may still be gathered between two steps, so all of them are looked at.
     if not any(isinstance(weight, DTensor) for weight in model.parameters()):
         return model
-    copy = Transformer(model.config).to(model.head.weight.device, model.head.weight.dtype)
-    for whole, part in zip((*copy.parameters(), *copy.buffers()), (*model.parameters(), *model.buffers()), strict=True):
-        whole.copy_(gathered(part))
+    return with_weights(model, {name: gathered(part) for name, part in model.state_dict().items()})
+
+
+def with_weights(model: Transformer, weights: dict[str, Tensor]) -> Transformer:
+    """A model like this one that has other weights, those of a state dict. No random number of the run is used."""
+    with torch.random.fork_rng(devices=[]):
+        copy = Transformer(model.config, model.coordinates).to(model.head.weight.device, model.head.weight.dtype)
+    copy.load_state_dict(weights)
     return copy.train(model.training)

@@ -1,6 +1,6 @@
 """The image GPT: a GPT-2 style transformer over color tokens, top to bottom in one file.
 
-Shapes: B images, T positions (= H * W, raster order), t of them in one pass, C = n_embd channels, h heads of size d,
+Shapes: B images, T positions (H * W with a palette), t of them in one pass, C = n_embd channels, h heads of size d,
 V = vocab_size colors, L = n_layer blocks.
 
 The architecture is that of Chen et al. 2020, "Generative Pretraining from Pixels", as it was released: pre-norm
@@ -304,7 +304,7 @@ class Transformer(nn.Module):
                 # block(x, ...), its hooks included, but never its compiled code: prompts have many lengths.
                 x = block._call_impl(x, shared, caches[i])  # type: ignore[no-untyped-call]
             elif self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, shared, use_reentrant=False, preserve_rng_state=self.config.has_dropout)
+                x = checkpoint(block, x, shared, use_reentrant=False)  # with the same dropout
             else:
                 x = block(x, shared)
         yield x

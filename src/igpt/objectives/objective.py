@@ -14,7 +14,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from torchmetrics import MeanMetric
 
 from igpt.batch import TokenBatch
-from igpt.model.sharding import gathered, gathered_model, shard
+from igpt.model.sharding import gathered, gathered_model, shard, with_weights
 from igpt.model.transformer import Transformer
 from igpt.objectives.tasks import Task
 
@@ -80,9 +80,7 @@ class Objective(pl.LightningModule):
         _, trained = self.task.trained(weights)
         if all(trained[name] is weight for name, weight in weights.items() if name.startswith("model.")):
             return model
-        copy = Transformer(model.config, model.coordinates).to(model.head.weight.device, model.head.weight.dtype)
-        copy.load_state_dict({name.removeprefix("model."): w for name, w in trained.items() if name[:6] == "model."})
-        return copy.train(model.training)
+        return with_weights(model, {name[6:]: w for name, w in trained.items() if name.startswith("model.")})
 
     def configure_model(self) -> None:
         """Lightning's hook: shard the weights, where the strategy is to share one model among all processes."""

@@ -29,11 +29,12 @@ class Memory:
     logits: float  # log-probabilities, and the gradients of these and of the logits
     recomputed: float = 0.0  # activations of the one block that activation checkpointing recomputes at a time
     average: float = 0.0  # of the weights over the steps (callbacks=ema), in float32
+    gathered: float = 0.0  # whole weights and gradients of the parts that compute, if the devices share one model
 
     @property
     def state(self) -> float:
         """Bytes that do not depend on the batch."""
-        return self.weights + self.gradients + self.optimizer + self.average
+        return self.weights + self.gradients + self.optimizer + self.average + self.gathered
 
     @property
     def passes(self) -> float:
@@ -46,10 +47,23 @@ class Memory:
         return self.state + max(self.passes, self.weights)
 
 
-def state_memory(parameters: int, optimizer_values: int, precision: Precision, devices: int) -> State:
-    """Bytes of weights, gradients and optimizer state. DDP's buckets are a second copy of the gradients."""
-    weights = float(parameters * precision.weight)
-    return weights, weights * (2 if devices > 1 else 1), float(optimizer_values * precision.weight)
+def state_memory(
+    parameters: int, optimizer_values: int, precision: Precision, devices: int, sharded: bool = False
+) -> State:
+    """Bytes of weights, gradients and optimizer state on a device: all of them, or its share if they are sharded. DDP's
+    buckets are a second copy of the gradients.
+    """
+    weights, optimizer = float(parameters * precision.weight), float(optimizer_values * precision.weight)
+    if sharded:
+        return weights / devices, weights / devices, optimizer / devices
+    return weights, weights * (2 if devices > 1 else 1), optimizer
+
+
+def gathered_memory(parameters: int, block: int, precision: Precision) -> float:
+    """Bytes that a device gathers of a sharded model: weights of the block that computes and of the next one, gradients
+    of a block (each of `block` parameters), and weights and gradients of what is outside of the blocks (`parameters`).
+    """
+    return float((2 * parameters + 3 * block) * precision.weight)
 
 
 def block_memory(config: TransformerConfig, precision: Precision, tokens: int) -> float:

@@ -10,7 +10,7 @@ from igpt.units import number_text, time_text
 
 Rows = list[tuple[str, ...]]  # a name and the cells of one or more columns
 
-PARTS = ("weights", "gradients", "optimizer", "average", "activations", "logits", "recomputed", "peak")
+PARTS = ("weights", "gradients", "optimizer", "average", "gathered", "activations", "logits", "recomputed", "peak")
 
 
 def proposal_rows(proposal: Proposal) -> Rows:
@@ -58,7 +58,8 @@ def model_rows(recipe: Recipe) -> Rows:
 def memory_rows(recipe: Recipe) -> Rows:
     both = [recipe.memory(recipe.micro_batch, checkpointed) for checkpointed in (False, True)]
     fits = ("yes" if memory.peak <= recipe.usable else "no" for memory in both)
-    parts = (part for part in PARTS if part != "average" or recipe.averages)
+    optional = {"average": recipe.averages, "gathered": recipe.sharded}
+    parts = (part for part in PARTS if optional.get(part, True))
     return [
         ("checkpointing", "off", "on"),
         *((part, *(f"{getattr(memory, part) / 1e9:.3f}" for memory in both)) for part in parts),

@@ -9,7 +9,7 @@ from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
 from igpt.planning.compute import Duration, Size, duration, measure
 from igpt.planning.devices import Device, Precision, find_precision
-from igpt.planning.memory import FLOAT32, Memory, activation_memory, largest_batch, state_memory
+from igpt.planning.memory import FLOAT32, Memory, activation_memory, gathered_memory, largest_batch, state_memory
 
 SPARE = 0.1  # fraction of a device's memory for CUDA's context, the allocator's fragments and communication
 
@@ -29,6 +29,7 @@ class Recipe:
     devices: int
     utilization: float
     averages: bool = False  # whether an average of the weights is kept beside them
+    sharded: bool = False  # whether the devices share one model (trainer=fsdp)
 
     def __post_init__(self) -> None:
         if self.devices < 1 or self.steps < 1 or not 0 < self.utilization <= 1:
@@ -70,9 +71,15 @@ class Recipe:
     def memory(self, images: int, checkpointed: bool) -> Memory:
         """Memory of one device with a micro-batch of `images`."""
         values = self.size.optimizer_values(self.optimizer)
-        state = state_memory(self.size.parameters, values, self.precision, self.devices)
+        state = state_memory(self.size.parameters, values, self.precision, self.devices, self.sharded)
         average = float(FLOAT32 * self.size.parameters) if self.averages else 0.0
-        return Memory(*state, *activation_memory(self.model, self.precision, images, checkpointed), average)
+        passes = activation_memory(self.model, self.precision, images, checkpointed)
+        return Memory(*state, *passes, average, self._gathered if self.sharded else 0.0)
+
+    @property
+    def _gathered(self) -> float:
+        block = self.size.block_matrices // self.model.n_layer
+        return gathered_memory(self.size.parameters - self.size.block_matrices, block, self.precision)
 
     def largest_micro_batch(self, checkpointed: bool) -> int:
         """The most images that fit into a device at once; 0 if not even one does."""

@@ -12,10 +12,11 @@ from typing import Any
 
 from igpt.errors import IgptError
 from igpt.files import printable
+from igpt.metric_names import monitored_goal
 from igpt.metrics_file import read_rows
 from igpt.reporting.charts import Series, read_series
 from igpt.run_directory import RunDirectory
-from igpt.run_status import status_of
+from igpt.run_status import is_summarized, status_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ReportedRun:
 
     @cached_property
     def summary(self) -> Mapping[str, Any]:
-        return dict(read_json(self.run.summary))
+        return dict(read_json(self.run.summary)) if is_summarized(self.run) else {}
 
     @cached_property
     def status(self) -> str:
@@ -57,7 +58,7 @@ class ReportedRun:
     def best(self) -> float | None:
         """The best value of the monitored metric."""
         values = [value for _, value in self.series.get(self.monitor, []) if math.isfinite(value)]
-        choose = max if self.config.get("monitor_mode") == "max" else min
+        choose = max if monitored_goal(self.config) == "max" else min
         return choose(values, default=None)
 
     @property

@@ -13,10 +13,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from igpt.configuration.stored import choices_of, read_yaml
-from igpt.metric_names import find_metric
+from igpt.metric_names import goal_of, monitored_goal
 from igpt.metrics_file import last_step, read_columns, read_rows
 from igpt.run_directory import RunDirectory
-from igpt.run_status import status_of
+from igpt.run_status import is_summarized, status_of
 
 COLUMNS = (
     "name", "data", "model", "objective", "status", "steps", "monitor", "best", "probe", "updated", "path",
@@ -69,7 +69,7 @@ class LocalRun(RunRecord):
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:  # type: ignore[override]
-        return read_json(self.run.summary)
+        return read_json(self.run.summary) if is_summarized(self.run) else {}
 
     @functools.cached_property
     def _choices(self) -> dict[str, str]:
@@ -131,10 +131,7 @@ class LocalRun(RunRecord):
         return max(values, default=None)
 
     def logged(self, name: str) -> float | None:
-        metric = find_metric(name)
-        goal = None if metric is None else metric.goal
-        if name == self.monitor:
-            goal = self.config["monitor_mode"]
+        goal = monitored_goal(self.config) if name == self.monitor else goal_of(name)
         values = self._metrics.get(name, [])
         if not values:
             return None

@@ -72,7 +72,7 @@ class Palette(Tokenizer):
         red, green, blue = images.unbind(-1)  # each (N, H, W)
         color = torch.add(torch.add(blue.int(), green, alpha=2**8), red, alpha=2**16)
         tokens = self._device_copy("table", images.device).index_select(0, color.flatten())  # twice as fast as table[]
-        return tokens.view(len(images), -1).long()
+        return tokens.view(color.shape).flatten(1).long()
 
     def decode(self, tokens: Tensor) -> Tensor:
         """uint8 images (N, side, side, 3) of tokens (N, side * side)."""

@@ -106,7 +106,8 @@ def test_compiled_steps_equal_plain_ones_and_are_compiled_once():
 def test_a_step_never_waits_for_the_device(task, tmp_path):
     model = make(task.causal).cuda()
     optimizer = OptimConfig(lr=0.01, total_steps=10).optimizer(model)
-    guard, trainer = StopOnNaN(tmp_path / "last.ckpt"), SimpleNamespace(global_step=1, log_every_n_steps=10)
+    guard = StopOnNaN(tmp_path / "last.ckpt")
+    trainer = SimpleNamespace(global_step=1, log_every_n_steps=10, accumulate_grad_batches=1)
     batch = TokenBatch(*(part.cuda() for part in batch_of(8)))
     for step in range(3):
         torch.cuda.set_sync_debug_mode("error" if step > 0 else "default")  # the first step may set things up

@@ -1,12 +1,12 @@
-from igpt.training.loggers.best_values import BestValues, goal_of
+from igpt.training.loggers.best_values import BestValues, goal_in_training
 
 
 def test_only_metrics_of_the_course_of_a_run_have_a_goal():
-    assert goal_of("val/nats_per_token") == "min"
-    assert goal_of("probe/layer_3") == "max"
-    assert goal_of("test/nats_per_token") is None
-    assert goal_of("train/lr") is None
-    assert goal_of("mine/loss") is None
+    assert goal_in_training("val/nats_per_token") == "min"
+    assert goal_in_training("probe/layer_3") == "max"
+    assert goal_in_training("test/nats_per_token") is None
+    assert goal_in_training("train/lr") is None
+    assert goal_in_training("mine/loss") is None
 
 
 def test_best_values_begin_with_those_before_the_first_step(tmp_path):

@@ -36,6 +36,7 @@ from igpt.configuration.schema.values import (
     Flag,
     MatmulPrecision,
     MaybeCount,
+    MaybeGoal,
     MaybeNatural,
     MaybeNotNegative,
     MaybePositive,
@@ -95,7 +96,7 @@ class Train(Node):
     sample_every: MaybeCount
     sampling: Sampling
     monitor: Text
-    monitor_mode: Annotated[str, one_of("min", "max")]
+    monitor_mode: MaybeGoal
     showcase_class: ClassChoice
     run_dir: Text
 
@@ -143,6 +144,8 @@ class Train(Node):
                 raise problem(text, "objective.stages")
         if self.order != "raster":
             raise problem("it needs order=raster; leave out one of the two", "objective.stages")
+        if isinstance(self.tokenizer, dict):
+            raise problem("it needs a tokenizer of igpt, which has one or three tokens per pixel", "objective.stages")
         return self
 
     @model_validator(mode="after")
@@ -196,6 +199,14 @@ class Train(Node):
         for key, monitor in {"monitor": self.monitor, **monitors}.items():
             if monitor is not None and monitor not in known:
                 raise problem(f"a validation of this run measures {', '.join(known)}", key)
+        return self
+
+    @model_validator(mode="after")
+    def _best_value_is_known(self) -> Train:
+        modes = {f"callbacks.{name}.mode": getattr(c, "mode", "min") for name, c in (self.callbacks or {}).items()}
+        for key, mode in {"monitor_mode": self.monitor_mode, **modes}.items():
+            if mode is None:
+                raise problem(f"igpt does not know which value of {self.monitor} is the best; choose min or max", key)
         return self
 
     @model_validator(mode="after")

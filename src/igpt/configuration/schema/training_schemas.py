@@ -16,6 +16,7 @@ from igpt.configuration.schema.values import (
     Flag,
     MaybeCount,
     MaybeFlag,
+    MaybeGoal,
     MaybeNotNegative,
     MaybePositive,
     MaybeShareOrAll,
@@ -227,6 +228,8 @@ class Trainer(OpenComponent):
         "overfit_batches": "it would change what is trained on; use a smaller data set",
         "fast_dev_run": "use debug=fast",
         "reload_dataloaders_every_n_epochs": "training is one endless epoch",
+        "enable_progress_bar": BY_IGPT,
+        "barebones": "callbacks=none logger=none leaves out what is not needed",
     }
 
     accelerator: Annotated[str, one_of("auto", "cpu", "gpu", "cuda", "mps")]
@@ -237,7 +240,7 @@ class Trainer(OpenComponent):
     precision: Annotated[str | int, one_of(*PRECISIONS)]
     max_steps: Count
     val_check_interval: Count
-    check_val_every_n_epoch: MaybeCount = UNSET
+    check_val_every_n_epoch: Annotated[Literal[None], expects("null: training is one endless epoch")] = UNSET
     log_every_n_steps: Count
     gradient_clip_val: MaybePositive = UNSET
     limit_val_batches: Annotated[
@@ -245,7 +248,7 @@ class Trainer(OpenComponent):
     ] = UNSET
     num_sanity_val_steps: Natural = UNSET
     enable_model_summary: Flag = UNSET
-    use_distributed_sampler: Flag = UNSET
+    use_distributed_sampler: Annotated[Literal[False], expects("false: igpt divides batches itself")] = UNSET
     strategy: Annotated[Any, OneOf("trainer", (ShardedStrategy,), words=("auto", "ddp"))] = UNSET
     num_nodes: Count = UNSET
 
@@ -255,14 +258,14 @@ class KeepBest(Component):
 
     path: Text
     monitor: Text
-    mode: Annotated[str, one_of("min", "max")]
+    mode: MaybeGoal  # Train refuses null
 
 
 class EarlyStop(OpenComponent):
     target = "igpt.training.callbacks.early_stop.EarlyStop"
 
     monitor: Text
-    mode: Annotated[str, one_of("min", "max")]
+    mode: MaybeGoal  # Train refuses null
     patience: Natural
 
 

@@ -80,6 +80,7 @@ Device = Annotated[
 ]
 MatmulPrecision = Annotated[str, one_of("high", "highest")]
 Checkpoint = Annotated[str, one_of("best", "last")]
+MaybeGoal = Annotated[str | None, one_of("min", "max", None)]
 Weights = Annotated[str | None, one_of("trained", "ema", None)]
 ClassChoice = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None,

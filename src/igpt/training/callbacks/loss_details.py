@@ -89,7 +89,7 @@ class LossDetails(pl.Callback):
 
 def classes_of(labels: Tensor, n: int) -> Tensor:
     """Whether an image (B,) is of a class, (B, n) bool; those without a label (-1) are of none."""
-    return F.one_hot(labels + 1, max(n, int(labels.max()) + 1) + 1)[:, 1 : n + 1].bool()
+    return F.one_hot(labels.clamp(max=n) + 1, n + 2)[:, 1 : n + 1].bool()
 
 
 def names_in_metrics(classes: Sequence[str]) -> list[str]:

@@ -65,4 +65,3 @@ class SampleImages(pl.Callback):
         for kind, figure in generated.items():
             path = self.directory / kind / f"step_{trainer.global_step:07d}.png"
             log_image(trainer, kind, figures.save(figure, path))
-        pl_module.train()

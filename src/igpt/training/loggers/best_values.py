@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from igpt.metric_names import find_metric
+from igpt.metric_names import Goal, goal_of
 from igpt.metrics_file import read_rows
 
 
-def goal_of(name: str) -> str | None:
-    """Of a metric that is logged in the course of a run: "min" or "max", or None. The test is at its end."""
-    metric = find_metric(name)
-    return None if metric is None or metric.panel == "test" else metric.goal
+def goal_in_training(name: str) -> Goal | None:
+    """The goal of a metric that is logged in the course of a run. The test is at its end."""
+    return None if name.startswith("test/") else goal_of(name)
 
 
 class BestValues:
@@ -28,13 +27,13 @@ class BestValues:
             if int(row["step"]) < first_step:
                 self.update({name: float(value) for name, value in row.items() if value})
 
-    def update(self, metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    def update(self, metrics: Mapping[str, Any]) -> dict[str, dict[Goal, float]]:
         """The best value of each of the `metrics` that has a goal, including the given one, in the form in which W&B's
         summary has it: {"val/nats_per_token": {"min": 2.5}}.
         """
         found = {}
         for name, value in metrics.items():
-            goal = goal_of(name)
+            goal = goal_in_training(name)
             if goal is not None and math.isfinite(value):
                 better = min if goal == "min" else max
                 self._best[name] = better(value, self._best.get(name, value))

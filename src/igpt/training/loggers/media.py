@@ -62,7 +62,8 @@ def log_probe(logger: Logger, rows: Sequence[Mapping[str, Any]], summary: Mappin
     for row in rows:
         scores = {name: value for name, value in row.items() if name.endswith("accuracy")}
         kind = str(row["features"]).replace(" ", "_")
-        logger.log_metrics({LAYER: row["layer"], **{f"probe/{kind}/{k}": v for k, v in scores.items()}})
+        step = None if isinstance(logger, WandbTracker) else row["layer"]  # W&B has the layer as its x axis
+        logger.log_metrics({LAYER: row["layer"], **{f"probe/{kind}/{k}": v for k, v in scores.items()}}, step)
     _log_image(logger, "figures/probe", figure, None)
     if isinstance(logger, WandbTracker):
         logger.log_lines("probe/accuracy_by_layer", *lines_by_layer(rows), "Test accuracy of linear probes", "layer")

@@ -24,7 +24,7 @@ from igpt.evaluation.evaluator import Table
 from igpt.files import printable
 from igpt.metric_names import find_metric
 from igpt.run_directory import RunDirectory
-from igpt.training.loggers.best_values import BestValues, goal_of
+from igpt.training.loggers.best_values import BestValues, goal_in_training
 from igpt.training.loggers.wandb_artifacts import ArtifactLog
 from igpt.wandb_server import offline_reason
 
@@ -165,7 +165,7 @@ class WandbTracker(WandbLogger):
     def _define(self, name: str) -> None:
         self._defined.add(name)
         metric = find_metric(name)
-        if metric is not None and (goal := goal_of(name)) is not None:
+        if metric is not None and (goal := goal_in_training(name)) is not None:
             self.experiment.define_metric(name, step_metric=metric.x_axis, summary=goal)
 
     @cached_property
