@@ -45,3 +45,10 @@ class TokenBatch(NamedTuple):
     labels: Tensor  # (B,) int64
     indices: Tensor  # (B,) int64
     epochs: Tensor  # (B,) int64
+
+
+def n_micro_batches(share: int, largest: int | None) -> int:
+    """How many micro-batches make up the `share` of a device in a batch: as few of equal size as have at most `largest`
+    images; None: one.
+    """
+    return next(n for n in range(1, share + 1) if share % n == 0 and share // n <= (largest or share))

@@ -1,12 +1,14 @@
-"""Files: atomic writing, checksums, paths, and names as text."""
+"""Files: atomic writing, also of JSON and CSV, checksums, paths, and names as text."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a CSV file with a column for each name in any of the rows, atomically."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json(values: Mapping[str, Any], path: Path) -> None:
+    """Write one flat object, atomically; scalars of numpy and torch, which evaluators may return, as plain numbers."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, default=lambda scalar: scalar.item()) + "\n")
 
 
 def sha256(path: Path) -> str:

@@ -19,7 +19,7 @@ from igpt.configuration.app import ensure_home
 from igpt.configuration.path_arguments import make_absolute, quote, quote_paths, unquote
 from igpt.data.sources import ImageFolderSource
 from igpt.files import all_printable, expand_user, printable
-from igpt.training.loggers.wandb_tracker import _printable_arguments
+from igpt.training.loggers.wandb_process import printable_arguments
 
 NO_UTF8 = os.fsdecode(b"r\xff\xe4n")
 ODD = [
@@ -126,7 +126,7 @@ def test_names_that_are_no_utf8_are_printable(tmp_path):
     assert all_printable({"a": [NO_UTF8, 1]}) == {"a": [classes[1], 1]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["igpt-train", NO_UTF8])
-        with _printable_arguments():
+        with printable_arguments():
             assert sys.argv == ["igpt-train", classes[1]]
         assert sys.argv == ["igpt-train", NO_UTF8]
 

@@ -13,8 +13,9 @@ import igpt
 from igpt.commands.open_run import data_of_run
 from igpt.data.packed import PackedImages
 from igpt.evaluation.classification import confusion_matrix, confusions
-from igpt.evaluation.final_report import result_sentences, write_json
+from igpt.evaluation.final_report import result_sentences
 from igpt.evaluation.likelihood import LikelihoodEvaluator, most_and_least_likely
+from igpt.files import write_json
 
 MINE = """
 from PIL import Image

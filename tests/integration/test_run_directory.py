@@ -24,7 +24,8 @@ from igpt.configuration.stored import configuration_of
 from igpt.errors import IgptError
 from igpt.run_directory import RunDirectory
 from igpt.run_lock import Owner, start_time
-from igpt.sweeps.sweep_table import SweepTable, write_results_and_unlock, write_table
+from igpt.sweeps.sweep_results import write_table
+from igpt.sweeps.sweep_table import SweepTable, write_results_and_unlock
 
 FEW = (*SMALL, "trainer.val_check_interval=4", "trainer.max_steps=8", "sample_every=99")
 STOP = ("+callbacks.stop._target_=stopper.StopAt", "+callbacks.stop.step=5")
@@ -395,7 +396,7 @@ def test_a_sweep_holds_its_lock_to_its_end_and_takes_over_that_of_a_dead_one(
         owners.append(json.loads((tmp_path / "s" / "sweep.lock").read_text())["process"])
         write_table(rows, path)
 
-    monkeypatch.setattr("igpt.sweeps.sweep_table.write_table", seen)
+    monkeypatch.setattr("igpt.sweeps.sweep_results.write_table", seen)
     few = (*FEW, "data.batch_size=4000")
     assert "no job of the sweep produced a result" in refused(command, "-m", *few, "seed=0,1", "hydra.sweep.dir=s")
     assert owners == [os.getpid()]

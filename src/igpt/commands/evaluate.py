@@ -25,11 +25,11 @@ def evaluate(config: DictConfig) -> None:
     from igpt.commands.open_run import chosen_data, data_of_run, load_model
     from igpt.configuration.app import plain
     from igpt.evaluation.evaluator import evaluate as evaluate_split
-    from igpt.evaluation.final_report import save_figures, save_tables, write_json
-    from igpt.files import all_printable
+    from igpt.evaluation.final_report import save_figures, save_tables
+    from igpt.files import all_printable, write_json
     from igpt.run_directory import find_run
     from igpt.training.loggers.media import log_evaluation
-    from igpt.training.loggers.wandb_tracker import finishing_wandb
+    from igpt.training.loggers.wandb_process import finishing_wandb
 
     pretrained = load_model(config)
     named = "data" in config

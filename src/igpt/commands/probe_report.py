@@ -20,11 +20,11 @@ def write_results(
     from igpt import figures
     from igpt.commands.build_trainer import build_loggers
     from igpt.configuration.app import plain
-    from igpt.evaluation.final_report import write_json, write_rows
     from igpt.evaluation.probe_scores import best_row
-    from igpt.files import all_printable
+    from igpt.files import all_printable, write_json, write_rows
     from igpt.training.loggers.media import log_probe
-    from igpt.training.loggers.wandb_tracker import WandbTracker, finishing_wandb
+    from igpt.training.loggers.wandb_process import finishing_wandb
+    from igpt.training.loggers.wandb_tracker import WandbTracker
 
     config.run_dir, output = str(run.path.absolute()), run.probe  # `run` may be a checkpoint file
     write_rows(rows, output / "accuracy.csv")

@@ -107,7 +107,7 @@ def train_and_report(config: DictConfig, start: Pretrained | None, changes: Chan
     from igpt.generation.sampling_config import SamplingConfig
     from igpt.log_file import open_log_files
     from igpt.run_environment import record_start
-    from igpt.training.loggers.wandb_tracker import finishing_wandb
+    from igpt.training.loggers.wandb_process import finishing_wandb
 
     log = logging.getLogger(__name__)
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
@@ -195,7 +195,8 @@ def report(
 
     from igpt.checkpoint import step_of
     from igpt.configuration.app import plain
-    from igpt.evaluation.final_report import final_report, result_sentences, save_figures, save_tables, write_json
+    from igpt.evaluation.final_report import final_report, result_sentences, save_figures, save_tables
+    from igpt.files import write_json
     from igpt.generation.sampling_config import SamplingConfig
     from igpt.pretrained import load
     from igpt.training.loggers.media import log_evaluation, log_summary

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from igpt.batch import ImageBatch, TokenBatch
+from igpt.batch import ImageBatch, TokenBatch, n_micro_batches
 from igpt.data.augment import Augmentation, Identity, ImageNetCrop, resize_crops
 from igpt.data.loader import BatchLoader
 from igpt.data.packed import PackedImages, open_packed, open_photos, pack, packed_folder
@@ -222,8 +222,7 @@ class ImageDataModule(pl.LightningDataModule):
                 f"data.batch_size={self.batch_size} cannot be divided evenly among {world_size} processes; choose a "
                 f"multiple of {world_size}, or other trainer.devices."
             )
-        largest = self.device_batch_size or share
-        return next(n for n in range(1, share + 1) if share % n == 0 and share // n <= largest)
+        return n_micro_batches(share, self.device_batch_size)
 
     def val_dataloader(self) -> BatchLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

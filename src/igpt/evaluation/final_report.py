@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from igpt.data.datamodule import ImageDataModule
 from igpt.evaluation.evaluator import Evaluation, Evaluator, Table, evaluate
 from igpt.evaluation.sample_figures import sample_figures
 from igpt.figures import Images
-from igpt.files import atomic_path
+from igpt.files import write_rows
 from igpt.generation.sampling_config import SamplingConfig
 from igpt.pretrained import Pretrained
 from igpt.run_directory import RunDirectory
@@ -75,18 +73,3 @@ def result_sentences(values: Mapping[str, Any]) -> Iterator[str]:
     if {"test/accuracy", "test/accuracy_standard_error"} <= values.keys():
         accuracy, error = values["test/accuracy"], values["test/accuracy_standard_error"]
         yield f"Test: accuracy {accuracy:.4f}, standard error {error:.4f}"
-
-
-def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write a CSV file with a column for each name in any of the rows, atomically."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_json(values: Mapping[str, Any], path: Path) -> None:
-    """Write one flat object, atomically; scalars of numpy and torch, which evaluators may return, as plain numbers."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, default=lambda scalar: scalar.item()) + "\n")

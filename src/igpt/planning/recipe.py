@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from igpt.batch import n_micro_batches
 from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
 from igpt.planning.compute import Duration, Size, duration, measure
@@ -53,10 +54,8 @@ class Recipe:
 
     @property
     def accumulate(self) -> int:
-        """Micro-batches per step: as few as `device_batch` allows, all of the same size, as in the data module."""
-        each = self.images // self.devices
-        most = self.device_batch or each
-        return next(n for n in range(1, each + 1) if each % n == 0 and each // n <= most)
+        """Micro-batches per step."""
+        return n_micro_batches(self.images // self.devices, self.device_batch)
 
     @property
     def micro_batch(self) -> int:

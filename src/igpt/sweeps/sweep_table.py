@@ -1,9 +1,8 @@
-"""The results of a sweep, with every launcher and sweeper: sweep.csv, sweep.png, a printed table and the best job."""
+"""The callback of Hydra that records the jobs of a sweep, with every launcher and sweeper."""
 
 from __future__ import annotations
 
 import atexit
-import csv
 import functools
 import json
 import logging
@@ -11,7 +10,6 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,15 +21,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from igpt.cluster.ranks import is_main_process
-from igpt.console import table_text
 from igpt.errors import IgptError, RunTakenError
-from igpt.files import atomic_path
 from igpt.run_directory import RunDirectory, read_job, write_job
 from igpt.run_lock import locked
-from igpt.sweeps.job_records import Row, best_values, format_number, sweep_rows
-from igpt.units import counted
+from igpt.sweeps.job_records import Row, best_values
+from igpt.sweeps.sweep_results import WITH_RESULT, write_results
 
 log = logging.getLogger(__name__)
+
+# In the directory of a sweep:
+COMMAND_OVERRIDES = "overrides.json"  # the overrides of the sweep's command
+REFUSED = "refused"  # records of jobs whose directories hold other runs
 
 
 class SweepTable(Callback):
@@ -130,12 +130,6 @@ class SweepTable(Callback):
             sys.exit(f"Error: {len(failed)} of {len(rows)} jobs of the sweep produced no result; the table says why.")
 
 
-WITH_RESULT = ("finished", "pruned")
-# In the directory of a sweep:
-COMMAND_OVERRIDES = "overrides.json"  # the overrides of the sweep's command
-REFUSED = "refused"  # records of jobs whose directories hold other runs
-
-
 def folder_of_sweep(config: DictConfig) -> Path:
     """The directory of the sweep, whatever the current working directory is."""
     return Path(config.hydra.runtime.cwd, config.hydra.sweep.dir)
@@ -154,81 +148,6 @@ def write_results_and_unlock(lock: ExitStack, folder: Path, monitor: str, mode: 
         return write_results(folder, monitor, mode)
 
 
-def write_results(folder: Path, monitor: str, mode: str) -> list[Row]:
-    """Write the table and the figure of a sweep, print the table and the best job, and return the table's rows."""
-    rows = sweep_rows(folder)
-    write_table(rows, folder / "sweep.csv")
-    ranked = rank(rows, monitor, mode)
-    if rows:
-        print(jobs_table(rows, monitor))
-    print(f"{len(ranked)} of {counted(len(rows), 'job')} produced a result; the table is {folder / 'sweep.csv'}")
-    if ranked:
-        plot(rows, ranked, monitor, folder / "sweep.png")
-    if any(row.get("full_train") for row in ranked):
-        print("The jobs are not ranked, because they trained on the validation images.")
-    elif ranked:
-        best = ranked[0]
-        print(f"Best: {monitor} {best[monitor]:.4f} in {best['run']}, {' '.join(best['changed']) or 'the only job'}")
-    return rows
-
-
-def jobs_table(rows: Sequence[Row], monitor: str) -> str:
-    """The jobs for a person to read: status, best value, overrides in which they differ, and why one failed."""
-    return table_text(
-        ("job", "status", monitor, "changed", "error"),
-        [
-            (
-                row["job"] or row["slurm"],
-                row["status"],
-                format_number(row.get(monitor)),
-                " ".join(row["changed"]),
-                row.get("error", ""),
-            )
-            for row in rows
-        ],
-    )
-
-
-def write_table(rows: Sequence[Row], path: Path) -> None:
-    """Write the table of the jobs as CSV."""
-    known = ("job", "status", "changed", "run", "error", "overrides")
-    others = sorted({name for row in rows for name in row} - set(known))
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, (*known[:3], *others, *known[3:]))
-        writer.writeheader()
-        writer.writerows({k: " ".join(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows)
-
-
-def rank(rows: Sequence[Row], monitor: str, mode: str) -> list[Row]:
-    """The jobs with a result, the best one first."""
-    ended = [row for row in rows if row["status"] in WITH_RESULT and row.get(monitor) is not None]
-    return sorted(ended, key=lambda row: row[monitor], reverse=mode == "max")
-
-
-def plot(rows: Sequence[Row], ranked: Sequence[Row], monitor: str, path: Path) -> None:
-    """One panel per varied key: the monitored metric against the key's value."""
-    from matplotlib.figure import Figure
-
-    from igpt import figures
-
-    values: list[dict[str, str]] = [dict(o.split("=", 1) for o in row["changed"] if "=" in o) for row in ranked]
-    keys = sorted({key for row in values for key in row}) or ["job"]
-    figure = Figure(figsize=(1 + 3.2 * len(keys), 3.6), dpi=120, layout="constrained")
-    for axes, key in zip(figure.subplots(1, len(keys), squeeze=False, sharey=True)[0], keys, strict=True):
-        chosen = [v.get(key) or row["job"] for v, row in zip(values, ranked, strict=True)]
-        numbers = _numbers(chosen)
-        if numbers and min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
-            axes.set_xscale("log")
-        axes.plot(numbers or chosen, [row[monitor] for row in ranked], "o", alpha=0.8)
-        axes.axhline(ranked[0][monitor], ls=":", color="gray")
-        axes.set(xlabel=key)
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel(monitor)
-    failed = len(rows) - len(ranked)
-    figure.suptitle(counted(len(ranked), "job") + (f", {failed} more without a result" if failed else ""), fontsize=9)
-    figures.save(figures.render(figure), path)
-
-
 def _is_own_job(config: DictConfig) -> bool:
     """Whether this is the main process of a job of a sweep."""
     return config.hydra.mode == RunMode.MULTIRUN and is_main_process()
@@ -237,11 +156,3 @@ def _is_own_job(config: DictConfig) -> bool:
 def _on_slurm() -> bool:
     """Whether submitit runs this process as a SLURM job."""
     return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
-
-
-def _numbers(texts: Sequence[str]) -> list[float]:
-    """The texts as numbers; an empty list if one of them is not a number."""
-    try:
-        return [float(text) for text in texts]
-    except ValueError:
-        return []

@@ -56,7 +56,8 @@ def test_the_watchdog_reports_once_for_each_time_without_progress():
 OFFLINE = """
 from types import SimpleNamespace
 from igpt.training.callbacks.alerts import send
-from igpt.training.loggers.wandb_tracker import WandbTracker, finish_wandb
+from igpt.training.loggers.wandb_process import finish_wandb
+from igpt.training.loggers.wandb_tracker import WandbTracker
 trainer = SimpleNamespace(loggers=[WandbTracker(".", offline=True)])
 send(trainer, "Loss spike", "It is high.")
 finish_wandb()

@@ -80,7 +80,8 @@ OUTCOMES = """
 from pathlib import Path
 from igpt.errors import IgptError
 from igpt.cluster.signals import Interrupted
-from igpt.training.loggers.wandb_tracker import WandbTracker, finishing_wandb
+from igpt.training.loggers.wandb_process import finishing_wandb
+from igpt.training.loggers.wandb_tracker import WandbTracker
 outcomes = {"good": None, "bad": IgptError("no"), "broken": ZeroDivisionError(), "stopped": Interrupted()}
 for again in ("", " again"):
     for name, error in outcomes.items():
@@ -129,7 +130,8 @@ def test_the_id_of_a_run_stays(tmp_path):
 
 SERVICE_IS_KILLED = """
 import os, signal, subprocess, time
-from igpt.training.loggers.wandb_tracker import WandbTracker, finish_wandb
+from igpt.training.loggers.wandb_process import finish_wandb
+from igpt.training.loggers.wandb_tracker import WandbTracker
 
 tracker = WandbTracker(".", offline=True)
 tracker.experiment
@@ -168,7 +170,8 @@ else:
 subprocess.run([sys.executable, "-c", sys.argv[2]], env=inherited, check=True)
 """
 LOGS = """
-from igpt.training.loggers.wandb_tracker import WandbTracker, finish_wandb
+from igpt.training.loggers.wandb_process import finish_wandb
+from igpt.training.loggers.wandb_tracker import WandbTracker
 
 tracker = WandbTracker(".", offline=True)
 tracker.log_metrics({"x": 1.0}, 0)
@@ -188,7 +191,8 @@ def test_the_service_of_a_parent_process_may_have_ended(tmp_path, service):
 
 RESUMES = """
 import sys
-from igpt.training.loggers.wandb_tracker import WandbTracker, finish_wandb
+from igpt.training.loggers.wandb_process import finish_wandb
+from igpt.training.loggers.wandb_tracker import WandbTracker
 
 first_step = int(sys.argv[1])
 tracker = WandbTracker("run", first_step=first_step, project="igpt", name="run", tags=["a"])
@@ -220,7 +224,8 @@ import logging
 import numpy as np, wandb
 from PIL import Image
 from igpt.evaluation.evaluator import Table
-from igpt.training.loggers.wandb_tracker import WandbTracker, finish_wandb
+from igpt.training.loggers.wandb_process import finish_wandb
+from igpt.training.loggers.wandb_tracker import WandbTracker
 
 logging.basicConfig(level=logging.INFO)
 tracker = WandbTracker(".", first_step=0, project="igpt", name="run")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from igpt.data.datamodule import ImageDataModule
-from igpt.evaluation.final_report import write_json
+from igpt.files import write_json
 from igpt.metric_names import MFU
 from igpt.training.callbacks.stop_on_nan import NotFiniteError
 from igpt.training.loggers.media import send_alert

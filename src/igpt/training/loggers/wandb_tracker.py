@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
@@ -17,15 +15,21 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from igpt.cluster.signals import Interrupted
 from igpt.code_commit import code_commit
 from igpt.errors import reason_of
 from igpt.evaluation.evaluator import Table
-from igpt.files import printable
 from igpt.metric_names import find_metric
 from igpt.run_directory import RunDirectory
 from igpt.training.loggers.best_values import BestValues, goal_in_training
 from igpt.training.loggers.wandb_artifacts import ArtifactLog
+from igpt.training.loggers.wandb_process import (
+    agent_run_id,
+    command_line,
+    finish_limits,
+    forget_ended_service,
+    printable_arguments,
+    wandb_mode_restored,
+)
 from igpt.wandb_server import offline_reason
 
 log = logging.getLogger(__name__)
@@ -99,7 +103,7 @@ class WandbTracker(WandbLogger):
             if reason is not None:
                 _log_offline(reason, run_dir)
         # Offline, W&B would only repeat the line above. It must not capture the console, which has a progress bar.
-        settings = wandb.Settings(silent=bool(offline), console="off", **_finish_limits(wandb.Settings))
+        settings = wandb.Settings(silent=bool(offline), console="off", **finish_limits(wandb.Settings))
         if offline:
             settings.mode = "offline"  # the variable that Lightning sets has no effect once W&B is set up
         place = str(run.path.absolute())  # W&B's service may run in another folder
@@ -118,7 +122,7 @@ class WandbTracker(WandbLogger):
         if self.unusable:
             return self._experiment
         try:
-            with _wandb_mode_restored(), _printable_arguments():
+            with wandb_mode_restored(), printable_arguments():
                 return self._begin()
         except Exception as error:  # of the library, or of the disk
             self.unusable = True
@@ -129,7 +133,7 @@ class WandbTracker(WandbLogger):
         """W&B's run; offline, if the server answers but refuses the run."""
         import wandb
 
-        _forget_ended_service()
+        forget_ended_service()
         begin = WandbLogger.experiment.fget  # type: ignore[attr-defined]
         try:
             return begin(self)
@@ -220,50 +224,6 @@ class WandbTracker(WandbLogger):
         self.log_metrics({name: wandb.plot.line_series(xs, ys, keys, title, x_name)})
 
 
-@contextmanager
-def finishing_wandb() -> Iterator[None]:
-    """Finish W&B's run at the end of this block, so that the next job of a sweep begins a new one. The run counts as
-    failed after an error, and as preempted after a signal, since it can be resumed.
-    """
-    try:
-        yield
-    except (Interrupted, KeyboardInterrupt):
-        finish_wandb(exit_code=1, preempted=True)
-        raise
-    except BaseException:
-        finish_wandb(exit_code=1)
-        raise
-    finish_wandb()
-
-
-def finish_wandb(exit_code: int = 0, preempted: bool = False) -> None:
-    """Finish W&B's run of this process, if there is one."""
-    wandb = sys.modules.get("wandb")
-    if wandb is None or wandb.run is None:
-        return
-    folder = shlex.quote(wandb.run.settings.sync_dir)
-    try:
-        if preempted:
-            wandb.run.mark_preempting()
-        wandb.finish(exit_code=exit_code)
-    except TimeoutError:
-        log.warning(
-            "W&B did not finish the upload in time; `wandb sync --include-online %s` uploads the whole run again.",
-            folder,
-        )
-    except ConnectionError:  # its service has ended
-        with suppress(ConnectionError):
-            wandb.teardown()
-        log.warning("W&B: `wandb sync --include-online %s` uploads what was logged of this run.", folder)
-    except Exception as error:  # of the disk, for example
-        log.warning("W&B: the end of the run failed (%s).", reason_of(error))
-
-
-def agent_run_id() -> str | None:
-    """The id of the W&B run for which a W&B sweep agent started this process."""
-    return os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
-
-
 def names_of(run: RunDirectory) -> dict[str, str]:
     """The group of a run in W&B: its sweep, or else its own folder; and the name of a sweep's job, made of the
     overrides in which the jobs differ.
@@ -274,59 +234,8 @@ def names_of(run: RunDirectory) -> dict[str, str]:
     return {"group": "/".join(run.path.resolve().parts[-2:])}
 
 
-def command_line() -> str:
-    """The command of this process, as it was given."""
-    program, *arguments = sys.orig_argv[1:] or sys.argv
-    return printable(shlex.join([Path(program).name, *arguments]))
-
-
-def _forget_ended_service() -> None:
-    """Let W&B start a service process of its own if the one whose address this process inherited has ended, as in a
-    job that was submitted from a notebook.
-    """
-    import wandb
-
-    if "WANDB_SERVICE" not in os.environ:
-        return
-    try:
-        wandb.setup()  # connects to the service
-    except Exception:
-        del os.environ["WANDB_SERVICE"]
-
-
 def _log_offline(reason: str, run_dir: str) -> None:
     log.info(
         "W&B: %s, so this run is logged offline; `wandb sync %s/wandb/*run-*` uploads it, all parts of a resumed run "
         "in their order.", reason, shlex.quote(run_dir),
     )  # fmt: skip
-
-
-def _finish_limits(settings: Any) -> dict[str, Any]:
-    """Limit the seconds that W&B may take at the end to upload the rest, perhaps to a server that is gone: a preempted
-    job has to be requeued before the cluster ends it. What is not uploaded in time stays in the run directory.
-    """
-    limits = {"finish_timeout": 60.0, "finish_timeout_raises": True}
-    return {name: limit for name, limit in limits.items() if name in settings.model_fields}  # older versions lack some
-
-
-@contextmanager
-def _printable_arguments() -> Iterator[None]:
-    """W&B records the command line, and needs it in UTF-8."""
-    found = sys.argv
-    sys.argv = [printable(argument) for argument in found]
-    try:
-        yield
-    finally:
-        sys.argv = found
-
-
-@contextmanager
-def _wandb_mode_restored() -> Iterator[None]:
-    """Lightning sets WANDB_MODE for an offline run, which must not decide about the next job of a sweep."""
-    found = os.environ.get("WANDB_MODE")
-    try:
-        yield
-    finally:
-        os.environ.pop("WANDB_MODE", None)
-        if found is not None:
-            os.environ["WANDB_MODE"] = found
