@@ -66,7 +66,7 @@ SUMMARY = (
     (
         "startup: seconds to the first step of the demo",
         "startup",
-        "first step of experiment=emoji_ar, first time",
+        "first step of experiment=emoji_modern, first time",
         "seconds",
     ),
     ("metrics.csv: milliseconds per row after 200,000 rows", "metrics", "igpt: appended", "ms at 200,000 rows"),

@@ -119,10 +119,10 @@ class Ablation:
         return sorted(dict.fromkeys(column for _, column in self.cells), key=lambda column: column[0])
 
     def table(self) -> str:
-        """Losses by trial and column, and the FLOPs and time of each trial relative to those of the first one."""
+        """Losses by trial and column, and the FLOPs of each trial relative to those of the first one."""
         if not self.cells:
             return "No run is complete yet."
-        head = ["trial", *(f"{setting}, {length}" for setting, length in self.columns), "parameters", "FLOPs", "time"]
+        head = ["trial", *(f"{setting}, {length}" for setting, length in self.columns), "parameters", "FLOPs"]
         rows = []
         for trial in self.trials:
             cells = [self.cells.get((trial, column)) for column in self.columns]
@@ -130,14 +130,13 @@ class Ablation:
         return markdown(head, rows)
 
     def costs(self, trial: str) -> list[str]:
-        """Parameters; FLOPs per step and seconds per step, relative to the first trial on the same column."""
+        """Parameters; FLOPs per step, relative to the first trial on the same column."""
         for column in self.columns:
             ours, first = self.cells.get((trial, column)), self.cells.get((self.trials[0], column))
             if ours and first:
                 flops = per_step(ours.rows, "flops") / per_step(first.rows, "flops")
-                seconds = per_step(ours.rows, "seconds") / per_step(first.rows, "seconds")
-                return [f"{ours.rows[0]['parameters']:,}", f"{flops:.2f}", f"{seconds:.2f}"]
-        return ["", "", ""]
+                return [f"{ours.rows[0]['parameters']:,}", f"{flops:.2f}"]
+        return ["", ""]
 
     def differences(self) -> str:
         """What each part changes: its trial against the trial without it, with the error by the pooled deviation."""
