@@ -163,15 +163,14 @@ def test_weights_are_rounded_and_the_card_gives_what_they_measure(command, train
         assert json.loads((tmp_path / "again" / "igpt.json").read_text())["results"] == measured
 
 
-def test_results_of_other_weights_are_not_exported(command, trained, tmp_path):
-    """As of a run that was extended, before its new final report."""
+def test_results_of_a_run_that_is_being_extended_are_not_exported(command, trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
-    summary = json.loads((trained / "summary.json").read_text())
-    for step, expected in ((summary["evaluated_step"], summary), (1, {})):
-        (run / "summary.json").write_text(json.dumps({**summary, "evaluated_step": step}))
-        command("export", "run=run", f"output=exported{step}", "format=igpt")
-        assert json.loads((tmp_path / f"exported{step}" / "igpt.json").read_text())["results"] == expected
+    summary = json.loads((run / "summary.json").read_text())
+    for steps, expected in ((summary["steps"], summary), (1, {})):
+        (run / "summary.json").write_text(json.dumps({**summary, "steps": steps}))
+        command("export", "run=run", f"output=exported{steps}", "format=igpt")
+        assert json.loads((tmp_path / f"exported{steps}" / "igpt.json").read_text())["results"] == expected
 
 
 def test_no_path_of_this_machine_is_exported(command, trained, tmp_path):

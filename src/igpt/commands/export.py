@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from igpt.checkpoint import step_of
 from igpt.configuration.app import run_app
 from igpt.errors import IgptError
 
@@ -60,16 +59,13 @@ def export(config: DictConfig) -> None:
 
 def results_of(run: RunDirectory, stored: StoredModel) -> dict[str, Any]:
     """The values of summary.json, if they are those of these weights; otherwise none."""
-    if not run.summary.exists():
+    from igpt.run_status import is_summarized
+
+    if not is_summarized(run):  # a run that is being extended may have another best checkpoint by now
         return {}
     summary: dict[str, Any] = json.loads(run.summary.read_text())
     measured = Path(run.path, summary.get("best_checkpoint", ""))
-    same = (
-        measured.is_file()
-        and measured.samefile(stored.path)
-        and step_of(measured) == summary.get("evaluated_step")  # the run may have been extended since
-        and summary.get("weights", "trained") == stored.chosen
-    )
+    same = measured.is_file() and measured.samefile(stored.path) and summary.get("weights", "trained") == stored.chosen
     return summary if same else {}
 
 

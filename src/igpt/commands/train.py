@@ -193,7 +193,6 @@ def report(
     """Evaluate the best checkpoint on the test split; write its figures and summary.json, and log them."""
     import logging
 
-    from igpt.checkpoint import step_of
     from igpt.configuration.app import plain
     from igpt.evaluation.final_report import final_report, result_sentences, save_figures, save_tables
     from igpt.files import write_json
@@ -217,7 +216,7 @@ def report(
     best_checkpoint = str(checkpoint.relative_to(run.path))
     summary = {
         **result.values, "parameters": parameters, **of_training(config, run, trainer),
-        "best_checkpoint": best_checkpoint, "evaluated_step": step_of(checkpoint), "weights": pretrained.weights,
+        "best_checkpoint": best_checkpoint, "weights": pretrained.weights,
     }  # fmt: skip
     write_json(summary, run.summary)
     log_summary(trainer, summary)
