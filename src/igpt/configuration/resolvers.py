@@ -12,9 +12,9 @@ def gpus_per_node(accelerator: str, devices: int) -> int | None:
     return None if accelerator == "cpu" else devices
 
 
-def optuna_direction(mode: str) -> str:
-    """Optuna's word for a `monitor_mode`."""
-    return {"min": "minimize", "max": "maximize"}[mode]
+def optuna_direction(mode: str | None) -> str:
+    """Optuna's word for a `monitor_mode`. The jobs of a search refuse None."""
+    return "maximize" if mode == "max" else "minimize"
 
 
 for resolver in (goal_of, gpus_per_node, optuna_direction):

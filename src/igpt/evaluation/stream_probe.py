@@ -227,7 +227,7 @@ class StreamProbe:
         done = 0
         for batch in self.data.labeled_images(split, rank, world_size, "Probes classify"):
             if not len(batch.labels):
-                continue
+                continue  # this process has no more images
             here: ImageBatch = self.data.transfer_batch_to_device(batch, self.processes.device, 0)
             positions = rank + world_size * torch.arange(done, done + len(batch.labels))
             done += len(batch.labels)
