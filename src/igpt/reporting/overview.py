@@ -75,6 +75,17 @@ def table_of_accuracies(rows: Sequence[Mapping[str, str]]) -> Table:
     return names, [[accuracy_cell(name, row) for name in names] for row in rows]
 
 
+def table_of_few_labels(rows: Sequence[Mapping[str, str]]) -> Table:
+    """The rows of probe/low_label.csv: test accuracies in per cent with their standard errors over the subsets of the
+    labels, with a row for each kind of features and a column for each number of labels per class.
+    """
+    counts = list(dict.fromkeys(row["labels_per_class"] for row in rows))
+    found = {(row["features"], row["labels_per_class"]): accuracy_cell("test_accuracy", row) for row in rows}
+    kinds = dict.fromkeys(row["features"] for row in rows)
+    names = ["features", *(f"{count} per class" for count in counts)]
+    return names, [[Cell(printable(kind)), *(found[kind, count] for count in counts)] for kind in kinds]
+
+
 def accuracy_cell(name: str, row: Mapping[str, str]) -> Cell:
     if "accuracy" not in name or not row[name]:
         return cell_of_text(row[name])

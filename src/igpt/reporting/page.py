@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from igpt.files import atomic_path, printable
 from igpt.reporting.charts import color, dash, probe_chart, training_charts
 from igpt.reporting.comparison import Comparison, compared
-from igpt.reporting.overview import cards, table_of_accuracies, table_of_runs
+from igpt.reporting.overview import cards, table_of_accuracies, table_of_few_labels, table_of_runs
 from igpt.reporting.pictures import galleries
 from igpt.reporting.reported_run import ReportedRun, read_json
 from igpt.units import counted
@@ -45,6 +45,7 @@ def render(runs: Sequence[ReportedRun], title: str, notes: Sequence[str] = ()) -
         charts=[asdict(chart) for chart in charts],
         probe=asdict(probe) if probe else None,
         accuracies={name: table_of_accuracies(rows) for name, rows in probes.items() if rows},
+        few_labels={run.label: table_of_few_labels(run.low_label) for run in runs if run.low_label},
         galleries=galleries({run.label: run.run for run in runs}),
         comparisons=comparisons(runs),
         made=time.strftime("%Y-%m-%d %H:%M"),

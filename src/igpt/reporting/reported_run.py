@@ -78,6 +78,11 @@ class ReportedRun:
         return list(read_rows(self.run.probe / "accuracy.csv"))
 
     @cached_property
+    def low_label(self) -> list[dict[str, str]]:
+        """The rows of probe/low_label.csv; none if no probe had few labels."""
+        return list(read_rows(self.run.probe / "low_label.csv"))
+
+    @cached_property
     def probe_summary(self) -> Mapping[str, Any]:
         """What igpt-probe reports where one number is needed; empty if the run was not probed."""
         return dict(read_json(self.run.probe / "summary.json"))
