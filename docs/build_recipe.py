@@ -71,11 +71,32 @@ class Cell:
 
     @property
     def losses(self) -> list[float]:
-        return [row["test_nats"] for row in self.rows]
+        return self.losses_on("test")
+
+    def losses_on(self, split: str) -> list[float]:
+        return [row[f"{split}_nats"] for row in self.rows]
 
     def __str__(self) -> str:
         spread = f" +- {deviation(self.losses):.3f}" if len(self.rows) > 1 else ""
         return f"{mean(self.losses):.3f}{spread} ({len(self.rows)}){'' if self.tuned else '*'}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of the mean losses of two trials; the standard error is None if no trial has several seeds."""
+
+    value: float
+    error: float | None
+
+    @property
+    def sign(self) -> int | None:
+        """0 within two standard errors, otherwise that of the value; None if the error is not known."""
+        if self.error is None:
+            return None
+        return 0 if abs(self.value) < 2 * self.error else 1 if self.value > 0 else -1
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3f}" if self.error is None else f"{self.value:+.3f} +- {self.error:.3f}"
 
 
 @dataclass(frozen=True)
@@ -139,30 +160,29 @@ class Ablation:
         return ["", ""]
 
     def differences(self) -> str:
-        """What each part changes: its trial against the trial without it, with the error by the pooled deviation."""
+        """What each part changes: its trial against the trial without it, on the images of both splits."""
         lines = []
         for trial, column in self.cells:
             other = self.reference(trial)
             if other == trial or (other, column) not in self.cells:
                 continue
-            mine, theirs = self.cells[trial, column], self.cells[other, column]
-            delta = mean(mine.losses) - mean(theirs.losses)
-            error = self.error_of_difference(column, len(mine.rows), len(theirs.rows))
-            said = "n/a" if error is None else f"{error:.3f}"
-            lines.append([trial, other, ", ".join(column), f"{delta:+.3f}", said, verdict(delta, error)])
+            found = [self.difference(trial, other, column, split) for split in ("validation", "test")]
+            lines.append([trial, other, ", ".join(column), *map(str, found), verdict(found)])
         if not lines:
             return "No part can be compared yet."
-        return markdown(["trial", "against", "on", "difference", "standard error", "verdict"], lines)
+        return markdown(["trial", "against", "on", "validation", "test", "verdict"], lines)
+
+    def difference(self, trial: str, other: str, column: Column, split: str) -> Difference:
+        """The difference of two trials on a split, with the error by the deviation within all trials of the column."""
+        mine, theirs = self.cells[trial, column].losses_on(split), self.cells[other, column].losses_on(split)
+        spread = pooled_deviation([cell.losses_on(split) for (_, where), cell in self.cells.items() if where == column])
+        error = None if spread is None else spread * (1 / len(mine) + 1 / len(theirs)) ** 0.5
+        return Difference(mean(mine) - mean(theirs), error)
 
     def reference(self, trial: str) -> str:
         """The trial without the last part in the name; of a base, the base that it is like, or the first one."""
         shorter = re.sub(r"[+-][^+-]*$", "", trial)
         return shorter if shorter != trial else self.study.bases[trial].like or next(iter(self.study.bases))
-
-    def error_of_difference(self, column: Column, n: int, m: int) -> float | None:
-        """Of two means of n and m seeds, by the deviation within all trials of the column."""
-        spread = pooled_deviation([cell.losses for (_, where), cell in self.cells.items() if where == column])
-        return None if spread is None else spread * (1 / n + 1 / m) ** 0.5
 
     def rate_table(self) -> str:
         """Validation losses at each learning rate that was tried, of trials with several."""
@@ -196,12 +216,12 @@ def per_step(rows: list[Row], key: str) -> float:
     return mean([row[key] / row["steps"] for row in rows])
 
 
-def verdict(delta: float, error: float | None) -> str:
-    if error is None:
+def verdict(differences: list[Difference]) -> str:
+    """Lower or higher if all differences are, by at least two standard errors each."""
+    signs = {one.sign for one in differences}
+    if None in signs:
         return "one seed each"
-    if abs(delta) < 2 * error:
-        return "within noise"
-    return "lower" if delta < 0 else "higher"
+    return {-1: "lower", 0: "within noise", 1: "higher"}[signs.pop() if len(signs) == 1 else 0]
 
 
 # Records and scaling
