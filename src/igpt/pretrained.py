@@ -328,7 +328,7 @@ class Pretrained:
             )
         head = self.class_head
         return in_parts_that_fit(
-            lambda part: predict_classes(self.model, head, self.task, part, self.votes), self._to_device(batch)
+            lambda part: predict_classes(self.model, head, self.task, part, self.votes).classes, self._to_device(batch)
         )
 
     def classify(self, images: AnyImages) -> list[str]:

@@ -1,3 +1,5 @@
+from unittest import mock
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -103,7 +105,17 @@ def test_classes_are_the_modal_vote_over_masks(model):
     head.bias.copy_(-head.weight @ usual)  # so that no class wins everywhere
     votes = torch.stack([head(Masked().run(model, batch, d).hidden.mean(1)).argmax(-1) for d in range(5)])
     assert (votes != votes[0]).any()  # the masks matter
-    assert torch.equal(predict_classes(model, head, Masked(), batch, votes=5), votes.mode(dim=0).values)
+    predicted = predict_classes(model, head, Masked(), batch, votes=5)
+    assert torch.equal(predicted.classes, votes.mode(dim=0).values)
+    torch.testing.assert_close(predicted.nats, Masked().run(model, batch, 0).nats)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("task", "passes"), [(Autoregressive(), 1), (Masked(), 5)])
+def test_validation_of_a_classifier_runs_the_model_once_per_vote(model, task, passes):
+    with mock.patch.object(model, "hidden", wraps=model.hidden) as hidden:
+        Classification(task).measure(model, torch.nn.Linear(16, 4), batch_of(3))
+    assert hidden.call_count == passes
 
 
 TASKS = [

@@ -394,8 +394,9 @@ class Classification(Task):
 
     def measure(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> dict[str, Tensor]:
         assert head is not None
-        right = predict_classes(model, head, self.pretraining, batch, self.votes) == batch.labels
-        return {**super().measure(model, head, batch), "accuracy": right[batch.labels >= 0].float()}
+        predicted = predict_classes(model, head, self.pretraining, batch, self.votes)
+        right = (predicted.classes == batch.labels)[batch.labels >= 0]
+        return {"nats_per_token": predicted.nats, "accuracy": right.float()}
 
     def state(self) -> dict[str, Any]:
         weights = {"generative_weight": self.generative_weight, "classification_weight": self.classification_weight}
@@ -420,12 +421,21 @@ def task_from_state(state: dict[str, Any]) -> Task:
     return class_of(state["name"], TASKS, Task).from_state(values)  # type: ignore[type-abstract]
 
 
-def predict_classes(model: Transformer, head: nn.Module, task: Task, batch: TokenBatch, votes: int) -> Tensor:
-    """Class of each image, (B,). A masked model sees each image under `votes` different masks, and the class that most
-    of them give is chosen, the lower one of two with equal votes (appendix of the paper: 5 masks).
+class Predicted(NamedTuple):
+    """What a classifier says of a batch."""
+
+    classes: Tensor  # (B,)
+    nats: Tensor  # (B,) as in Outcome, of the first pass
+
+
+def predict_classes(model: Transformer, head: nn.Module, task: Task, batch: TokenBatch, votes: int) -> Predicted:
+    """A masked model sees each image under `votes` different masks, and the class that most of them give is chosen, the
+    lower one of two with equal votes (appendix of the paper: 5 masks).
     """
-    masks = range(1 if task.causal else votes)
-    logits = [head(task.run(model, batch, mask_index).hidden.mean(dim=1)) for mask_index in masks]  # each (B, K)
-    counts = sum(F.one_hot(each.argmax(dim=-1), each.shape[-1]) for each in logits)
-    assert isinstance(counts, torch.Tensor)
-    return counts.argmax(dim=-1)
+    nats, chosen = [], []
+    for mask_index in range(1 if task.causal else votes):
+        outcome = task.run(model, batch, mask_index)
+        logits = head(outcome.hidden.mean(dim=1))  # (B, K)
+        nats.append(outcome.nats)
+        chosen.append(F.one_hot(logits.argmax(dim=-1), logits.shape[-1]))
+    return Predicted(torch.stack(chosen).sum(dim=0).argmax(dim=-1), nats[0])
