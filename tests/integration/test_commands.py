@@ -58,6 +58,16 @@ def test_evaluate_repeats_the_number_of_the_summary(trained, command):
     assert f"{expected:.4f}" in printed
 
 
+def test_the_results_of_another_checkpoint_have_a_file_of_their_own(trained, command):
+    command("evaluate", f"run={trained}", "checkpoint=last")
+    by_name = (trained / "evaluation" / "test_last.json").read_text()
+    command("evaluate", f"run={trained}/checkpoints/last.ckpt")
+    assert (trained / "evaluation" / "test_last.json").read_text() == by_name
+    command("evaluate", f"run={trained}/checkpoints/best.ckpt")
+    best = json.loads((trained / "evaluation" / "test.json").read_text())
+    assert best["test/nats_per_token"] == json.loads((trained / "summary.json").read_text())["test/nats_per_token"]
+
+
 def test_likelihood_in_python_is_the_one_evaluated(trained, test_images):
     model = igpt.load(trained, device="cpu")
     nats = -model.log_likelihood(test_images) / 64

@@ -40,8 +40,8 @@ def evaluate(config: DictConfig) -> None:
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
     run = find_run(config.run)
     folder = run.path / "evaluation"
-    parts = (data.source.name if named else None, config.split, config.weights)
-    name = "_".join(part for part in parts if part is not None)  # test, or emoji_test_ema if all are chosen
+    parts = (data.source.name if named else None, config.split, config.weights, other_checkpoint(config))
+    name = "_".join(part for part in parts if part is not None)  # test, or emoji_test_ema_last if all are chosen
     write_json(result.values, folder / f"{name}.json")
     figures = save_figures(result.figures, folder, prefix=f"{name}_")
     save_tables(result.tables, folder, prefix=f"{name}_")
@@ -51,6 +51,15 @@ def evaluate(config: DictConfig) -> None:
             logger.log_hyperparams(all_printable(plain(config)))
             log_evaluation(logger, result, figures, None)
     print(f"Results are in {folder}")
+
+
+def other_checkpoint(config: DictConfig) -> str | None:
+    """The name of the checkpoint, if another one than the best was chosen."""
+    from igpt.files import expand_user
+
+    path = expand_user(config.run)
+    name = path.stem if path.suffix == ".ckpt" else str(config.checkpoint)
+    return None if name == "best" else name
 
 
 def check_classes(pretrained: Pretrained, data: ImageDataModule) -> None:
