@@ -7,6 +7,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from igpt.errors import IgptError
+
+Points = list[tuple[int, float]]  # step and value; values may be nan or infinite
+Series = dict[str, Points]  # by the name of the metric
+
 
 def read_rows(path: Path) -> Iterator[dict[str, str]]:
     """The rows by column, one after the other; none if there is no file."""
@@ -16,6 +21,20 @@ def read_rows(path: Path) -> Iterator[dict[str, str]]:
 def read_columns(path: Path) -> list[str]:
     """The names of the columns; none if there is no file."""
     return next(csv.reader(whole_lines(path)), [])
+
+
+def read_series(path: Path) -> Series:
+    """The values of each metric; empty if there is no file. Raises :class:`IgptError` if it is damaged."""
+    series: Series = {}
+    for row in read_rows(path):
+        try:
+            step = int(row["step"])
+            for name, text in row.items():
+                if text and name != "step":
+                    series.setdefault(name, []).append((step, float(text)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise IgptError(f"{path} is damaged ({error}); restore it, or move it away.") from None
+    return series
 
 
 def whole_lines(path: Path) -> Iterator[str]:

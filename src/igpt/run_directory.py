@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import uuid
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from igpt.errors import IgptError
-from igpt.files import atomic_path, expand_user
+from igpt.files import expand_user, read_json, write_json
 from igpt.registry import advice, is_model_name
 
 WANDB = "wandb:"  # begins the name of a W&B artifact as a run
@@ -129,14 +128,12 @@ class RunDirectory:
 
 def read_job(folder: Path) -> dict[str, Any]:
     """The job.json of a folder; empty if there is none."""
-    file = folder / "job.json"
-    return dict(json.loads(file.read_text())) if file.exists() else {}
+    return dict(read_json(folder / "job.json"))
 
 
 def write_job(folder: Path, **values: Any) -> None:
     """Write the status of a job, whole or not at all."""
-    with atomic_path(folder / "job.json") as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+    write_json(values, folder / "job.json")
 
 
 def find_run(run: str | Path) -> RunDirectory:

@@ -1,15 +1,18 @@
 """igpt-jobs: what it reads from a sweep's folder and from SLURM, here a program that answers as squeue does."""
 
+import csv
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
 import yaml
 
-from igpt.run_directory import write_job
+from igpt.run_directory import RunDirectory, write_job
+from igpt.run_lock import Owner
+from igpt.stored_run import StoredRun
+from igpt.sweeps.sweep_results import write_results
 
 SQUEUE = """#!/bin/sh
 echo '12_0|COMPLETED|None'
@@ -30,6 +33,14 @@ def make_run(folder, name, lr, steps, **record):
     if rows:
         (run / "metrics.csv").write_text("\n".join(["step,train/loss,val/nats_per_token", *rows]) + "\n")
     write_job(run, overrides=["seed=0", f"optim.lr={lr}"], **record)
+    if record["status"] == "finished":
+        (run / "summary.json").write_text(json.dumps({"steps": steps}))
+    return run
+
+
+def hold_lock(run, **owner):
+    """The lock of this process, or one that differs from it."""
+    (run / "train.lock").write_text(json.dumps({**vars(Owner.here()), **owner}))
 
 
 def shown(text):
@@ -44,7 +55,7 @@ def shown(text):
 def test_jobs_of_a_cluster(command, tmp_path, monkeypatch):
     sweep = tmp_path / "outputs" / "emoji" / "2030-01-01_sweep"
     make_run(sweep, "0", 0.1, 30, status="finished", starts=1, slurm="12_0")
-    make_run(sweep, "1", 0.2, 12, status="running", starts=3, slurm="12_1", host="node7", process=1)
+    hold_lock(make_run(sweep, "1", 0.2, 12, status="running", starts=3, slurm="12_1"), host="node7")
     for number in range(3):
         overrides = ["seed=0", f"optim.lr=0.{number + 1}"]
         write_job(sweep / "slurm" / f"12_{number}", status="pending", overrides=overrides)
@@ -73,21 +84,38 @@ def test_jobs_of_a_cluster(command, tmp_path, monkeypatch):
 def test_jobs_here_of_which_one_was_killed_and_one_failed(command, tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    here = {"host": socket.gethostname(), "starts": 1}
-    make_run(tmp_path / "s", "0", 0.1, 6, status="running", process=gone.pid, **here)
-    make_run(tmp_path / "s", "1", 0.2, 0, status="failed", error="The loss became NaN.", **here)
-    make_run(tmp_path / "s", "2", 0.3, 6, status="running", process=os.getppid(), **here)
+    hold_lock(make_run(tmp_path / "s", "0", 0.1, 6, status="running", starts=1), process=gone.pid)
+    make_run(tmp_path / "s", "1", 0.2, 0, status="failed", error="The loss became NaN.", starts=1)
+    hold_lock(make_run(tmp_path / "s", "2", 0.3, 6, status="running", starts=1))
     printed = command("jobs", "sweep=s")
     assert "Job 1: The loss became NaN." in printed
     assert [job["status"] for job in shown(printed)[:3]] == ["interrupted", "failed", "running"]
 
 
 def test_a_job_that_slurm_ended_before_it_could_say_so_failed(command, tmp_path):
-    make_run(tmp_path / "s", "0", 0.1, 6, status="running", starts=1, slurm="40", host="node7", process=1)
+    run = make_run(tmp_path / "s", "0", 0.1, 6, status="running", starts=1, slurm="40")
     write_job(tmp_path / "s" / "slurm" / "40", status="failed", overrides=[], error="SLURM ended it as NODE_FAIL")
-    assert shown(command("jobs", "sweep=s"))[0]["status"] == "failed"
-    write_job(tmp_path / "s" / "slurm" / "40", status="started", overrides=[])  # requeued
+    printed = command("jobs", "sweep=s")
+    assert shown(printed)[0]["status"] == "failed"
+    assert "Job 0: SLURM ended it as NODE_FAIL" in printed
+    assert StoredRun(RunDirectory(run)).error == "SLURM ended it as NODE_FAIL"
+    hold_lock(run)  # requeued
     assert shown(command("jobs", "sweep=s"))[0]["status"] == "running"
+
+
+def test_a_job_that_failed_and_was_resumed_by_hand_has_the_status_of_its_run(command, tmp_path):
+    run = make_run(tmp_path / "s", "0", 0.1, 6, status="failed", error="No memory.", starts=1)
+    make_run(tmp_path / "s", "1", 0.2, 6, status="failed", error="No memory.", starts=1)
+    hold_lock(run)
+    printed = command("jobs", "sweep=s")
+    assert [job["status"] for job in shown(printed)[:2]] == ["running", "failed"]
+    assert "Job 0" not in printed
+    (run / "train.lock").unlink()
+    (run / "summary.json").write_text(json.dumps({"steps": 6}))
+    write_results(tmp_path / "s", "val/nats_per_token", "min")
+    first, second = csv.DictReader((tmp_path / "s" / "sweep.csv").open())
+    assert (first["status"], first["val/nats_per_token"], first["error"]) == ("finished", "2.0", "")
+    assert (second["status"], second["error"]) == ("failed", "No memory.")
 
 
 @pytest.mark.parametrize("arguments", [(), ("sweep=nowhere",)])

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 from igpt.commands.report import runs_in
 from igpt.reporting.overview import table_of_runs
@@ -90,8 +91,9 @@ def test_a_sweep_whose_jobs_all_wait(command, tmp_path):
 def test_the_best_value_is_in_the_column_of_its_metric(tmp_path):
     runs = []
     for name, monitor, mode in (("a", "val/nats_per_token", "min"), ("b", "probe/layer_1", "max")):
-        config = {"monitor": monitor, "monitor_mode": mode}
-        runs.append(ReportedRun(name, RunDirectory(write_run(tmp_path / name)), config))
+        run = write_run(tmp_path / name)
+        (run / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"monitor": monitor, "monitor_mode": mode}))
+        runs.append(ReportedRun(name, RunDirectory(run)))
     columns, rows = table_of_runs(runs)
     found = [dict(zip(columns, (cell.text for cell in row), strict=True)) for row in rows]
     assert [row["best val/nats_per_token"] for row in found] == ["2.875", ""]
@@ -138,6 +140,17 @@ def test_output_must_be_a_page(command, tmp_path):
     with pytest.raises(SystemExit, match=r"output is run/metrics.csv; give a file that ends in .html"):
         command("report", "run=run", "output=run/metrics.csv")
     assert (tmp_path / "run" / "metrics.csv").read_text() == METRICS
+
+
+def test_a_folder_with_runs_beside_a_sweep(command, tmp_path):
+    """All runs are reported; jobs that were refused have no run, and are named."""
+    for name in ("one", "deeper/two"):
+        write_run(tmp_path / "my" / name)
+    write_run(tmp_path / "my" / "sweep" / "0", lr=0.2, status="finished")
+    write_job(tmp_path / "my" / "sweep" / "refused" / "1", status="refused", overrides=["optim.lr=0.3"], error="Taken.")
+    found, notes = runs_in(tmp_path / "my")
+    assert [str(run.relative_to(tmp_path / "my")) for run in found] == ["sweep/0", "deeper/two", "one"]
+    assert notes == ["Job sweep/refused/1 refused: Taken."]
 
 
 def test_a_folder_of_runs_and_a_link_to_one_of_them(command, tmp_path):

@@ -178,7 +178,7 @@ def test_finished_runs_are_listed_without_reading_their_metrics(outputs, listed,
     def refuse(path):
         raise AssertionError(path)
 
-    monkeypatch.setattr("igpt.sweeps.run_records.read_rows", refuse)
+    monkeypatch.setattr("igpt.stored_run.read_series", refuse)
     assert [row["best"] for row in listed("where=status=finished")] == ["0.5"]
 
 

@@ -6,7 +6,8 @@ import random
 import pytest
 
 from igpt.errors import IgptError
-from igpt.reporting.charts import FEWEST, MOST, POINTS, probe_chart, read_series, thinned, training_charts
+from igpt.metrics_file import read_series
+from igpt.reporting.charts import FEWEST, MOST, POINTS, probe_chart, thinned, training_charts
 
 
 def labels(charts):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
-from igpt.configuration.stored import choices_of
 from igpt.errors import IgptError
 from igpt.files import printable
 from igpt.run_directory import RunDirectory
+from igpt.stored_run import StoredRun
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -100,7 +100,7 @@ def build_loggers(config: DictConfig, run: RunDirectory, job_type: str, first_st
     if config.logger and printable(run.path) != str(run.path):  # W&B and TensorBoard need the path in UTF-8
         log.warning("%s is not UTF-8, so no tracker can write there; metrics.csv has what it would show.", run.path)
         return []
-    choices = choices_of(run)
+    choices = StoredRun(run).choices
     tags = [choices[group] for group in ("data", "model", "objective") if group in choices]
 
     def arguments(logger: DictConfig) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -59,11 +58,9 @@ def export(config: DictConfig) -> None:
 
 def results_of(run: RunDirectory, stored: StoredModel) -> dict[str, Any]:
     """The values of summary.json, if they are those of these weights; otherwise none."""
-    from igpt.run_status import is_summarized
+    from igpt.stored_run import StoredRun
 
-    if not is_summarized(run):  # a run that is being extended may have another best checkpoint by now
-        return {}
-    summary: dict[str, Any] = json.loads(run.summary.read_text())
+    summary = dict(StoredRun(run).summary)  # empty if the run is being extended: it may have another best checkpoint
     measured = Path(run.path, summary.get("best_checkpoint", ""))
     same = measured.is_file() and measured.samefile(stored.path) and summary.get("weights", "trained") == stored.chosen
     return summary if same else {}
@@ -88,10 +85,10 @@ def measure(config: DictConfig, stored: StoredModel) -> dict[str, Any]:
 
 def training_command(run: RunDirectory) -> str | None:
     """The command that began a run; None if that is not known."""
-    from igpt.configuration.stored import overrides_of
+    from igpt.stored_run import StoredRun
 
-    overrides = overrides_of(run)
-    return None if overrides is None else shlex.join(["igpt-train", *overrides])
+    arguments = StoredRun(run).arguments
+    return None if arguments is None else shlex.join(["igpt-train", *arguments])
 
 
 if __name__ == "__main__":

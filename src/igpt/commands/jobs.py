@@ -9,12 +9,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from igpt.configuration.app import run_app
-from igpt.configuration.stored import configuration_of
 from igpt.console import table_text
 from igpt.errors import IgptError
 from igpt.files import expand_user
 from igpt.run_directory import RunDirectory
-from igpt.sweeps.job_records import LOSS, Row, best_value, format_number, latest_step, sweep_rows
+from igpt.stored_run import StoredRun
+from igpt.sweeps.job_records import LOSS, Row, format_number, latest_step, sweep_rows
 from igpt.units import counted
 
 
@@ -32,26 +32,24 @@ def jobs(config: DictConfig) -> None:
     states = slurm_states() if any("slurm" in row for row in rows) else {}
     monitor = monitored(rows)
     print(f"{counted(len(rows), 'job')} in {folder}")
-    columns = ("job", "status", "SLURM", "step", LOSS, monitor[0], "restarts", "changed", "run")
+    columns = ("job", "status", "SLURM", "step", LOSS, monitor, "restarts", "changed", "run")
     print(table_text(columns, [line(row, monitor, states) for row in rows]))
     for row in rows:
         if "error" in row:
             print(f"Job {row['job'] or row['slurm']}: {row['error']}")
 
 
-def line(row: Row, monitor: tuple[str, str], states: dict[str, str]) -> tuple[str, ...]:
+def line(row: Row, monitor: str, states: dict[str, str]) -> tuple[str, ...]:
     """The cells of a job's line."""
     job = row.get("slurm", "")
     state = f"{job} {states.get(job, '')}".strip()
-    started = row["run"] and RunDirectory(Path(row["run"])).config.exists()
-    if not started:
-        return (row["job"], row["status"], state, "", "", "", "", " ".join(row["changed"]), row["run"])
-    run = RunDirectory(Path(row["run"]))
-    latest = latest_step(run)
-    best = best_value(run.metrics, *monitor)
-    step = f"{latest.get('step', 0)}/{configuration_of(run).trainer.max_steps}"
-    restarts = str(row.get("starts", 1) - 1)
-    numbers = (step, format_number(latest.get(LOSS)), format_number(best), restarts)
+    run = StoredRun(RunDirectory(Path(row["run"])))
+    numbers: tuple[str, ...] = ("", "", "", "")
+    if row["run"] and run.config:
+        latest = latest_step(run)
+        step = f"{latest.get('step', 0)}/{run.config['trainer']['max_steps']}"
+        restarts = str(row.get("starts", 1) - 1)
+        numbers = (step, format_number(latest.get(LOSS)), format_number(run.best_of(monitor)), restarts)
     return (row["job"], row["status"], state, *numbers, " ".join(row["changed"]), row["run"])
 
 
@@ -63,13 +61,10 @@ def newest_sweep() -> Path:
     return folders[-1]
 
 
-def monitored(rows: list[Row]) -> tuple[str, str]:
-    """The metric that the jobs are compared by, and whether its maximum (max) or minimum (min) is best."""
-    runs = [run for run in (RunDirectory(Path(row["run"])) for row in rows if row["run"]) if run.config.exists()]
-    if not runs:
-        return "val/nats_per_token", "min"
-    config = configuration_of(runs[0])
-    return config.monitor, config.monitor_mode
+def monitored(rows: list[Row]) -> str:
+    """The metric by which the jobs are compared."""
+    runs = (StoredRun(RunDirectory(Path(row["run"]))) for row in rows if row["run"])
+    return next((run.monitor for run in runs if run.config), "val/nats_per_token")
 
 
 def slurm_states() -> dict[str, str]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os.path import commonpath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from igpt.configuration.app import run_app
-from igpt.configuration.stored import configuration_of, overrides_of
 from igpt.errors import IgptError
 from igpt.files import expand_user
 from igpt.run_directory import RunDirectory, find_run
 from igpt.sweeps.job_records import Row, sweep_rows
+from igpt.sweeps.run_records import run_directories
 from igpt.units import counted
 
 if TYPE_CHECKING:
@@ -73,21 +73,21 @@ def folder_of(run: str) -> Path:
 def runs_in(folder: Path) -> tuple[dict[Path, list[str]], list[str]]:
     """The run directories in a folder with the overrides of each, and sentences about jobs without results.
 
-    The folder is a run itself, or it contains the jobs of a sweep or other runs.
+    The folder is a run itself, or it contains runs, the jobs of sweeps among them.
     """
     if is_run(folder):
         return {folder: []}, []
     rows = sweep_rows(folder)
-    if rows:
-        notes = [sentence for row in rows if (sentence := problem_of(row))]
-        return {Path(row["run"]): row["changed"] for row in rows if row["run"]}, notes
-    runs = sorted(path for path in folder.glob("*/") if is_run(path))
-    if not runs:
+    changed = {Path(row["run"]): row["changed"] for row in rows if row["run"]}
+    notes = [sentence for row in rows if (sentence := problem_of(row))]
+    others = sorted({run.path for run in run_directories(folder)} - changed.keys())
+    found = {run: changed.get(run, []) for run in (*changed, *others) if is_run(run)}
+    if not found and not notes:
         raise IgptError(
             f"There is no run in {folder}, so there is nothing to report; give a run directory of igpt-train, or the "
             "directory of a sweep."
         )
-    return {run: [] for run in runs}, []
+    return found, notes
 
 
 def is_run(folder: Path) -> bool:
@@ -110,34 +110,11 @@ def place(folders: Sequence[Path]) -> Path:
 
 
 def described(runs: dict[Path, list[str]]) -> list[ReportedRun]:
-    """The runs with their configurations. A name is the path below the folder that contains all runs."""
+    """The runs with their names: the paths below the folder that contains all of them."""
     from igpt.reporting.reported_run import ReportedRun
 
     common = commonpath([path.parent for path in runs])
-    found = []
-    for path, changed in runs.items():
-        run = RunDirectory(path)
-        found.append(
-            ReportedRun(
-                name=str(path.relative_to(common)), run=run, config=configuration(run), changes=changes_of(run),
-                overrides=changed, arguments=overrides_of(run) or [],
-            )
-        )  # fmt: skip
-    return found
-
-
-def configuration(run: RunDirectory) -> dict[str, Any]:
-    """The configuration of a run as plain values, with interpolations as text; empty if there is none."""
-    if not run.config.exists():
-        return {}
-    values: Any = OmegaConf.to_container(configuration_of(run), resolve=False)
-    return dict(values)
-
-
-def changes_of(run: RunDirectory) -> list[Any]:
-    """What each resume of a run changed, from which step on."""
-    changes: Any = OmegaConf.to_container(OmegaConf.load(run.changes)) if run.changes.exists() else []
-    return list(changes)
+    return [ReportedRun(str(path.relative_to(common)), RunDirectory(path), changed) for path, changed in runs.items()]
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def train(config: DictConfig) -> float | None:
     from igpt.commands.chosen_precision import choose_precision
     from igpt.commands.init_from import starting_point
     from igpt.configuration.path_arguments import make_absolute
-    from igpt.sweeps.job_records import best_value
+    from igpt.stored_run import StoredRun
     from igpt.sweeps.subprocess_jobs import needs_subprocess, run_in_subprocess
 
     make_absolute(config)
@@ -65,7 +65,7 @@ def train(config: DictConfig) -> float | None:
             start = starting_point(config, "train", run)
             choose_precision(config, run)
             train_and_report(config, start, begin(run, config))
-    return best_value(run.metrics, config.monitor, config.monitor_mode)
+    return StoredRun(run).best
 
 
 def begin(run: RunDirectory, config: DictConfig) -> Changes:
@@ -150,7 +150,7 @@ def recorded_error(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_main_process() and not isinstance(error, Interrupted):
+        if is_main_process():
             with suppress(OSError):  # the disk may be full
                 run.error.write_text(f"{' '.join(str(error).split()) or repr(error)}\n", encoding="utf-8")
         raise
@@ -215,7 +215,7 @@ def report(
     parameters = sum(p.numel() for p in pretrained.model.parameters())
     best_checkpoint = str(checkpoint.relative_to(run.path))
     summary = {
-        **result.values, "parameters": parameters, **of_training(config, run, trainer),
+        **result.values, "parameters": parameters, **of_training(run, trainer),
         "best_checkpoint": best_checkpoint, "weights": pretrained.weights,
     }  # fmt: skip
     write_json(summary, run.summary)
@@ -228,19 +228,18 @@ def report(
     log.info("Results are in %s", run.path)
 
 
-def of_training(config: DictConfig, run: RunDirectory, trainer: pl.Trainer) -> dict[str, Any]:
+def of_training(run: RunDirectory, trainer: pl.Trainer) -> dict[str, Any]:
     """What summary.json says about training."""
     from pytorch_lightning.callbacks import Timer
 
-    from igpt.sweeps.job_records import best_values
+    from igpt.stored_run import StoredRun
 
-    best = best_values(run, config.monitor, config.monitor_mode)
     timer = next(c for c in trainer.callbacks if isinstance(c, Timer))  # type: ignore[attr-defined]
     return {
         "steps": trainer.global_step,
         "precision": trainer.precision,
         "seconds": round(timer.time_elapsed("train"), 1),
-        **{f"best/{name}": value for name, value in best.items()},
+        **{f"best/{name}": value for name, value in StoredRun(run).best_values().items()},
     }
 
 

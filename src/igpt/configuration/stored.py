@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-from itertools import takewhile
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from igpt.errors import IgptError
 from igpt.files import atomic_path
 from igpt.run_directory import RunDirectory
-
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of C is ten times as fast
 
 Changes = dict[
     str, dict[str, Any]
@@ -29,33 +25,6 @@ def configuration_of(run: RunDirectory) -> DictConfig:
     config = OmegaConf.load(file)
     assert isinstance(config, DictConfig)
     return config
-
-
-def overrides_of(run: RunDirectory) -> list[str] | None:
-    """The arguments of the command that began a run; None if they are not stored."""
-    file = run.config.with_name("overrides.yaml")
-    return [str(override) for override in OmegaConf.load(file)] if file.exists() else None
-
-
-def choices_of(run: RunDirectory) -> dict[str, str]:
-    """The choice of each group at the start of a run; empty if the run directory does not say."""
-    file = run.config.with_name("hydra.yaml")
-    if not file.exists():
-        return {}
-    # The file is long, and only one block of it is needed.
-    _, _, after = file.read_text(encoding="utf-8").partition("\n    choices:\n")
-    block = takewhile(lambda line: line.startswith("      "), after.splitlines())
-    choices = read_yaml("\n".join(line.strip() for line in block))
-    return {group: str(choice) for group, choice in choices.items() if choice is not None}
-
-
-def read_yaml(text: str) -> dict[str, Any]:
-    """A mapping in YAML, with its interpolations; empty if the text has none."""
-    try:
-        content = yaml.load(text, YAML_LOADER)
-    except yaml.YAMLError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def store(run: RunDirectory, config: DictConfig) -> None:

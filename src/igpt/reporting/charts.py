@@ -7,15 +7,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from igpt.errors import IgptError
 from igpt.metric_names import find_metric
-from igpt.metrics_file import read_rows
-
-Points = list[tuple[int, float]]  # step and value; values may be nan or infinite
-Series = dict[str, Points]  # by the name of the metric
+from igpt.metrics_file import Points, Series
 
 POINTS = 20_000  # of all charts of a report together, so that it stays small
 MOST, FEWEST = 1000, 60  # points of a line
@@ -54,20 +49,6 @@ class Chart:
     shown: bool = True
     description: str = ""
     note: str = ""
-
-
-def read_series(metrics: Path) -> Series:
-    """The values of each metric in the metrics.csv of a run; empty if there is none."""
-    series: Series = {}
-    for row in read_rows(metrics):
-        try:
-            step = int(row["step"])
-            for name, text in row.items():
-                if text and name != "step":
-                    series.setdefault(name, []).append((step, float(text)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise IgptError(f"{metrics} is damaged ({error}); restore it, or move it away.") from None
-    return series
 
 
 def training_charts(runs: Mapping[str, Series]) -> list[Chart]:

@@ -28,7 +28,7 @@ Table = tuple[list[str], list[list[Cell]]]  # the names of the columns, and the 
 def cards(run: ReportedRun) -> list[tuple[str, str, str]]:
     """The main values of a run: name, value, and standard error or unit."""
     summary = run.summary
-    found = [("steps", run.steps, "")]
+    found = [("steps", run.progress, "")]
     if run.best is not None:
         found.append((f"best {run.monitor}", number(run.best), ""))
     for name in ("nats_per_token", "bits_per_dimension", "accuracy"):
@@ -57,7 +57,7 @@ def table_of_runs(runs: Sequence[ReportedRun]) -> Table:
             "run": Cell(printable(run.name)),
             **{key: cell_of_text(chosen.get(key, "")) for key in keys},
             "status": Cell(run.status),
-            "steps": Cell(run.steps, run.done),
+            "steps": Cell(run.progress, run.steps),
             **{f"best {name}": cell(run.best if name == run.monitor else None) for name in monitors},
             **{name: cell(run.summary.get(name)) for name in ("test/nats_per_token", "test/accuracy")},
             "probe, test accuracy": percent_cell(run.probe_accuracy),

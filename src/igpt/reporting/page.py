@@ -17,7 +17,7 @@ from igpt.reporting.charts import color, dash, probe_chart, training_charts
 from igpt.reporting.comparison import Comparison, compared
 from igpt.reporting.overview import cards, table_of_accuracies, table_of_few_labels, table_of_runs
 from igpt.reporting.pictures import galleries
-from igpt.reporting.reported_run import ReportedRun, read_json
+from igpt.reporting.reported_run import ReportedRun
 from igpt.units import counted
 
 
@@ -31,8 +31,8 @@ def write_report(runs: Sequence[ReportedRun], title: str, output: Path, notes: S
 def render(runs: Sequence[ReportedRun], title: str, notes: Sequence[str] = ()) -> str:
     """The report as HTML."""
     charts = training_charts({run.label: run.series for run in runs})
-    probes = {run.label: run.probe for run in runs}
-    shares = {run.probe_summary.get("majority_share") for run in runs if run.probe}
+    probes = {run.label: run.accuracies for run in runs}
+    shares = {run.probe_summary.get("majority_share") for run in runs if run.accuracies}
     probe = probe_chart(probes, shares.pop() if len(shares) == 1 else None)
     return template().render(
         title=printable(title),
@@ -45,7 +45,7 @@ def render(runs: Sequence[ReportedRun], title: str, notes: Sequence[str] = ()) -
         charts=[asdict(chart) for chart in charts],
         probe=asdict(probe) if probe else None,
         accuracies={name: table_of_accuracies(rows) for name, rows in probes.items() if rows},
-        few_labels={run.label: table_of_few_labels(run.low_label) for run in runs if run.low_label},
+        few_labels={run.label: table_of_few_labels(run.few_labels) for run in runs if run.few_labels},
         galleries=galleries({run.label: run.run for run in runs}),
         comparisons=comparisons(runs),
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -85,7 +85,7 @@ def comparisons(runs: Sequence[ReportedRun]) -> dict[str, list[Comparison]]:
 
 def environment_of(run: ReportedRun, alone: bool) -> dict[str, Any]:
     """Where and with what the latest start of a run trained, its directory, and the arguments of a run `alone`."""
-    starts = read_json(run.run.environment) or [{}]
+    starts = run.starts or [{}]
     several = {"starts": len(starts)} if len(starts) > 1 else {}
-    arguments = {"arguments": " ".join(run.arguments)} if alone else {}
+    arguments = {"arguments": " ".join(run.arguments or [])} if alone else {}
     return {**starts[-1], **several, "directory": str(run.run.path.resolve()), **arguments}

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import os
 import re
-import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from igpt.metrics_file import read_columns, read_rows
 from igpt.run_directory import RunDirectory, read_job
-from igpt.run_lock import is_alive
+from igpt.run_status import job_of, status_of
+from igpt.stored_run import StoredRun
 
 Row = dict[str, Any]
 
@@ -42,51 +38,25 @@ def sweep_rows(folder: Path) -> list[Row]:
 
 
 def run_row(folder: Path, run: Path) -> Row:
-    """The row of a job that has a run directory."""
-    record = read_job(run)
-    host, process, _, _ = (record.pop(name, None) for name in ("host", "process", "varied", "sweep"))
-    if record.get("status") == "running":
-        ended = read_job(folder / "slurm" / record.get("slurm", "none"))
-        if ended.get("status") == "failed":
-            record |= ended  # the job was killed before it could record this itself
-        elif "slurm" not in record and host == socket.gethostname() and not _is_other_running_process(process):
-            record["status"] = "interrupted"
-    return {"job": str(run.relative_to(folder)), "status": "running", "overrides": [], **record, "run": str(run)}
+    """The row of a job that has a directory."""
+    record = {name: value for name, value in job_of(RunDirectory(run)).items() if name not in ("varied", "sweep")}
+    status = status_of(RunDirectory(run))
+    if status != record.get("status"):
+        record.pop("error", None)  # the run was resumed since
+    return {"job": str(run.relative_to(folder)), "overrides": [], **record, "status": status, "run": str(run)}
 
 
-def best_value(metrics: Path, name: str, mode: str) -> float | None:
-    """The best value of a column of metrics.csv; None if it has no value."""
-    values = [float(row[name]) for row in read_rows(metrics) if row.get(name)]
-    best: Callable[..., float | None] = max if mode == "max" else min
-    return best([v for v in values if math.isfinite(v)], default=None)
-
-
-def best_values(run: RunDirectory, monitor: str, mode: str) -> Row:
-    """A job's best values: of the monitored metric, of accuracy, and of the online probe (over all layers)."""
-    found = {monitor: best_value(run.metrics, monitor, mode)}
-    probes = [best_value(run.metrics, c, "max") for c in read_columns(run.metrics) if c.startswith("probe/")]
-    found["val/accuracy"] = best_value(run.metrics, "val/accuracy", "max")
-    found["probe/accuracy"] = max((p for p in probes if p is not None), default=None)
-    return {monitor: found.pop(monitor)} | {name: value for name, value in found.items() if value is not None}
-
-
-def latest_step(run: RunDirectory) -> Row:
+def latest_step(run: StoredRun) -> Row:
     """The number of steps a job has done, and its latest training loss; empty before the first."""
-    latest: Row = {}
-    for row in read_rows(run.metrics):
-        if row.get(LOSS):
-            latest = {"step": int(row["step"]) + 1, LOSS: float(row[LOSS])}
-    return latest
+    if LOSS not in run.series:
+        return {}
+    step, loss = run.series[LOSS][-1]
+    return {"step": step + 1, LOSS: loss}
 
 
 def format_number(value: float | None) -> str:
     """A value in a table, with four decimal places; None is empty."""
     return "" if value is None else f"{value:.4f}"
-
-
-def _is_other_running_process(process: int | None) -> bool:
-    """Whether this is a running process of this machine, other than the calling one."""
-    return process is not None and process != os.getpid() and is_alive(process)
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:

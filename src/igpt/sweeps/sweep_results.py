@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from igpt.console import table_text
-from igpt.files import atomic_path
+from igpt.files import write_rows
+from igpt.run_directory import RunDirectory
+from igpt.stored_run import StoredRun
 from igpt.sweeps.job_records import Row, format_number, sweep_rows
 from igpt.units import counted
 
@@ -16,7 +18,7 @@ WITH_RESULT = ("finished", "pruned")
 
 def write_results(folder: Path, monitor: str, mode: str) -> list[Row]:
     """Write the table and the figure of a sweep, print the table and the best job, and return the table's rows."""
-    rows = sweep_rows(folder)
+    rows = [with_best_values(row, monitor) for row in sweep_rows(folder)]
     write_table(rows, folder / "sweep.csv")
     ranked = rank(rows, monitor, mode)
     if rows:
@@ -30,6 +32,12 @@ def write_results(folder: Path, monitor: str, mode: str) -> list[Row]:
         best = ranked[0]
         print(f"Best: {monitor} {best[monitor]:.4f} in {best['run']}, {' '.join(best['changed']) or 'the only job'}")
     return rows
+
+
+def with_best_values(row: Row, monitor: str) -> Row:
+    """The row of a job with its best values, if it has a run."""
+    run = StoredRun(RunDirectory(Path(row["run"])))
+    return {**row, monitor: run.best_of(monitor), **run.best_values()} if row["run"] and run.config else row
 
 
 def jobs_table(rows: Sequence[Row], monitor: str) -> str:
@@ -53,10 +61,13 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
     """Write the table of the jobs as CSV."""
     known = ("job", "status", "changed", "run", "error", "overrides")
     others = sorted({name for row in rows for name in row} - set(known))
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, (*known[:3], *others, *known[3:]))
-        writer.writeheader()
-        writer.writerows({k: " ".join(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows)
+    names = (*known[:3], *others, *known[3:])
+    write_rows([{name: as_text(row.get(name)) for name in names} for row in rows], path)
+
+
+def as_text(value: Any) -> Any:
+    """A value of the table; a list as its parts with spaces between them."""
+    return " ".join(value) if isinstance(value, list) else value
 
 
 def rank(rows: Sequence[Row], monitor: str, mode: str) -> list[Row]:

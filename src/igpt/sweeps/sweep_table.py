@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 import sys
 from contextlib import ExitStack, nullcontext
 from importlib.util import find_spec
@@ -24,7 +23,7 @@ from igpt.cluster.ranks import is_main_process
 from igpt.errors import IgptError, RunTakenError
 from igpt.run_directory import RunDirectory, read_job, write_job
 from igpt.run_lock import locked
-from igpt.sweeps.job_records import Row, best_values
+from igpt.sweeps.job_records import Row
 from igpt.sweeps.sweep_results import WITH_RESULT, write_results
 
 log = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ class SweepTable(Callback):
         write_job(  # replaces the record of an earlier start
             run.path, status=status, overrides=list(config.hydra.overrides.task), varied=varied(config),
             sweep=folder_of_sweep(config).name, starts=before.get("starts", 0) + 1,
-            host=socket.gethostname(), process=os.getpid(), **slurm_record,
+            **slurm_record,
         )  # fmt: skip
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -90,8 +89,7 @@ class SweepTable(Callback):
         run = RunDirectory(Path(config.hydra.runtime.output_dir))
         failed, error = job_return.status == JobStatus.FAILED, job_return._return_value
         refused = failed and isinstance(error, RunTakenError)
-        # The directory of a refused job holds another run.
-        ended: Row = {} if refused else best_values(run, config.monitor, config.monitor_mode)
+        ended: Row = {}
         if OmegaConf.select(config, "data.source.full_train"):
             ended["full_train"] = True
         if failed:
