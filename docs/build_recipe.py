@@ -22,7 +22,7 @@ sys.path.insert(0, str(EXPERIMENTS))  # for the package `studies`
 
 from studies.results import Row, read_results  # noqa: E402
 from studies.speedrun import Records  # noqa: E402
-from studies.statistics import deviation, mean, pooled_deviation, standard_error  # noqa: E402
+from studies.statistics import deviation, mean, pooled_deviation, standard_error, t_quantile  # noqa: E402
 from studies.study import Round, Study, rows_of  # noqa: E402
 
 from igpt.planning.scaling_law import ScalingLaw  # noqa: E402
@@ -86,14 +86,15 @@ class Difference:
     """Of the mean losses of two trials; the standard error is None if no trial has several seeds."""
 
     value: float
-    error: float | None
+    error: float | None = None
+    freedom: int = 0  # degrees of freedom of the error
 
     @property
     def sign(self) -> int | None:
-        """0 within two standard errors, otherwise that of the value; None if the error is not known."""
+        """0 within the 95% interval of Student's t, otherwise that of the value; None if the error is not known."""
         if self.error is None:
             return None
-        return 0 if abs(self.value) < 2 * self.error else 1 if self.value > 0 else -1
+        return 0 if abs(self.value) < t_quantile(self.freedom) * self.error else 1 if self.value > 0 else -1
 
     def __str__(self) -> str:
         return f"{self.value:+.3f}" if self.error is None else f"{self.value:+.3f} +- {self.error:.3f}"
@@ -175,9 +176,11 @@ class Ablation:
     def difference(self, trial: str, other: str, column: Column, split: str) -> Difference:
         """The difference of two trials on a split, with the error by the deviation within all trials of the column."""
         mine, theirs = self.cells[trial, column].losses_on(split), self.cells[other, column].losses_on(split)
-        spread = pooled_deviation([cell.losses_on(split) for (_, where), cell in self.cells.items() if where == column])
-        error = None if spread is None else spread * (1 / len(mine) + 1 / len(theirs)) ** 0.5
-        return Difference(mean(mine) - mean(theirs), error)
+        within = pooled_deviation([cell.losses_on(split) for (_, where), cell in self.cells.items() if where == column])
+        if within is None:
+            return Difference(mean(mine) - mean(theirs))
+        spread, freedom = within
+        return Difference(mean(mine) - mean(theirs), spread * (1 / len(mine) + 1 / len(theirs)) ** 0.5, freedom)
 
     def reference(self, trial: str) -> str:
         """The trial without the last part in the name; of a base, the base that it is like, or the first one."""
@@ -217,7 +220,7 @@ def per_step(rows: list[Row], key: str) -> float:
 
 
 def verdict(differences: list[Difference]) -> str:
-    """Lower or higher if all differences are, by at least two standard errors each."""
+    """Lower or higher if all differences are, each beyond its 95% interval."""
     signs = {one.sign for one in differences}
     if None in signs:
         return "one seed each"

@@ -82,14 +82,15 @@ def test_differences_have_the_error_of_the_pooled_deviation():
 @pytest.mark.parametrize(
     ("validation", "test", "said"),
     [
-        ((-0.3, 0.1), (-0.2, 0.1), "lower"),
-        ((0.3, 0.1), (0.2, 0.1), "higher"),
-        ((-0.1, 0.1), (-0.3, 0.1), "within noise"),
-        ((-0.3, 0.1), (0.3, 0.1), "within noise"),
-        ((1, None), (1, None), "one seed each"),
+        ((-0.3, 0.1, 9), (-0.23, 0.1, 9), "lower"),  # 2.26 standard errors
+        ((0.3, 0.1, 9), (0.23, 0.1, 9), "higher"),
+        ((-0.22, 0.1, 9), (-0.3, 0.1, 9), "within noise"),
+        ((-0.3, 0.1, 9), (-1.2, 0.1, 1), "within noise"),  # 12.7 standard errors
+        ((-0.3, 0.1, 9), (0.3, 0.1, 9), "within noise"),
+        ((1,), (1,), "one seed each"),
     ],
 )
-def test_only_a_difference_on_both_splits_beyond_two_errors_counts(validation, test, said):
+def test_only_a_difference_on_both_splits_beyond_the_interval_counts(validation, test, said):
     assert build_recipe.verdict([build_recipe.Difference(*validation), build_recipe.Difference(*test)]) == said
 
 

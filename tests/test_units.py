@@ -18,7 +18,16 @@ def test_a_time_has_a_unit_that_suits_it(seconds, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (0.001234, "0.00123"), (1.061, "1.06"), (99.96, "100"), (65_700, "65,700")]
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.001234, "0.00123"),
+        (1.234e-5, "0.0000123"),
+        (-0.5, "-0.5"),
+        (1.061, "1.06"),
+        (99.96, "100"),
+        (65_700, "65,700"),
+    ],
 )
 def test_a_number_has_no_exponent(value, text):
     assert number_text(value, 3) == text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -13,13 +12,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import datetime, timezone
 from pathlib import Path
 
-import yaml
 from studies.cost import flops_per_step, optimizer_flops_per_step, tokens_per_step
 from studies.results import Row, append_result, read_results
 from studies.study import Choice, Run, Study, rows_of
 
 from igpt.cluster.signals import STARTED_BY
 from igpt.errors import IgptError
+from igpt.run_directory import RunDirectory
+from igpt.stored_run import StoredRun
 
 ROOT = Path(__file__).parents[2]
 Train = Callable[[Run, Path, int], Row]
@@ -104,7 +104,7 @@ def train_run(run: Run, out: Path, threads: int) -> Row:
     """
     folder = (out / run.folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    log, started_from = folder / "output.log", commit()
+    log = folder / "output.log"
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
     environment[STARTED_BY] = str(os.getpid())  # so that it ends with this process
     command = [sys.executable, "-m", "igpt.commands.train", *run.overrides, f"hydra.run.dir={folder}"]
@@ -114,14 +114,14 @@ def train_run(run: Run, out: Path, threads: int) -> Row:
     if not (folder / "summary.json").exists():
         lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
         raise IgptError(f"igpt-train ended without a result, see {log}: {lines[-1]}")
-    return row_of(run, folder, started_from)
+    return row_of(run, folder)
 
 
-def row_of(run: Run, folder: Path, code: str) -> Row:
+def row_of(run: Run, folder: Path) -> Row:
     """The result of a finished run."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    stored = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
-    steps = summary["steps"]
+    stored = StoredRun(RunDirectory(folder))
+    summary, steps = stored.summary, stored.steps
+    commits = dict.fromkeys(str(start["commit"]) for start in stored.starts)  # several, if the code changed
     return {
         "trial": run.trial,
         "setting": run.setting,
@@ -136,8 +136,8 @@ def row_of(run: Run, folder: Path, code: str) -> Row:
         "optimizer_flops": optimizer_flops_per_step(run.overrides) * steps,
         "tokens": tokens_per_step(run.overrides) * steps,
         "seconds": summary["seconds"],
-        "precision": str(stored["trainer"]["precision"]),
-        "commit": code,
+        "precision": str(stored.config["trainer"]["precision"]),
+        "commit": " ".join(commits),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "overrides": list(run.overrides),
     }
@@ -156,16 +156,6 @@ def state(study: Study, rows: Sequence[Row], chosen: Choice) -> str:
         about = f"{', '.join(one.trials)} on {', '.join(one.settings)}; {length}; rates {one.rates}; seeds {one.seeds}"
         lines.append(f"{number}. {len(done)} of {len(runs)} done ({hours:.1f} h): {about}")
     return "\n".join(lines)
-
-
-def commit() -> str:
-    """Short hash of the commit, with a plus sign if igpt's code or configuration differs from it."""
-    changed = _git("status", "--porcelain", "--", "src", "conf", "experiments/*.yaml")
-    return (_git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True).stdout.strip()
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 from studies.results import Row
-from studies.statistics import mean, standard_error
+from studies.statistics import mean, standard_error, t_quantile
 from studies.study import Base, Round, Run, Setting, Study, rows_of
 
 from igpt.errors import IgptError
@@ -51,8 +51,8 @@ class Score:
 
     @property
     def bound(self) -> float:
-        """The mean loss plus two standard errors."""
-        return mean(self.losses) + 2 * standard_error(self.losses)
+        """The upper end of the 95% interval of the mean loss, by Student's t."""
+        return mean(self.losses) + t_quantile(len(self.losses) - 1) * standard_error(self.losses)
 
     @property
     def counts(self) -> bool:
@@ -62,7 +62,9 @@ class Score:
         """The sentence for a record that counts; IgptError for one that does not."""
         if len(self.rows) < len(SEEDS):
             raise IgptError(f"{self.record} has {len(self.rows)} of {len(SEEDS)} seeds; train the others.")
-        said = f"{self.record}: {mean(self.losses):.4f} + 2 x {standard_error(self.losses):.4f} = {self.bound:.4f}"
+        factor = t_quantile(len(self.rows) - 1)
+        error = f"{factor:.2f} x {standard_error(self.losses):.4f}"
+        said = f"{self.record}: {mean(self.losses):.4f} + {error} = {self.bound:.4f}"
         if self.target is None:
             raise IgptError(f"{said} nats per token; its target has no loss yet, see records.yml.")
         if not self.counts:

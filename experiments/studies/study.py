@@ -100,9 +100,20 @@ class Study:
             content["bases"] = {name: Base(**base) for name, base in content["bases"].items()}
             content["settings"] = {name: Setting(**setting) for name, setting in content["settings"].items()}
             content["rounds"] = [Round(**one) for one in content["rounds"]]
-            return cls(**content)
+            study = cls(**content)
         except (TypeError, KeyError) as error:
             raise IgptError(f"{path}: a key is unknown or missing ({error}).") from error
+        study.check_names()
+        return study
+
+    def check_names(self) -> None:
+        """Raise :class:`IgptError` for a setting or trial that the study names, but does not describe."""
+        named = [setting for one in self.rounds for setting in one.settings]
+        named += [setting.rates_of for setting in self.settings.values() if setting.rates_of]
+        if unknown := sorted(set(named) - self.settings.keys()):
+            raise IgptError(f"There is no setting {unknown[0]}; known are {', '.join(self.settings)}.")
+        for trial in (trial for one in self.rounds for pattern in one.trials for trial in self.trials_of(pattern)):
+            self.parts_of(trial)
 
     # Trials
 

@@ -160,12 +160,13 @@ def read_last(run: RunDirectory) -> Checkpoint | None:
                 f"{run.last} is damaged, and there is no whole {run.previous.name} beside it; delete both to train "
                 "this run from its beginning."
             )
-        damaged = run.last.with_name("damaged.ckpt")
+        damaged, found = run.last.with_name("damaged.ckpt"), "missing"
         if run.last.exists():
             run.last.replace(damaged)
+            found = f"damaged (it is now {damaged.name})"
         run.previous.replace(run.last)
         checkpoint.path = run.last
-    log.warning("%s was damaged (it is now %s); resuming from the checkpoint before it.", run.last, damaged.name)
+    log.warning("%s was %s; resuming from the checkpoint before it.", run.last, found)
     return checkpoint
 
 

@@ -48,7 +48,8 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 def write_json(values: Mapping[str, Any], path: Path) -> None:
     """Write one flat object, atomically; scalars of numpy and torch, which evaluators may return, as plain numbers."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, default=lambda scalar: scalar.item()) + "\n")
+        text = json.dumps(values, indent=2, default=lambda scalar: scalar.item())
+        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_json(path: Path, otherwise: Any = ()) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 UNITS = (("years", 365.25 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60))
 
 
@@ -17,9 +19,9 @@ def time_text(seconds: float) -> str:
 
 
 def number_text(value: float, digits: int) -> str:
-    """A number with `digits` significant digits, never in exponential notation: 0.0123, 1.06, 6,570."""
+    """A number with at least `digits` significant digits, never in exponential notation: 0.0123, 1.06, 6,574."""
     short = float(f"{value:.{digits}g}")
-    return f"{round(value):,}" if abs(short) >= 10 ** (digits - 1) else f"{short:.{digits}g}"
+    return f"{round(value):,}" if abs(short) >= 10 ** (digits - 1) else f"{Decimal(str(short)).normalize():f}"
 
 
 def counted(n: int, noun: str) -> str:

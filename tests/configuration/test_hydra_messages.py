@@ -28,8 +28,6 @@ CASES = [
     ("train", "hydra.run.dri=x", "There is no key hydra.run.dri; did you mean hydra.run.dir?"),
     ("train", "zebra=1", "There is no key zebra; igpt-train --cfg job lists all keys."),
     ("train", "~callbacks.smple", "There is no key callbacks.smple; did you mean callbacks.sample?"),
-    ("train", "draw_every=10", "draw_every is now called sample_every."),
-    ("train", "callbacks.draw.n_samples=3", "callbacks.draw.n_samples is now called callbacks.sample.n_samples."),
     ("train", "+model.n_layer=3", "model.n_layer exists already; remove the + before it."),
     ("train", "+experiment=emoji_ar", "experiment exists already; remove the + before it."),
     ("train", "model=huge", "There is no model=huge; choose one of l, m, nano, s, xl, xs."),

@@ -73,6 +73,13 @@ CASES = [
     ("train", "+trainer.enable_progress_bar=false", "igpt sets it itself"),
     ("train", "+trainer.barebones=true", "callbacks=none logger=none"),
     ("train", "monitor=mine/loss", "monitor is mine/loss; a validation of this run measures"),
+    ("train", "objective=classify objective.task=ar callbacks.best.monitor=val/accuracy", "its max; choose that"),
+    (
+        "train",
+        "callbacks=online_probe monitor=probe/layer_1 trainer.val_check_interval=10 "
+        "callbacks.online_probe.every_n_steps=11",
+        "monitor is probe/layer_1; callbacks.online_probe.every_n_steps is 11, but it must be measured by each",
+    ),
     ("train", "trainer.log_every_n_steps=0", "trainer.log_every_n_steps is 0"),
     ("train", "trainer.precision=fp16", "trainer.precision is fp16; it must be auto, 32-true"),
     ("train", "trainer.devices=0", "trainer.devices is 0"),
@@ -118,7 +125,6 @@ CASES = [
         "data.stored_resolution is null; crops of data.augment would have fewer than 32",
     ),
     ("train", "data=imagenet data.stored_resolution=54", "data.stored_resolution is 54; crops of data.augment"),
-    ("train", "+draw_every=10", "draw_every is now called sample_every"),
     ("train", "+optm.lr=0.1", "optm.lr is a key that nothing uses; did you mean optim.lr"),
     ("train", "+lr=0.01", "lr is a key that nothing uses; did you mean optim.lr"),
     ("train", "+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches is 2; set data.device_batch_size"),

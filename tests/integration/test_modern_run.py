@@ -1,5 +1,6 @@
 """Runs with parts that the paper does not have."""
 
+import pytest
 import torch
 
 import igpt
@@ -33,3 +34,12 @@ def test_a_modern_model_knows_its_order_wherever_it_goes(command, tmp_path):
         model = igpt.load(tmp_path / name).model
         assert model.config.other_parts.keys() >= {"rotary", "qk_norm", "mlp", "value_residual", "input_shortcut"}
         assert torch.equal(model.coordinates, rows_and_columns)
+
+
+def test_positions_that_do_not_tell_the_channels_of_a_pixel_apart_are_refused(command, tmp_path):
+    rgb = ("tokenizer=rgb", "model.rotary=2d", "model.positions=none", "trainer.max_steps=1")
+    with pytest.raises(
+        SystemExit, match=r"2d alone does not tell the 3 tokens of a pixel apart; set model\.positions=le"
+    ):
+        command("train", *(part for part in SMALL if "size" not in part), *FEW, *rgb, "hydra.run.dir=run")
+    assert not (tmp_path / "run").exists()

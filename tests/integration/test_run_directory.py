@@ -264,6 +264,14 @@ def test_trackers_are_chosen_anew(command, cut):
     assert list((cut / "tensorboard").iterdir())
 
 
+def test_a_run_without_the_keys_of_trackers_and_callbacks(command, tmp_path):
+    """It is begun with ~, and run= is understood with pluses before it, too."""
+    few = [argument for argument in SMALL if argument != "logger=none"]
+    command("train", *few, "~logger", "~callbacks", "trainer.max_steps=1", "hydra.run.dir=run")
+    command("train", "++run=run", "trainer.max_steps=2", "logger=none")
+    assert [step for step, _, _ in metrics(tmp_path / "run") if step] == ["0", "1"]
+
+
 def test_the_list_of_what_may_change_is_that_of_the_documentation():
     text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
     section = text.partition("## What may change when a run is resumed")[2].partition("\n## ")[0]

@@ -53,12 +53,12 @@ def test_an_extended_run_has_the_rows_of_its_parts_and_the_rates_of_its_configur
     after = rows(run)
     assert list(after) == list(range(8))
     assert {step: after[step] for step in range(4)} == first
-    assert steps_with(run, "val/nats_per_token") == [1, 3, 5]
+    assert steps_with(run, "val/nats_per_token") == [1, 3, 5, 7]  # the last one is of the last step
     assert steps_with(run, "test/nats_per_token") == [3, 7]
     rates = [cosine(step, 4, 2, 0.003) for step in range(4)] + [cosine(step, 8, 6, 0.001) for step in range(4, 8)]
     assert [float(row["train/lr"]) for row in after.values()] == pytest.approx(rates)
     assert tensorboard_steps(run, "train/nats_per_token") == list(range(8))
-    assert tensorboard_steps(run, "val/nats_per_token") == [1, 3, 5]
+    assert tensorboard_steps(run, "val/nats_per_token") == [1, 3, 5, 7]
 
 
 def test_steps_after_the_last_checkpoint_of_a_run_that_failed_have_one_row(command, tmp_path):
@@ -93,7 +93,8 @@ def test_a_resumed_run_may_cut_its_batches_in_another_way(command, tmp_path):
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert samples_by_step(cut) == samples_by_step(whole)
-    assert steps_with(cut, "val/nats_per_token") == steps_with(whole, "val/nats_per_token") == [2, 5]
+    assert steps_with(whole, "val/nats_per_token") == [2, 5, 7]
+    assert steps_with(cut, "val/nats_per_token") == [2, 4, 5, 7]  # 4 was its last step at first
     for name in ("train/nats_per_token", "train/grad_norm"):
         ours, theirs = ([float(row[name]) for row in rows(run).values()] for run in (cut, whole))
         assert len(ours) == 8
@@ -146,7 +147,7 @@ def test_a_validation_after_every_step_delays_no_stop_and_is_neither_missed_nor_
 
     assert rows(run) == rows(validated)
     assert len(steps_with(run, "val/nats_per_token")) == 8
-    assert steps_with(run, "probe/layer_0") == [2, 5]
+    assert steps_with(run, "probe/layer_0") == [2, 5, 7]
     assert images(run) == images(validated)
     (mine, theirs) = (checkpoint(folder, "best") for folder in (run, validated))
     assert mine["global_step"] == theirs["global_step"]
@@ -168,6 +169,17 @@ def test_a_run_saves_at_steps_that_are_validated(command, tmp_path):
     )  # fmt: skip
     assert set(contents(tmp_path / "run" / "checkpoints")) == {"last.ckpt", "previous.ckpt"}
     assert [checkpoint(tmp_path / "run", name)["global_step"] for name in ("previous", "last")] == [2, 3]
+
+
+def test_the_last_step_is_validated_once_and_may_be_the_best(command, tmp_path):
+    """With micro-batches, and where the number of steps is a multiple of the interval or not."""
+    recipe = (*RECIPE, "optim.schedule=linear", "trainer.val_check_interval=3", "data.device_batch_size=4")
+    for steps, validated in ((7, [2, 5, 6]), (6, [2, 5])):
+        command("train", *recipe, f"trainer.max_steps={steps}", f"hydra.run.dir={steps}")
+        run = tmp_path / str(steps)
+        assert steps_with(run, "val/nats_per_token") == validated
+        assert checkpoint(run, "best")["global_step"] == steps
+        assert json.loads((run / "summary.json").read_text())["best_checkpoint"] == "checkpoints/best.ckpt"
 
 
 # The loss falls in these steps, so the best checkpoint by "max" is the first one that was validated.

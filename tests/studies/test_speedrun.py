@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from scipy import stats
 from studies.results import read_results
 from studies.runner import run_study
 from studies.speedrun import Records, Score
-from studies.statistics import deviation, pooled_deviation, standard_error
+from studies.statistics import deviation, pooled_deviation, standard_error, t_quantile
 from studies.study import Choice
 
 from composed_configuration import composed
@@ -24,21 +25,26 @@ def score(target, *losses):
 def test_errors_are_those_of_the_closed_form():
     assert deviation([1.0, 2.0, 3.0]) == pytest.approx(1)
     assert standard_error([1.0, 2.0, 3.0]) == pytest.approx(3**-0.5)
-    assert pooled_deviation([[1.0, 2.0, 3.0], [0.0, 4.0], [7.0]]) == pytest.approx(((2 * 1 + 8) / 3) ** 0.5)
+    deviation_within, freedom = pooled_deviation([[1.0, 2.0, 3.0], [0.0, 4.0], [7.0]])
+    assert deviation_within == pytest.approx(((2 * 1 + 8) / 3) ** 0.5)
+    assert freedom == 3
+    for freedom in range(1, 31):
+        assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=0.005)
+    assert t_quantile(60) >= stats.t.ppf(0.975, 60)
     assert pooled_deviation([[1.0], []]) is None
 
 
 def test_a_record_counts_by_its_mean_plus_two_standard_errors():
-    bound = 1.1 + 2 * 0.1 / 3**0.5
+    bound = 1.1 + 4.30 * 0.1 / 3**0.5
     assert score(bound + 1e-6, 1.0, 1.1, 1.2).counts
     assert not score(bound - 1e-6, 1.0, 1.1, 1.2).counts
-    assert "1.1000 + 2 x 0.0577 = 1.2155 is below the target of 1.3" in score(1.3, 1.0, 1.1, 1.2).accepted()
+    assert "1.1000 + 4.30 x 0.0577 = 1.3483 is below the target of 1.4" in score(1.4, 1.0, 1.1, 1.2).accepted()
 
 
 @pytest.mark.parametrize(
     ("target", "losses", "said"),
     [
-        (1.2, (1.0, 1.1, 1.2), "1.2155 is not below the target of 1.2"),
+        (1.2, (1.0, 1.1, 1.2), "1.3483 is not below the target of 1.2"),
         (1.3, (1.0, 1.1), "2 of 3 seeds"),
         (None, (1.0, 1.1, 1.2), "no loss yet"),
     ],

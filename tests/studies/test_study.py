@@ -84,6 +84,9 @@ def test_a_wrong_name_is_refused(read, trial, said):
         {"rounds": [{"trials": ["adam"], "settings": ["tiny"]}]},
         {"rounds": [{"trials": ["adam"], "settings": ["tiny"], "steps": 5, "flops": 1e9}]},
         {"rounds": [{"trials": ["adam"], "settings": ["tiny"], "steps": 5, "rates": "some"}]},
+        {"rounds": [{"trials": ["adam"], "settings": ["tyni"], "steps": 5}]},
+        {"rounds": [{"trials": ["adma"], "settings": ["tiny"], "steps": 5}]},
+        {"settings": {**SMALL["settings"], "deep": {"overrides": [], "rates_of": "tyni"}}},
     ],
 )
 def test_a_wrong_file_is_refused(read, changes):
@@ -133,7 +136,7 @@ def test_flops_become_steps_of_the_trial(read):
 
 
 def test_flops_of_updates_cost_steps(read):
-    study = read(bases={"muon": {"overrides": ["optim=muon"]}}, parts={})
+    study = read(bases={"muon": {"overrides": ["optim=muon"]}}, parts={}, rounds=[])
     (run,) = study.runs(Round(["muon"], ["tiny"], flops=1e13), [])
     both = flops_per_step(run.overrides) + optimizer_flops_per_step(run.overrides)
     assert abs(run.steps * both - 1e13) <= both / 2

@@ -9,12 +9,12 @@ from igpt.sweeps.run_filters import Filter, parse_filter
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("model.n_embd=128", Filter("model.n_embd", "=", 128.0)),
-        ("val/nats_per_token < 1.2", Filter("val/nats_per_token", "<", 1.2)),
-        ("steps>=1e3", Filter("steps", ">=", 1000.0)),
+        ("model.n_embd=128", Filter("model.n_embd", "=", "128")),
+        ("val/nats_per_token < 1.2", Filter("val/nats_per_token", "<", "1.2")),
+        ("steps>=1e3", Filter("steps", ">=", "1e3")),
         ("status!=finished", Filter("status", "!=", "finished")),
-        ("best=null", Filter("best", "=", None)),
-        ("model.qk_norm=true", Filter("model.qk_norm", "=", True)),
+        ("best=null", Filter("best", "=", "null")),
+        ("model.qk_norm=true", Filter("model.qk_norm", "=", "true")),
         ("name=a=b<c", Filter("name", "=", "a=b<c")),
         ("name=", Filter("name", "=", "")),
     ],
@@ -32,7 +32,8 @@ def test_what_is_no_filter_is_one_sentence(text):
 @pytest.mark.parametrize(
     ("text", "matching", "others"),
     [
-        ("x=3", [3, 3.0], [4, "3", None, True]),
+        ("x=3", [3, 3.0, "3"], [4, "3.0", None, True]),
+        ("x=0", [0, "0"], ["1", ""]),  # the names of jobs of a sweep
         ("x!=3", [4, "a", None], [3, 3.0]),
         ("x<3", [2, -1.5], [3, 4, None, "1", True]),
         ("x<=3", [3, 2], [3.1]),
@@ -40,7 +41,7 @@ def test_what_is_no_filter_is_one_sentence(text):
         ("x>=3", [3], [2]),
         ("x=emoji*", ["emoji", "emoji_ar"], ["my_emoji", "Emoji", None, 3]),
         ("x=?1*", ["a1", "b12"], ["1"]),
-        ("x=true", [True], [1, "true", None, False]),
+        ("x=true", [True, "true"], [1, None, False]),
         ("x=1", [1], [True]),
         ("x=null", [None], [0, "", False]),
         ("x!=null", [0, "a"], [None]),

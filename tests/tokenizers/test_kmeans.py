@@ -1,3 +1,4 @@
+import json
 import sys
 
 import numpy as np
@@ -87,7 +88,10 @@ def test_the_same_recipe_gives_the_same_palette(pixels):
 
 def test_as_many_colors_as_there_are_lose_nothing():
     few = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8).repeat([5, 3, 9], axis=0)
-    assert PaletteRecipe(size=3).build(lambda: [few], "three colors").info["psnr_db"] == float("inf")
+    palette = PaletteRecipe(size=3).build(lambda: [few], "three colors")
+    assert {tuple(color) for color in palette.colors.tolist()} == {(0, 0, 0), (255, 0, 0), (0, 0, 255)}
+    assert "psnr_db" not in palette.info  # which is infinite, and JSON has no such number
+    assert json.loads(json.dumps(palette.info, allow_nan=False))["distinct_colors"] == 3
 
 
 def test_more_colors_than_there_are_is_an_error():

@@ -7,6 +7,7 @@ from torch import nn
 from conftest import random_weights
 from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
+from igpt.model.transformer import Transformer
 from igpt.training.muon import MuonAdam, orthogonalize
 from igpt.training.optimizers import OptimConfig
 from igpt.training.weight_decay import DecayedAdam, WeightDecay
@@ -99,8 +100,8 @@ def after_steps(optimizer_for, matrices, gradients):
     return [p.detach() for p in parameters]
 
 
-def all_matrices(parameters):
-    return [{"params": parameters, "matrices": True}]
+def all_matrices(parameters, each=1):
+    return [{"params": parameters, "matrices": each}]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
@@ -122,12 +123,30 @@ def test_muon_is_that_of_torch(decay, monkeypatch):
 def test_stacked_matrices_move_as_three():
     matrices, gradients = matrices_with_gradients((48, 16), steps=3)
 
-    def muon(parameters):
-        return MuonAdam(all_matrices(parameters), lr=0.1, betas=(0.9, 0.95))
+    def muon(each):
+        return lambda parameters: MuonAdam(all_matrices(parameters, each), lr=0.1, betas=(0.9, 0.95))
 
-    (stacked,) = after_steps(muon, matrices, gradients)
-    three = after_steps(muon, matrices[0].split(16), [step[0].split(16) for step in gradients])
+    (stacked,) = after_steps(muon(3), matrices, gradients)
+    three = after_steps(muon(1), matrices[0].split(16), [step[0].split(16) for step in gradients])
     torch.testing.assert_close(stacked, torch.cat(three))
+
+
+def test_only_queries_keys_and_values_are_stacked():
+    """Not a matrix that happens to have three times as many rows as columns."""
+    model = Transformer(TransformerConfig(1, 1, 8, vocab_size=11, n_positions=16, mlp="swiglu"))
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = OptimConfig(lr=0.1, total_steps=1, name="muon").optimizer(model).param_groups
+    found = {names[id(p)]: group["matrices"] for group in groups for p in group["params"] if group["matrices"]}
+    assert [name for name, n in found.items() if n == 3] == ["blocks.0.attn.qkv.weight"]
+    assert {name for name, n in found.items() if n == 1} >= {"blocks.0.attn.out.weight", "blocks.0.mlp.out.weight"}
+
+
+@pytest.mark.parametrize(
+    ("warmup", "schedule", "warns"), [(9, "linear", False), (10, "linear", True), (10, "constant", False)]
+)
+def test_a_warm_up_as_long_as_the_schedule_gives_a_warning(warmup, schedule, warns, caplog):
+    OptimConfig(lr=0.1, total_steps=10, warmup_steps=warmup, schedule=schedule).configure(nn.Linear(2, 2))
+    assert ("so the learning rate does not decay" in caplog.text) == warns
 
 
 def test_momentum_rises_linearly_in_its_warm_up():
@@ -227,7 +246,7 @@ def test_a_checkpoint_brings_moments_and_step_and_the_configuration_everything_e
     model, optimizer, schedule = begin(lr=0.5, matrix_lr=0.25, warmup_steps=8, betas=(0.8, 0.9))
     optimizer.load_state_dict(optimizer_state)
     schedule.load_state_dict(schedule_state)
-    rates = [0.5] if name == "adam" else [0.5, 0.25]
+    rates = [0.5] if name == "adam" else [0.5, 0.25, 0.25]
     assert [group["lr"] for group in optimizer.param_groups] == [rate * 2 / 8 for rate in rates]
     assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.9)}
     loaded = optimizer.state_dict()["state"]

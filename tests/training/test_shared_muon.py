@@ -27,7 +27,10 @@ def trained(module, counts):
     """The weights after three steps; `counts` gets how many matrices this process orthogonalized at a time."""
     orthogonalize = muon.orthogonalize
     muon.orthogonalize = lambda matrices, **how: (counts.append(len(matrices)), orthogonalize(matrices, **how))[1]
-    groups = [{"params": [module.gain]}, {"params": list(module.weights), "matrices": True}]
+    stacked, others = list(module.weights[:3]), list(module.weights[3:])
+    groups = [
+        {"params": [module.gain]}, {"params": stacked, "matrices": 3}, {"params": others, "matrices": 1},
+    ]  # fmt: skip
     optimizer = MuonAdam(groups, 0.1, (0.9, 0.95), decay=WeightDecay(0.1, cautious=True))
     for step in range(3):
         optimizer.zero_grad()

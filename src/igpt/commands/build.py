@@ -32,13 +32,12 @@ log = logging.getLogger(__name__)
 
 
 def build_data(
-    config: DictConfig, run: RunDirectory, resumed: Checkpoint | None, start: Pretrained | None
+    config: DictConfig, run: RunDirectory, processes: int, resumed: Checkpoint | None, start: Pretrained | None
 ) -> ImageDataModule:
-    """The data, packed, with the run's tokenizer.
+    """The data for so many processes, packed, with the run's tokenizer.
 
     A new run keeps a record of its data; a resumed one refuses data that have changed.
     """
-    from igpt.commands.build_trainer import n_processes
     from igpt.commands.tokenizer_of_run import tokenizer_of_run
     from igpt.configuration.class_names import number_classes, require_images_of
     from igpt.data.provenance import DataRecord, check_unchanged
@@ -49,7 +48,7 @@ def build_data(
     if run.trained:
         check_unchanged(data.source, run.data)
     number_classes(config, data)
-    data.accumulation(n_processes(config))  # raises IgptError, before data are packed
+    data.accumulation(processes)  # raises IgptError, before data are packed
     data.prepare_data()
     data.setup()
     data.tokenizer = tokenizer_of_run(config, data, resumed, start)
@@ -102,7 +101,13 @@ def build_objective(
     data.transformed = task.transformed
     n_classes = number_of_classes(data) if task.needs_classes else 0
     shape = model_config_for(config, data.tokenizer.vocab_size, data.n_tokens, task.causal)
-    model = Transformer(shape, cell_coordinates(data.tokenizer.grid(data.n_tokens)) if shape.rotary == "2d" else None)
+    grid = data.tokenizer.grid(data.n_tokens)
+    if shape.rotary == "2d" and shape.positions == "none" and grid.shape[-1] > 1:
+        raise IgptError(
+            f"model.rotary=2d alone does not tell the {grid.shape[-1]} tokens of a pixel apart; set "
+            "model.positions=learned as well."
+        )
+    model = Transformer(shape, cell_coordinates(grid) if shape.rotary == "2d" else None)
     model.checkpointing = config.activation_checkpointing
     if config.compile:
         model.compile()

@@ -31,11 +31,12 @@ def build_trainer(
     config: DictConfig,
     run: RunDirectory,
     data: ImageDataModule,
+    processes: int,
     description: Description,
     resumed: Checkpoint | None,
 ) -> pl.Trainer:
-    """Lightning's trainer, with the callbacks that every run has and those of the configuration. Its checkpoints have
-    the `description` of the model.
+    """Lightning's trainer for so many processes, with the callbacks that every run has and those of the configuration.
+    Its checkpoints have the `description` of the model.
     """
     import torch
     from pytorch_lightning.strategies import ModelParallelStrategy
@@ -44,7 +45,7 @@ def build_trainer(
     from igpt.training.loggers.metrics_csv import MetricsCSV
 
     begin = resumed.step if resumed else 0
-    accumulate = data.accumulation(n_processes(config))
+    accumulate = data.accumulation(processes)
     validate_every = min(config.trainer.val_check_interval, config.trainer.max_steps)
     trainer: pl.Trainer = instantiate(
         config.trainer,
@@ -74,16 +75,18 @@ def build_callbacks(config: DictConfig, run: RunDirectory, data: ImageDataModule
     from igpt.training.callbacks.stop_on_nan import StopOnNaN
     from igpt.training.callbacks.throughput import Throughput
     from igpt.training.callbacks.training_progress import TrainingProgress
+    from igpt.training.callbacks.validate_last_step import ValidateLastStep
 
     chosen = instantiate_all(config, "callbacks", Callback)
     return [
         StopOnNaN(run.last),  # before the callbacks that save
         StepCounters(),
+        ValidateLastStep(),
         KeepLast(run.last, config.save_every),
         Throughput(data.batch_size),  # after a save, which is not part of a step
         TrainingProgress(config.monitor),
         Timer(),
-        *([LogLineage(run, data, config.init_from)] if config.logger else []),
+        *([LogLineage(run, data, config.init_from)] if config.get("logger") else []),
         SeedDropout(config.seed),  # a part of the user's may have dropout, too
         *(without_best_checkpoint(chosen) if data.trains_on_validation else chosen),
     ]
@@ -97,7 +100,7 @@ def build_loggers(config: DictConfig, run: RunDirectory, job_type: str, first_st
 
     from igpt.training.loggers.wandb_tracker import WandbTracker
 
-    if config.logger and printable(run.path) != str(run.path):  # W&B and TensorBoard need the path in UTF-8
+    if config.get("logger") and printable(run.path) != str(run.path):  # W&B and TensorBoard need the path in UTF-8
         log.warning("%s is not UTF-8, so no tracker can write there; metrics.csv has what it would show.", run.path)
         return []
     choices = StoredRun(run).choices

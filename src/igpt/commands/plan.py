@@ -82,11 +82,17 @@ def read_recipe(config: DictConfig) -> Recipe:
         optimizer=config.optim.name,
         precision_name=device.native_precision if precision == "auto" else precision,
         device=device,
-        devices=config.devices,
+        devices=config.devices or devices_of(config.trainer),
         utilization=device.utilization if config.utilization is None else config.utilization,
         averages=averages_weights(config),
         sharded=shares_one_model(config),
     )
+
+
+def devices_of(trainer: DictConfig) -> int:
+    """The devices that a trainer names; one if it takes all that a machine has."""
+    devices, nodes = trainer.get("devices"), trainer.get("num_nodes", 1)
+    return devices * nodes if isinstance(devices, int) and devices > 0 else 1
 
 
 def averages_weights(config: DictConfig) -> bool:

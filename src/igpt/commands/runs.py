@@ -92,6 +92,7 @@ def require_key(records: Sequence[RunRecord], key: str) -> None:
 def in_order(records: list[RunRecord], key: str, descending: bool) -> list[RunRecord]:
     """The runs by a value: numbers before texts, and runs without the value at the end."""
     values = {id(record): record.value(key) for record in records}
+    values = {name: None if value != value else value for name, value in values.items()}  # NaN has no order
     present = [record for record in records if values[id(record)] is not None]
 
     def order(record: RunRecord) -> tuple[bool, float, list[tuple[int, str]]]:

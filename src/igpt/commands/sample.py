@@ -63,11 +63,12 @@ def sample(config: DictConfig) -> None:
 
 def output_folder(config: DictConfig) -> Path:
     """Where the images are written: the folder that is asked for, or a new one in the run directory."""
+    from igpt.configuration.new_folders import new_folder
     from igpt.files import expand_user
     from igpt.run_directory import find_run
 
     if config.output is None:
-        return find_run(config.run).path / "generated" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        return new_folder(find_run(config.run).path / "generated" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     output = expand_user(config.output)
     if output.exists() and not output.is_dir():
         raise IgptError(f"output is {output}, which is a file; give a folder.")

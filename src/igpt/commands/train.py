@@ -93,14 +93,12 @@ def train_and_report(config: DictConfig, start: Pretrained | None, changes: Chan
     """
     import copy
     import logging
-    import warnings
 
-    import pytorch_lightning as pl
     from hydra.core.hydra_config import HydraConfig
 
     from igpt.checkpoint import read_last
     from igpt.commands.build import build_data, build_objective, describe
-    from igpt.commands.build_trainer import build_evaluators, build_trainer
+    from igpt.commands.build_trainer import build_evaluators, build_trainer, n_processes
     from igpt.configuration.app import plain
     from igpt.configuration.resume import stored_arguments
     from igpt.configuration.stored import store_changes
@@ -111,9 +109,7 @@ def train_and_report(config: DictConfig, start: Pretrained | None, changes: Chan
 
     log = logging.getLogger(__name__)
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
-    warnings.filterwarnings("ignore", module="pytorch_lightning")  # about its internals and the speed of loaders
-    warnings.filterwarnings("ignore", "The `srun` command is available")  # no advice: a login node needs no srun
-    pl.seed_everything(config.seed, workers=True, verbose=False)
+    prepare_process(config.seed)
     resumed = read_last(run)
     step = resumed.step if resumed else 0
     if "trainer.max_steps" in changes and config.trainer.max_steps < step:
@@ -123,11 +119,12 @@ def train_and_report(config: DictConfig, start: Pretrained | None, changes: Chan
     as_given = copy.deepcopy(config)  # the data replace names of classes in the configuration by their numbers
 
     log.info("Preparing the data and the tokenizer")
-    data = build_data(config, run, resumed, start)
+    processes = n_processes(config)
+    data = build_data(config, run, processes, resumed, start)
     objective = build_objective(config, data, resumed, start)
     SamplingConfig(**plain(config.sampling)).check_applicable(objective.model.config.causal)
     evaluators = build_evaluators(config)  # now, since a mistake in one must not be found after training
-    trainer = build_trainer(config, run, data, describe(config, data, objective), resumed)
+    trainer = build_trainer(config, run, data, processes, describe(config, data, objective), resumed)
     parameters = sum(p.numel() for p in objective.parameters())
     log.info("%s parameters, trained in %s", f"{parameters:,}", trainer.precision)
     if changes and is_main_process():
@@ -138,6 +135,17 @@ def train_and_report(config: DictConfig, start: Pretrained | None, changes: Chan
         record_start(run, step, trainer.strategy.root_device, trainer.world_size)
     with finishing_wandb(), recorded_error(run):
         fit_and_report(config, run, data, objective, trainer, evaluators)
+
+
+def prepare_process(seed: int) -> None:
+    """Seed the random number generators, and silence warnings that are not about the user's settings."""
+    import warnings
+
+    import pytorch_lightning as pl
+
+    warnings.filterwarnings("ignore", module="pytorch_lightning")  # about its internals and the speed of loaders
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # no advice: a login node needs no srun
+    pl.seed_everything(seed, workers=True, verbose=False)
 
 
 @contextmanager

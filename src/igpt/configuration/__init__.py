@@ -2,7 +2,7 @@
 
 app                 the Hydra application that all commands share
 schema/             types and ranges of all keys
-hydra_messages      errors of Hydra in one sentence; with renamed (keys) and suggestions (similar keys)
+hydra_messages      errors of Hydra in one sentence; with suggestions of similar keys
 path_arguments      paths on the command line
 new_folders         directories named after the time
 stored, resume      the configuration that a run directory keeps, and what may change when the run is resumed

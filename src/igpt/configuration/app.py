@@ -112,7 +112,7 @@ def removed_if_refused() -> Iterator[None]:
     )
     try:
         yield
-    except (IgptError, HydraException):
+    except (IgptError, HydraException, OmegaConfBaseException):
         if is_new:
             remove_without_results(RunDirectory(folder), hydra_config.job.name, start)
         raise
@@ -158,9 +158,10 @@ def errors_as_sentences() -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             raise
-        sys.exit(
-            f"Error: {error.filename}: {error.strerror}; choose a location that you can write to, or free disk space."
+        advice = (
+            "check its permissions" if isinstance(error, PermissionError) else "check the path, and free disk space"
         )
+        sys.exit(f"Error: {error.filename}: {error.strerror}; {advice}.")
 
 
 def plain(config: Any) -> Any:

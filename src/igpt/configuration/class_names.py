@@ -41,7 +41,7 @@ def number_classes(config: DictConfig, data: ImageDataModule) -> None:
     classes = data.source.classes
     if needs_classes(config.objective):
         require_classes(data, "objective=classify")
-    callbacks = {name: part for name, part in (config.callbacks or {}).items() if part is not None}
+    callbacks = {name: part for name, part in (config.get("callbacks") or {}).items() if part is not None}
     if any(needs_classes(part) for part in callbacks.values()):
         require_classes(data, "an online probe")
     config.showcase_class = class_number(config.showcase_class, classes, "showcase_class")

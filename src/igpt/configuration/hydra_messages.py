@@ -17,7 +17,6 @@ from omegaconf.errors import (
 )
 
 from igpt.configuration.path_arguments import quote
-from igpt.configuration.renamed import renamed
 from igpt.configuration.suggestions import dotted_keys, resembling
 
 OPTIONAL_GROUPS = ("logger", "callbacks", "data/augment")
@@ -81,7 +80,7 @@ def explain_syntax(argument: str) -> str:
     for left, right in ("[]", "{}"):
         if value.startswith(left) and not value.endswith(right):
             return f"{argument} has a {left} without its {right}; write a list without spaces, or quote it."
-    if value[0] in "'\"" and value.count(value[0]) < 2:
+    if value.startswith(("'", '"')) and value.count(value[0]) < 2:
         return f"{argument} has an opening quote without a closing one."
     quoted = shell_argument(key, value)
     return f"{argument} has characters that must be quoted, once for the shell and once for Hydra: {quoted}"
@@ -94,9 +93,7 @@ def shell_argument(key: str, value: str) -> str:
 
 
 def unknown_key(key: str, command: str, arguments: Sequence[str]) -> str:
-    """A key that does not exist: its new name, or the key that was probably meant."""
-    if sentence := renamed(key, command):
-        return f"{sentence}."
+    """A key that does not exist, with the key that was probably meant."""
     known = {
         name for name in known_names(command, arguments) if key.startswith("hydra") or not name.startswith("hydra")
     }

@@ -75,7 +75,8 @@ def resume_arguments(argv: Sequence[str]) -> list[str]:
     """The arguments of igpt-train, changed if they contain `run=DIR`: Hydra then reads the configuration stored in DIR
     and writes into DIR. Other arguments override values as usual.
     """
-    chosen = [a.removeprefix("run=") for a in argv if a.startswith("run=") and a != "run=null"]
+    given = [a for a in argv if re.match(r"\+{0,2}run=", a)]
+    chosen = [value for a in given if (value := a.partition("=")[2]) != "null"]
     if not chosen:
         return list(argv)
     if {"-m", "--multirun"} & set(argv):
@@ -87,7 +88,7 @@ def resume_arguments(argv: Sequence[str]) -> list[str]:
             "run= and hydra.run.dir= both name a directory; a run is resumed in its own, so leave out hydra.run.dir=."
         )
     run = find_run_to_resume(unquote(chosen[-1]))
-    changes = [change for a in argv if not a.startswith("run=") for change in replace_group(a, run)]
+    changes = [change for a in argv if a not in given for change in replace_group(a, run)]
     return stored_arguments(run, changes)
 
 
@@ -108,7 +109,7 @@ def replace_group(argument: str, run: RunDirectory) -> list[str]:
             f"{argument} chooses a whole group, which a resumed run cannot change; give the values to change, for "
             "example trainer.devices=2."
         )
-    others = [f"~logger.{tracker}" for tracker in configuration_of(run).logger or () if tracker != name]
+    others = [f"~logger.{tracker}" for tracker in configuration_of(run).get("logger") or () if tracker != name]
     return others if name in ("none", "null") else [f"+logger={name}", *others]
 
 

@@ -37,5 +37,7 @@ def cached_palette(recipe: PaletteRecipe, data: ImageDataModule) -> Palette:
                         source=f"{name} at {resolution}x{resolution}",
                     )
                     palette.save(path)
-                    log.info("Built a palette of %d colors, PSNR %.2f dB", palette.vocab_size, palette.info["psnr_db"])
+                    psnr = palette.info.get("psnr_db")
+                    quality = "all colors of the images" if psnr is None else f"PSNR {psnr:.2f} dB"
+                    log.info("Built a palette of %d colors, %s", palette.vocab_size, quality)
     return Palette.load(path)

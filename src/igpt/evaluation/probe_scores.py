@@ -25,6 +25,7 @@ Correct = dict[str, NDArray[np.bool_]]  # by split: which images are classified 
 
 # Bytes of features that are fitted together: small fits take more time between operations than in them.
 TOGETHER = 2**24
+HELD_OUT_TOGETHER = 2**28  # of held-out images, for these fits
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ def lbfgs_correct(data: LabeledFeatures, settings: ProbeSettings, device: torch.
 
 def _layers_together(features: Mapping[str, Features]) -> Iterator[slice]:
     n_layers = len(features["train"])
-    n = max(1, TOGETHER * n_layers // features["train"].nbytes)
+    train, total = features["train"].nbytes, sum(values.nbytes for values in features.values())
+    n = max(1, min(TOGETHER * n_layers // train, HELD_OUT_TOGETHER * n_layers // max(1, total - train)))
     layers = (slice(first, first + n) for first in range(0, n_layers, n))
     return track(layers, "Probing layers", -(-n_layers // n))
 
@@ -170,6 +172,7 @@ def accuracy_rows(data: LabeledFeatures, correct: Correct, candidates: Sequence[
     for split in (split for split in ("validation", "test") if split in correct):
         right = correct[split][np.arange(len(best)), best]  # (L, N)
         add_columns(rows, data.accuracy_columns(f"{split}_accuracy", split, right))
+    right = correct["test"][np.arange(len(best)), best]
     balanced, residuals = balanced_accuracy(right, data.labels["test"])
     add_columns(rows, _columns("test_balanced_accuracy", balanced, data.standard_error("test", residuals)))
     return rows

@@ -93,8 +93,8 @@ class TransformerConfig:
             )
         if not self.causal and self.positions == "none" and self.rotary is None:
             raise IgptError(
-                "model.positions is none, so a masked model would not know where a token is; set model.rotary=2d, or "
-                "model.positions=learned."
+                "model.positions is none, so a masked model would not know where a token is; set "
+                "model.positions=learned, or model.rotary=2d."
             )
         object.__setattr__(self, "value_embedding", tuple(self.value_embedding))
         for number in self.value_embedding:

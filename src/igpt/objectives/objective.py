@@ -39,7 +39,7 @@ class Objective(pl.LightningModule):
         self.task = task
         self.head = task.make_head(model.config, n_classes)
         self._configure = configure
-        means = {name: MeanMetric() for name in task.measures}
+        means = {name: MeanMetric(nan_strategy="disable") for name in task.measures}  # a NaN must be seen
         self.validation_means = torch.nn.ModuleDict(means)  # type: ignore[assignment]
         self._collected: list[dict[str, Tensor]] = []  # of the micro-batches since the optimizer's last step
 

@@ -72,7 +72,7 @@ class Gallery:
     def shown(self) -> dict[str, list[Picture]]:
         """The pictures by run; once only if they are the same in all runs, as palettes often are."""
         first, *others = self.pictures.values()
-        return {"all runs": first} if others and all(pictures == first for pictures in others) else self.pictures
+        return {"these runs": first} if others and all(pictures == first for pictures in others) else self.pictures
 
     @property
     def left_out(self) -> str:

@@ -29,7 +29,11 @@ class Filter:
 
     key: str
     operator: str
-    value: Value
+    text: str
+
+    @property
+    def value(self) -> Value:
+        return value_of(self.text)
 
     def matches(self, found: Any) -> bool:
         if self.operator in COMPARISONS:
@@ -37,8 +41,8 @@ class Filter:
         return self._equals(found) == (self.operator == "=")
 
     def _equals(self, found: Any) -> bool:
-        if isinstance(self.value, str):
-            return found is not None and fnmatchcase(str(found), self.value)
+        if isinstance(self.value, str) or (isinstance(found, str) and self.value is not None):
+            return found is not None and fnmatchcase(str(found), self.text)
         same_kind = isinstance(found, bool) == isinstance(self.value, bool)
         return bool(found == self.value) and same_kind
 
@@ -51,7 +55,7 @@ def parse_filter(text: str) -> Filter:
     key, operator, value = parts.groups()
     if operator in COMPARISONS and not is_number(value_of(value)):
         raise IgptError(f"where has '{text}', which compares with no number; write a number after {operator}.")
-    return Filter(key, operator, value_of(value))
+    return Filter(key, operator, value)
 
 
 def value_of(text: str) -> Value:

@@ -57,8 +57,10 @@ class PaletteRecipe:
         centroids = weighted_kmeans(colors.astype(np.float32), counts, self.size, self.iterations, self.seed)
         palette = Palette(centroids)
         psnr = weighted_psnr(palette, colors, counts)
-        info = {"source": source, "psnr_db": round(psnr, 4), "distinct_colors": len(colors), **self.key()}
-        return Palette(centroids, {**info, "pixels": int(counts.sum())})
+        info = {"source": source, "distinct_colors": len(colors), "pixels": int(counts.sum()), **self.key()}
+        if math.isfinite(psnr):  # otherwise the palette has all colors, and JSON has no infinity
+            info["psnr_db"] = round(psnr, 4)
+        return Palette(centroids, info)
 
 
 def weighted_kmeans(points: Points, weights: NDArray[np.int64], k: int, iterations: int, seed: int) -> Points:

@@ -50,10 +50,10 @@ def orthogonalize_together(matrices: Tensor, bfloat16: bool = False) -> Tensor:
 
 
 class MuonAdam(DecayedAdam):
-    """Adam, except for parameter groups with `matrices=True`, which Muon updates.
+    """Adam, except for parameter groups with `matrices`, which Muon updates: each parameter is so many matrices, one
+    above the other (3: those of queries, keys and values), which are updated separately.
 
     A Muon update is the Nesterov momentum of the gradient, orthogonalized and scaled by max(1, rows / columns)^0.5.
-    Stacked matrices (queries, keys and values, with three times as many rows as columns) are updated separately.
 
     In the first `warmup_steps` steps, the momentum rises linearly from 0.85, or stays if it is below that. `bfloat16`
     is the precision of the products that orthogonalize an update.
@@ -71,7 +71,7 @@ class MuonAdam(DecayedAdam):
         decay: WeightDecay | None = None,
         bfloat16: bool = False,
     ) -> None:
-        groups = [{"matrices": False, **group} for group in groups]
+        groups = [{"matrices": 0, **group} for group in groups]
         super().__init__(groups, decay or WeightDecay(), lr=lr, betas=betas)
         self.momentum = momentum
         self.warmup_steps = warmup_steps
@@ -101,8 +101,7 @@ class MuonAdam(DecayedAdam):
             state["step"] += 1
             state["momentum"].lerp_(p.grad, 1 - momentum)
             update = p.grad.lerp(state["momentum"], momentum)
-            rows, columns = update.shape
-            parts = update.unflatten(0, (3, columns)) if rows == 3 * columns else update[None]
+            parts = update.unflatten(0, (group["matrices"], -1))  # (n, rows, columns)
             by_shape[parts.shape].append((p, parts))
             p.grad = None  # so that Adam skips it
         for shape, updates in by_shape.items():

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from igpt.errors import IgptError
 from igpt.training.muon import MuonAdam
 from igpt.training.weight_decay import DecayedAdam, WeightDecay
 
+log = logging.getLogger(__name__)
+
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
+STACKED = "attn.qkv.weight"  # ends the names of weights that are three matrices
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,8 @@ class OptimConfig:
     Muon updates the matrices of the blocks with the rate `matrix_lr`; Adam updates all other weights with `lr`. The
     momentum of Muon rises to `momentum` in the first `momentum_warmup_steps` steps.
 
-    The `schedule` is a linear warm-up, and then one of the following, which all but the last end at 0 at `total_steps`:
+    The `schedule` is a linear warm-up, and then one of the following, which all but the last end at 0 at `total_steps`
+    if these are more than the `warmup_steps`:
     half a cosine; a line; wsd (warm-up, stable, decay), a constant that decays as 1 - sqrt in the last `decay_share` of
     `total_steps` (Haegele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations"); a
     constant.
@@ -55,6 +61,11 @@ class OptimConfig:
         """The optimizer and the schedule, as Lightning's `configure_optimizers` returns them. A checkpoint restores the
         moments and the step. All settings, and so the rate of each step, are those of this configuration.
         """
+        if self.schedule != "constant" and self.warmup_steps >= self.total_steps:
+            rank_zero_only(log.warning)(
+                "The warm-up of %d steps is as long as the schedule of %d, so the learning rate does not decay; "
+                "lower optim.warmup_steps.", self.warmup_steps, self.total_steps,
+            )  # fmt: skip
         optimizer = self.optimizer(model)
         optimizer.register_load_state_dict_pre_hook(keep_settings)
         schedule = Schedule(optimizer, self.lr_factor)
@@ -62,12 +73,14 @@ class OptimConfig:
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         betas, decay = (self.betas[0], self.betas[1]), WeightDecay(self.weight_decay, self.cautious_decay)
-        matrices = [p for name, p in model.named_parameters() if "blocks" in name and p.ndim == 2]
+        named = {name: p for name, p in model.named_parameters() if "blocks" in name and p.ndim == 2}
+        matrices = list(named.values())
         if self.name == "muon":
-            of_muon = set(matrices)
+            of_muon, stacked = set(matrices), [p for name, p in named.items() if name.endswith(STACKED)]
             groups: list[dict[str, Any]] = [
                 {"params": [p for p in model.parameters() if p not in of_muon]},
-                {"params": matrices, "lr": self.matrix_lr, "matrices": True},
+                {"params": [p for p in matrices if p not in set(stacked)], "lr": self.matrix_lr, "matrices": 1},
+                {"params": stacked, "lr": self.matrix_lr, "matrices": 3},
             ]
             return MuonAdam(groups, self.lr, betas, self.momentum, self.momentum_warmup_steps, decay, self.bfloat16)
         on_gpu = all(p.is_cuda for p in model.parameters())

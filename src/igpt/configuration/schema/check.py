@@ -10,7 +10,6 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from igpt.configuration.hydra_messages import explain_value
-from igpt.configuration.renamed import renamed
 from igpt.configuration.schema.command_schemas import COMMANDS
 from igpt.configuration.schema.values import BEFORE_MODEL, PROBLEM, format_value
 from igpt.configuration.suggestions import did_you_mean
@@ -43,9 +42,7 @@ def problems(error: ValidationError, plain: Any, command: str) -> Iterator[tuple
         inside = each["loc"][:-1] if kind in ("missing", "extra_forbidden") else each["loc"]
         path = (*path_of(inside, plain), *(str(key) for key in new if key))
         name = ".".join(path)
-        if sentence := renamed(name, command):
-            yield path, sentence
-        elif kind == "missing":
+        if kind == "missing":
             yield path, f"{name} is missing"
         elif kind == "extra_forbidden":
             name = ".".join((*path, *first_keys(value_at(plain, path))))

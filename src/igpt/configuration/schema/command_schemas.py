@@ -14,6 +14,7 @@ from igpt.configuration.schema.training_schemas import (
     Classification,
     EarlyStop,
     Evaluators,
+    KeepBest,
     Loggers,
     Masked,
     Model,
@@ -55,6 +56,7 @@ from igpt.configuration.schema.values import (
     problem,
 )  # fmt: skip
 from igpt.generation.sampling_config import not_applicable
+from igpt.metric_names import goal_of
 from igpt.planning.devices import DEVICES
 
 EXPORT_FORMATS = ("huggingface", "igpt")
@@ -199,14 +201,29 @@ class Train(Node):
         for key, monitor in {"monitor": self.monitor, **monitors}.items():
             if monitor is not None and monitor not in known:
                 raise problem(f"a validation of this run measures {', '.join(known)}", key)
+            if monitor is not None and monitor.startswith("probe/"):
+                self._require_probe_in_each_validation(key)
         return self
+
+    def _require_probe_in_each_validation(self, key: str) -> None:
+        """Otherwise its value at some validations is an old one."""
+        interval = self.trainer.val_check_interval
+        for name, callback in (self.callbacks or {}).items():
+            if isinstance(callback, OnlineProbe) and callback.every_n_steps > interval:
+                every = f"callbacks.{name}.every_n_steps is {callback.every_n_steps}"
+                raise problem(f"{every}, but it must be measured by each validation, every {interval} steps", key)
 
     @model_validator(mode="after")
     def _best_value_is_known(self) -> Train:
-        modes = {f"callbacks.{name}.mode": getattr(c, "mode", "min") for name, c in (self.callbacks or {}).items()}
-        for key, mode in {"monitor_mode": self.monitor_mode, **modes}.items():
-            if mode is None:
-                raise problem(f"igpt does not know which value of {self.monitor} is the best; choose min or max", key)
+        if self.monitor_mode is None:
+            raise problem(unknown_goal(self.monitor), "monitor_mode")
+        for name, callback in (self.callbacks or {}).items():
+            if isinstance(callback, KeepBest | EarlyStop):
+                goal = self.monitor_mode if callback.monitor == self.monitor else goal_of(callback.monitor)
+                if callback.mode is None:
+                    raise problem(unknown_goal(callback.monitor), f"callbacks.{name}.mode")
+                if goal not in (None, callback.mode):
+                    raise problem(f"the best {callback.monitor} is its {goal}; choose that", f"callbacks.{name}.mode")
         return self
 
     @model_validator(mode="after")
@@ -260,12 +277,16 @@ class Train(Node):
         return measured
 
 
+def unknown_goal(metric: str) -> str:
+    return f"igpt does not know which value of {metric} is the best; choose min or max"
+
+
 class Plan(Train):
     """igpt-plan."""
 
     run: Annotated[None, expects("null, since a plan needs a recipe: experiment=NAME or single values")] = UNSET
     device: Annotated[str, one_of(*DEVICES)]
-    devices: Count
+    devices: MaybeCount
     utilization: MaybeShareOrAll
     watts: MaybeNotNegative
     price_per_hour: MaybeNotNegative
@@ -303,7 +324,6 @@ class Evaluate(OfRun):
     name: Text
     run_dir: Text
     seed: Seed
-    tokenizer: Tokenizer
 
 
 class Sample(OfRun):
@@ -393,7 +413,6 @@ class Probe(OfRun):
     name: Text
     seed: Seed
     run_dir: Text
-    tokenizer: Tokenizer
 
     @model_validator(mode="after")
     def _settings_apply_to_the_solver(self) -> Probe:

@@ -9,8 +9,8 @@ def due_at_validation(trainer: pl.Trainer, every_n_steps: int | None) -> bool:
     """Whether there is a multiple of `every_n_steps` (None: never) among the steps since the previous validation."""
     if every_n_steps is None or trainer.sanity_checking:
         return False
-    interval = int(trainer.val_check_interval) // trainer.accumulate_grad_batches
-    return passes_multiple(trainer.global_step, interval, every_n_steps)
+    interval, step = int(trainer.val_check_interval) // trainer.accumulate_grad_batches, trainer.global_step
+    return passes_multiple(step, step % interval or interval, every_n_steps)  # the last step may be no multiple
 
 
 def due_at_step(trainer: pl.Trainer, every_n_steps: int | None) -> bool:

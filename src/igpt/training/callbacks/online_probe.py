@@ -42,7 +42,7 @@ class OnlineProbe(pl.Callback):
         self.penalty = penalty
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not due_at_validation(trainer, self.every_n_steps):
+        if trainer.global_step < trainer.max_steps and not due_at_validation(trainer, self.every_n_steps):
             return
         assert isinstance(pl_module, Objective)
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]

@@ -46,7 +46,9 @@ class WeightAverage(pl.Callback):
         if self._saved is not None:
             self.average.load_state_dict(self._saved)
             self._saved = None
-        self._means = {name: MeanMetric().to(pl_module.device) for name in pl_module.task.measures}
+        self._means = {
+            name: MeanMetric(nan_strategy="disable").to(pl_module.device) for name in pl_module.task.measures
+        }
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
