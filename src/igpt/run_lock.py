@@ -1,4 +1,4 @@
-"""Lock files: only one process at a time trains a run, or sweeps into a directory."""
+"""Lock files: only one process at a time trains a run, probes it, or sweeps into a directory."""
 
 from __future__ import annotations
 

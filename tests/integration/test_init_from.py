@@ -212,7 +212,7 @@ def test_data_are_packed_at_the_resolution_of_the_model(command, start, tmp_path
     start(palette())
     printed = command("probe", "run=start", "data=emoji", "data.eval_batch_size=512", "logger=none", "untrained=false")
     assert "The images are packed at the model's resolution, data.source.resolution=8" in printed
-    assert (tmp_path / "start" / "probe" / "accuracy.csv").exists()
+    assert (tmp_path / "start" / "probe" / "emoji" / "accuracy.csv").exists()
 
 
 def test_a_tokenizer_of_ones_own_comes_along(command, start):

@@ -120,6 +120,18 @@ def test_probe_computes_features_once(trained, command):
     assert files == {path: path.stat().st_mtime_ns for path in (trained / "features").iterdir()}
 
 
+def test_a_probe_leaves_no_results_of_another_one(trained, command):
+    few = ("untrained=false", "probe.penalties=[0.1]", "logger=none")
+    command("probe", f"run={trained}", *few, "labels_per_class=[5]", "subsets=2")
+    assert (trained / "probe" / "low_label.csv").exists()
+    command("probe", f"run={trained}", *few)
+    assert not (trained / "probe" / "low_label.csv").exists()
+    table = (trained / "probe" / "accuracy.csv").read_text()
+    command("probe", f"run={trained}", *few, "checkpoint=last", "probe.standardize=false")
+    assert (trained / "probe" / "accuracy.csv").read_text() == table
+    assert (trained / "probe" / "last" / "accuracy.csv").read_text() != table
+
+
 STREAM = ("probe.solver=stream", "logger=none", "device=cpu", "probe.epochs=2", "probe.learning_rates=[1,0.1]")
 
 

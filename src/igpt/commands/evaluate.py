@@ -22,7 +22,7 @@ def main() -> None:
 def evaluate(config: DictConfig) -> None:
     """Print what the evaluators measure, and write it with the figures into evaluation/ in the run directory."""
     from igpt.commands.build_trainer import build_evaluators, build_loggers
-    from igpt.commands.open_run import chosen_data, data_of_run, load_model
+    from igpt.commands.open_run import chosen_data, data_of_run, load_model, not_by_default
     from igpt.configuration.app import plain
     from igpt.evaluation.evaluator import evaluate as evaluate_split
     from igpt.evaluation.final_report import save_figures, save_tables
@@ -32,16 +32,15 @@ def evaluate(config: DictConfig) -> None:
     from igpt.training.loggers.wandb_process import finishing_wandb
 
     pretrained = load_model(config)
-    named = "data" in config
-    data = chosen_data(config, "evaluate", pretrained) if named else data_of_run(config.run, pretrained)
+    data = chosen_data(config, "evaluate", pretrained) if "data" in config else data_of_run(config.run, pretrained)
     check_classes(pretrained, data)
     result = evaluate_split(build_evaluators(config), pretrained, data, config.split)
     for name, value in result.values.items():
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
     run = find_run(config.run)
     folder = run.path / "evaluation"
-    parts = (data.source.name if named else None, config.split, config.weights, other_checkpoint(config))
-    name = "_".join(part for part in parts if part is not None)  # test, or emoji_test_ema_last if all are chosen
+    chosen, of_model = not_by_default(config, data)
+    name = "_".join([*chosen, config.split, *of_model])  # test, or emoji_test_ema_last if all are chosen
     write_json(result.values, folder / f"{name}.json")
     figures = save_figures(result.figures, folder, prefix=f"{name}_")
     save_tables(result.tables, folder, prefix=f"{name}_")
@@ -51,15 +50,6 @@ def evaluate(config: DictConfig) -> None:
             logger.log_hyperparams(all_printable(plain(config)))
             log_evaluation(logger, result, figures, None)
     print(f"Results are in {folder}")
-
-
-def other_checkpoint(config: DictConfig) -> str | None:
-    """The name of the checkpoint, if another one than the best was chosen."""
-    from igpt.files import expand_user
-
-    path = expand_user(config.run)
-    name = path.stem if path.suffix == ".ckpt" else str(config.checkpoint)
-    return None if name == "best" else name
 
 
 def check_classes(pretrained: Pretrained, data: ImageDataModule) -> None:

@@ -104,6 +104,16 @@ def chosen_data(config: DictConfig, command: str, pretrained: Pretrained) -> Ima
     return open_data(config, pretrained)
 
 
+def not_by_default(config: DictConfig, data: ImageDataModule) -> tuple[list[str], list[str]]:
+    """What a command was asked to measure that it does not by default, for the names of its results: the data, if they
+    are named; and the weights, and the checkpoint if it is not the best one.
+    """
+    path = expand_user(config.run)
+    checkpoint = path.stem if path.suffix == ".ckpt" else config.checkpoint
+    model = [config.weights, None if checkpoint == "best" else checkpoint]
+    return [data.source.name] if "data" in config else [], [part for part in model if part is not None]
+
+
 def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -> ImageDataModule:
     """The data of a configuration, packed if necessary, with the tokenizer of a trained model.
 

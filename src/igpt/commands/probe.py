@@ -36,8 +36,10 @@ def main() -> None:
 
 
 def probe(config: DictConfig) -> None:
-    """Probe every layer and the baselines; print a table, and write it with a figure to the run's probe/."""
-    from igpt.commands.open_run import load_model
+    """Probe every layer and the baselines; print a table, and write it with a figure to the run's probe/. Results on
+    other data, or of other weights than by default, have a folder in it.
+    """
+    from igpt.commands.open_run import load_model, not_by_default
     from igpt.commands.probe_report import write_results
     from igpt.run_directory import find_run
     from igpt.training.native_precision import native_precision
@@ -55,7 +57,8 @@ def probe(config: DictConfig) -> None:
         solve = by_stream if settings.solver == "stream" else by_lbfgs
         rows, few = solve(config, settings, pretrained, data, run)
         if is_main_process():
-            write_results(config, settings, rows, few, majority_share(data), run)
+            folder = "_".join(part for parts in not_by_default(config, data) for part in parts)
+            write_results(config, settings, rows, few, majority_share(data), run, run.probe / folder)
 
 
 def by_lbfgs(

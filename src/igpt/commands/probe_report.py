@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -14,9 +15,17 @@ if TYPE_CHECKING:
 
 
 def write_results(
-    config: DictConfig, settings: ProbeSettings, rows: list[Row], few: list[Row], majority: float, run: RunDirectory
+    config: DictConfig,
+    settings: ProbeSettings,
+    rows: list[Row],
+    few: list[Row],
+    majority: float,
+    run: RunDirectory,
+    output: Path,
 ) -> None:
-    """Print the tables, and write and log them with a summary and a figure."""
+    """Print the tables, and write them to a folder and log them, with a summary and a figure. They replace those of an
+    earlier probe.
+    """
     from igpt import figures
     from igpt.commands.build_trainer import build_loggers
     from igpt.configuration.app import plain
@@ -26,9 +35,10 @@ def write_results(
     from igpt.training.loggers.wandb_process import finishing_wandb
     from igpt.training.loggers.wandb_tracker import WandbTracker
 
-    config.run_dir, output = str(run.path.absolute()), run.probe  # `run` may be a checkpoint file
+    config.run_dir = str(run.path.absolute())  # `run` may be a checkpoint file
     write_rows(rows, output / "accuracy.csv")
     print_table(rows)
+    (output / "low_label.csv").unlink(missing_ok=True)
     if few:
         write_rows(few, output / "low_label.csv")
         print_table(few)
@@ -43,7 +53,7 @@ def write_results(
             logger.log_hyperparams(all_printable(plain(config)))
             log_probe(logger, rows, summary, path)
             if isinstance(logger, WandbTracker):
-                logger.artifacts.log_probe(run, config.run)
+                logger.artifacts.log_probe(run, output, config.run)
     print(f"Results are in {output}: accuracy.csv, accuracy.png, summary.json{', low_label.csv' if few else ''}")
 
 

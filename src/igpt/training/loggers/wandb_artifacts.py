@@ -80,10 +80,10 @@ class ArtifactLog:
         self._log(artifact, "latest", *aliases)
 
     @warns_instead("the tables of the probe")
-    def log_probe(self, run: RunDirectory, source: str) -> None:
-        """Log the tables of a probe of the model `source`."""
+    def log_probe(self, run: RunDirectory, folder: Path, source: str) -> None:
+        """Log the tables of a probe of the model `source`, which are in a folder."""
         self._use_model(source)
-        self._log(probe_artifact(run, run.tracking_id() if run.has_tracking_id else self._begin().id), "latest")
+        self._log(probe_artifact(folder, run.tracking_id() if run.has_tracking_id else self._begin().id), "latest")
 
     def _use(self, artifact: Any) -> None:
         """Log an artifact, unless W&B has its content already, and record that the run uses it. Offline, W&B cannot
@@ -144,10 +144,10 @@ def checkpoint_artifact(run: RunDirectory, uploaded: Sequence[str]) -> tuple[Any
     return artifact, contained
 
 
-def probe_artifact(run: RunDirectory, run_id: str) -> Any:
+def probe_artifact(folder: Path, run_id: str) -> Any:
     """The tables of a probe; `run_id` is that of the run whose model was probed, or else of the probe."""
     artifact = _artifact(f"probe-{run_id}", "probe", {})
-    for path in (*run.probe.glob("*.csv"), *run.probe.glob("*.json")):
+    for path in (*folder.glob("*.csv"), *folder.glob("*.json")):
         _contain(artifact, path)
     return artifact
 
