@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from conftest import SMALL, random_weights
 from igpt.checkpoint import Description
 from igpt.configuration.schema.command_schemas import EXPORT_FORMATS
 from igpt.convert import igpt_folder
+from igpt.convert.model_card import model_card
 from igpt.convert.stored_model import StoredModel
 from igpt.convert.write_folder import FORMATS, write_folder
 from igpt.errors import IgptError
@@ -123,6 +124,15 @@ def test_damaged_folders(folder):
     assert "has model.norm.gain with shape (17,) instead of (16,)" in refusal(folder)
     save_file({**weights, "more": torch.ones(17)}, folder / "model.safetensors")
     assert "has tensors that do not belong to this model: more" in refusal(folder)
+
+
+@pytest.mark.parametrize(("step", "said"), [(4, "Step 4 of 8"), (8, "8 steps"), (None, "8 steps")])
+def test_the_card_names_the_step_of_the_weights(tmp_path, step, said):
+    stored = replace(stored_model(tmp_path), step=step)
+    stored.description.configuration.update(trainer={"max_steps": 8}, data={"batch_size": 2})
+    write_folder(stored, tmp_path / "out", "igpt", "a card")
+    for model in (stored, igpt_folder.read(tmp_path / "out")):
+        assert f"- {said}, 2 images per step, seed 3" in model_card(model, "x", "igpt")
 
 
 def test_commands_take_an_exported_folder(command, trained, tmp_path):

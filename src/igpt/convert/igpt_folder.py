@@ -21,7 +21,7 @@ from igpt.objectives.tasks import task_from_state
 from igpt.tokenizers import tokenizer_from_state
 
 DESCRIPTION = "igpt.json"
-RESULTS = "results"
+STEP, RESULTS = "step", "results"  # keys beside those of a Description
 TENSOR = "tensor"  # {"tensor": NAME} in igpt.json stands for a tensor in model.safetensors
 
 
@@ -33,7 +33,7 @@ def write(stored: StoredModel, folder: Path) -> None:
     tensors = {**stored.weights}
     description = _without_tensors(asdict(stored.description), tensors)
     description["configuration"] = _without_paths(description["configuration"])
-    content = {"format": FORMAT, "version": version("igpt"), **description, RESULTS: stored.results}
+    content = {"format": FORMAT, "version": version("igpt"), **description, STEP: stored.step, RESULTS: stored.results}
     separate = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
     save_file(separate, folder / WEIGHTS)
     (folder / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -57,7 +57,7 @@ def read(folder: Path) -> StoredModel:
             f"{description.model['vocab_size']}; it is damaged, so get it again."
         )
     check_tensors(weights, wanted, folder)
-    return StoredModel(folder, description, weights, content.get(RESULTS, {}))
+    return StoredModel(folder, description, weights, content.get(RESULTS, {}), step=content.get(STEP))
 
 
 def _wanted(description: Description) -> dict[str, Tensor]:

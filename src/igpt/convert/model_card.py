@@ -145,7 +145,8 @@ def _training(stored: StoredModel, command: str | None) -> str:
             lines.append(f"- {title}: `{json.dumps(values)}`")
     if "trainer" in configuration:
         steps, images = configuration["trainer"]["max_steps"], configuration["data"]["batch_size"]
-        lines.append(f"- {steps:,} steps of {images} images, seed {configuration['seed']}")
+        at = f"- Step {stored.step:,} of {steps:,}" if stored.step not in (None, steps) else f"- {steps:,} steps"
+        lines.append(f"{at}, {images} images per step, seed {configuration['seed']}")
     return "\n".join(lines) or "Unknown."
 
 

@@ -35,7 +35,7 @@ def read_model(run: str | Path, prefer: str = "best", weights: str | None = None
     chosen = checkpoint.chosen(weights)
     task, kept = task_from_state(checkpoint.description.task).trained(checkpoint.weights(chosen))
     description = replace(checkpoint.description, task=task_state(task))
-    return StoredModel(checkpoint.path, description, kept, chosen=chosen)
+    return StoredModel(checkpoint.path, description, kept, chosen=chosen, step=checkpoint.step)
 
 
 def _read_folder(run: str | Path) -> StoredModel | None:

@@ -24,6 +24,7 @@ class StoredModel:
     weights: dict[str, Tensor]  # the state dict of an Objective: model.*, and head.* of a classifier
     results: dict[str, Any] = field(default_factory=dict)  # of its test, by their names in summary.json, if known
     chosen: str = "trained"  # which weights of a checkpoint these are: trained or ema
+    step: int | None = None  # of training, if known
 
     @property
     def class_names(self) -> list[str]:
