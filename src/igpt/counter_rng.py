@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 RANGE = 2**53  # random integers are below it, since a float64 has 53 bits
@@ -41,3 +42,8 @@ def uniform(seed: int, *counters: Tensor) -> Tensor:
     """
     numbers: Tensor = integers(seed, *counters).double() / RANGE
     return numbers
+
+
+def of_samples(seed: int, stream: int, epochs: Tensor, indices: Tensor, *counters: Tensor) -> Tensor:
+    """:func:`uniform` numbers for samples, by their epochs and indices; `stream` is a constant for each use."""
+    return uniform(seed, torch.full_like(indices, stream), epochs, indices, *counters)

@@ -262,7 +262,7 @@ class Pretrained:
         masks, filled = [], []
         for batch in self._batches(images):
             seen = self.task.masking.apply(self.task.masking.fixed(batch), self.model.config.vocab_size)
-            guess = self.model(seen.tokens, seen.hidden).argmax(dim=-1)
+            guess = self.model(seen.tokens, seen.masked).argmax(dim=-1)
             masks.append(seen.predicted.cpu())
             filled.append(torch.where(seen.predicted, guess, batch.tokens).cpu())
         masked_pixels = self.tokenizer.arrange(torch.cat(masks)).any(dim=-1)

@@ -171,8 +171,7 @@ class _BatchRandom:
 
     def uniform(self, stream: int) -> Tensor:
         """float64 in [0, 1)."""
-        streams = torch.full_like(self.indices, stream)
-        return counter_rng.uniform(self.seed, streams, self.epochs, self.indices)
+        return counter_rng.of_samples(self.seed, stream, self.epochs, self.indices)
 
     def below(self, n: int, stream: int) -> Tensor:
         """int64 in [0, n)."""

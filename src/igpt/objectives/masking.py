@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from igpt import counter_rng
 from igpt.batch import TokenBatch
+from igpt.counter_rng import of_samples
 from igpt.errors import IgptError
 
 # Each kind of random number has its own stream.
@@ -20,7 +20,7 @@ class Corrupted(NamedTuple):
     """Tokens as a masked model gets them."""
 
     tokens: Tensor  # (B, T) int64, some replaced by random ones
-    hidden: Tensor  # (B, T) bool, whose embedding is multiplied by 0
+    masked: Tensor  # (B, T) bool, whose embedding is multiplied by 0
     predicted: Tensor  # (B, T) bool, the chosen positions, which the loss counts
 
 
@@ -46,19 +46,16 @@ class Masking:
 
     def apply(self, batch: TokenBatch, vocab_size: int) -> Corrupted:
         """Choose positions by the batch's epochs and indices, and corrupt the tokens there."""
-        epochs, indices = batch.epochs[:, None], batch.indices[:, None]
+        samples = batch.epochs[:, None], batch.indices[:, None]
         positions = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)[None]
-
-        def uniform(stream: int, *more: Tensor) -> Tensor:
-            return counter_rng.uniform(self.seed, torch.full_like(indices, stream), epochs, indices, *more)
-
-        chance = uniform(POSITION, positions)  # (B, T)
-        ratio = self.ratio + uniform(RATIO) * ((self.max_ratio or self.ratio) - self.ratio)  # (B, 1)
+        chance = of_samples(self.seed, POSITION, *samples, positions)  # (B, T)
+        share = of_samples(self.seed, RATIO, *samples)  # (B, 1)
+        ratio = self.ratio + share * ((self.max_ratio or self.ratio) - self.ratio)
         predicted = (chance < ratio) | (chance == chance.amin(dim=1, keepdim=True))
         if not self.bert:
             return Corrupted(batch.tokens, predicted, predicted)
-        treatment = uniform(TREATMENT, positions)
-        random_tokens = (uniform(TOKEN, positions) * vocab_size).long()
+        treatment = of_samples(self.seed, TREATMENT, *samples, positions)
+        random_tokens = (of_samples(self.seed, TOKEN, *samples, positions) * vocab_size).long()
         replaced = predicted & (treatment >= 0.8) & (treatment < 0.9)
         return Corrupted(torch.where(replaced, random_tokens, batch.tokens), predicted & (treatment < 0.8), predicted)
 

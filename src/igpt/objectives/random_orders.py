@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from igpt import counter_rng
 from igpt.batch import TokenBatch
+from igpt.counter_rng import of_samples
 
 CHOICE, ORDER = 51, 52  # streams of random numbers
 
@@ -39,14 +39,10 @@ class RandomOrders:
 
     def at(self, step: int, batch: TokenBatch) -> Tensor:
         """The positions (B, T) in the order in which they are predicted."""
-        epochs, indices = batch.epochs[:, None], batch.indices[:, None]
-        positions = torch.arange(batch.tokens.shape[1], device=indices.device)[None]
-
-        def uniform(stream: int, *more: Tensor) -> Tensor:
-            return counter_rng.uniform(self.seed, torch.full_like(indices, stream), epochs, indices, *more)
-
-        orders = uniform(ORDER, positions).argsort(dim=1, stable=True)  # (B, T)
-        return torch.where(uniform(CHOICE) < self.share(step), orders, positions)
+        samples = batch.epochs[:, None], batch.indices[:, None]
+        positions = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)[None]
+        orders = of_samples(self.seed, ORDER, *samples, positions).argsort(dim=1, stable=True)  # (B, T)
+        return torch.where(of_samples(self.seed, CHOICE, *samples) < self.share(step), orders, positions)
 
 
 class GivenPositions(nn.Embedding):

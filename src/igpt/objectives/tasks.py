@@ -156,8 +156,6 @@ class Pretraining(Task):
         """As in the base class, with `added` and `at` as :meth:`Transformer.hidden` takes them."""
 
     def losses(self, model: Transformer, head: nn.Module | None, batch: TokenBatch) -> Losses:
-        if not (self.transforms or self.stages):
-            return super().losses(model, head, batch)
         added, at = low_resolution(model, batch.tokens.shape[1])
         nats = self.run(model, batch, added=sum_of(added, self.told(head, batch)), at=at).nats.mean()
         return Losses(nats, {"nats_per_token": nats})
@@ -313,12 +311,12 @@ class Masked(Pretraining):
         if mask_index is not None:
             batch = self.masking.fixed(batch, mask_index)
         seen = self.masking.apply(batch, model.config.vocab_size)
-        hidden = model.hidden(seen.tokens, seen.hidden, added, at)
+        hidden = model.hidden(seen.tokens, seen.masked, added, at)
         return Outcome(masked_nats(model.head(hidden), batch.tokens, seen.predicted), hidden)
 
     def token_nats(self, model: Transformer, batch: TokenBatch, mask_index: int) -> Tensor:
         seen = self.masking.apply(self.masking.fixed(batch, mask_index), model.config.vocab_size)
-        nats = token_nats(model(seen.tokens, seen.hidden), batch.tokens)
+        nats = token_nats(model(seen.tokens, seen.masked), batch.tokens)
         return nats.masked_fill(~seen.predicted, torch.nan)
 
     def features(
@@ -327,7 +325,7 @@ class Masked(Pretraining):
         if mask_index is None:
             return model.features(batch.tokens, regions=regions)
         seen = self.masking.apply(self.masking.fixed(batch, mask_index), model.config.vocab_size)
-        return model.features(seen.tokens, seen.hidden, regions)
+        return model.features(seen.tokens, seen.masked, regions)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from igpt import counter_rng
+from igpt.counter_rng import of_samples
 from igpt.errors import IgptError
 
 STREAM = 61  # of the random numbers of the first kind; each kind has its own
@@ -84,8 +84,8 @@ class Transformations:
         return {kind: self._choice(kind, epochs, indices) for kind in self.kinds}
 
     def _choice(self, kind: str, epochs: Tensor, indices: Tensor) -> Tensor:
-        stream = torch.full_like(indices, STREAM + list(KINDS).index(kind))
-        return (counter_rng.uniform(self.seed, stream, epochs, indices) * n_views(kind)).long()
+        stream = STREAM + list(KINDS).index(kind)
+        return (of_samples(self.seed, stream, epochs, indices) * n_views(kind)).long()
 
     def __call__(self, images: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
         """Views of images (B, R, R, 3) uint8."""
