@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from igpt.errors import IgptError, some_of
+from igpt.errors import IgptError, reason_of, some_of
 from igpt.files import printable
 from igpt.run_directory import RunDirectory
 
@@ -201,8 +201,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", mmap=can_map, weights_only=True)
     except Exception as error:  # torch.load raises whatever its readers stumble over
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise _unreadable(path, reason) from None
+        raise _unreadable(path, reason_of(error)[:120]) from None
     return content
 
 

@@ -22,6 +22,11 @@ def some_of(names: Sequence[str], n: int = 3) -> str:
     return shown if len(names) <= n else f"{shown}, ... ({len(names)})"
 
 
+def in_one_line(error: object) -> str:
+    """The whole message of an error in one line; its representation if it has no message."""
+    return " ".join(str(error).split()) or repr(error)
+
+
 def reason_of(error: object) -> str:
     """The first line of an error's message, as a part of a sentence; its type if it has no message."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

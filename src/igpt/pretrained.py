@@ -16,7 +16,7 @@ from igpt.batch import TokenBatch
 from igpt.convert.read_model import read_model
 from igpt.convert.stored_model import StoredModel, weights_below
 from igpt.data.image_input import as_images, as_mask
-from igpt.errors import IgptError, some_of
+from igpt.errors import IgptError, reason_of, some_of
 from igpt.generation.sample_tokens import fill_tokens, sample_tokens
 from igpt.generation.sampling_config import SamplingConfig
 from igpt.model.config import TransformerConfig
@@ -87,7 +87,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any of them
-        reason = str(error).splitlines()[0].rstrip(".")[:120]
+        reason = reason_of(error)[:120]
         raise IgptError(f"device is '{device}', which cannot be used here ({reason}); choose cpu.") from None
 
 

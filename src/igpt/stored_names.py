@@ -6,7 +6,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from igpt.errors import IgptError
+from igpt.errors import IgptError, in_one_line
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def class_of(name: str, ours: Mapping[str, type[T]], base: type[T]) -> type[T]:
         found: Any = pkgutil.resolve_name(name)
     except Exception as error:  # importing a user's module raises whatever it raises
         raise IgptError(
-            f"The checkpoint's {kind} is {name}, which cannot be imported ({' '.join(str(error).split())}); put its "
+            f"The checkpoint's {kind} is {name}, which cannot be imported ({in_one_line(error)}); put its "
             "module on the path (PYTHONPATH)."
         ) from None
     if not (isinstance(found, type) and issubclass(found, base)):

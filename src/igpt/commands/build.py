@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from igpt.cluster.ranks import is_main_process
 from igpt.configuration.app import plain
-from igpt.errors import IgptError
+from igpt.errors import IgptError, in_one_line
 from igpt.files import all_printable
 from igpt.run_directory import RunDirectory
 
@@ -154,7 +154,7 @@ def check_restorable(task: Task, tokenizer: Tokenizer) -> None:
         try:
             restored = is_restored()
         except Exception as error:  # whatever the user's class raises
-            restored, reason = False, " ".join(str(error).split())
+            restored, reason = False, in_one_line(error)
         if not restored:
             raise IgptError(
                 f"{part!r} cannot be restored from its state ({reason}); from_state must make an equal object "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
-from igpt.errors import IgptError
+from igpt.errors import IgptError, in_one_line
 from igpt.files import printable
 from igpt.run_directory import RunDirectory
 from igpt.stored_run import StoredRun
@@ -140,7 +140,7 @@ def n_processes(config: DictConfig) -> int:
         return pl.Trainer(**instantiate(machine, _convert_="all"), **bare).world_size
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         asked_for = ", ".join(f"trainer.{name}={value}" for name, value in machine.items() if name != "strategy")
-        raise IgptError(f"{asked_for} cannot be used here: {' '.join(str(error).split())}") from None
+        raise IgptError(f"{asked_for} cannot be used here: {in_one_line(error)}") from None
 
 
 def instantiate_all(

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from igpt.cluster.ranks import is_main_process, started_processes
 from igpt.cluster.signals import exit_with_starter, stop_signals
 from igpt.configuration.app import run_app
-from igpt.errors import IgptError
+from igpt.errors import IgptError, in_one_line
 from igpt.run_lock import locked
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def start_processes(config: DictConfig, pretrained: Pretrained) -> Processes:
         fabric = Fabric(accelerator=pretrained.device.type, devices=config.devices, num_nodes=config.num_nodes)
         fabric.launch()
     except (MisconfigurationException, ValueError, RuntimeError) as error:
-        raise IgptError(f"devices={config.devices} cannot be used here: {' '.join(str(error).split())}") from None
+        raise IgptError(f"devices={config.devices} cannot be used here: {in_one_line(error)}") from None
     device = pretrained.device if fabric.world_size == 1 else fabric.device
     pretrained.to(device)
     return Processes(fabric, device)

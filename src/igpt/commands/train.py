@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from igpt.cluster.ranks import is_main_process
 from igpt.cluster.signals import Interrupted, exit_with_starter, stop_signals
-from igpt.errors import IgptError
+from igpt.errors import IgptError, in_one_line
 from igpt.run_directory import RunDirectory, find_checkpoint, resume_command
 from igpt.run_lock import locked
 
@@ -160,7 +160,7 @@ def recorded_error(run: RunDirectory) -> Iterator[None]:
     except Exception as error:
         if is_main_process():
             with suppress(OSError):  # the disk may be full
-                run.error.write_text(f"{' '.join(str(error).split()) or repr(error)}\n", encoding="utf-8")
+                run.error.write_text(f"{in_one_line(error)}\n", encoding="utf-8")
         raise
 
 

@@ -25,7 +25,7 @@ from igpt.cluster.ranks import is_main_process
 from igpt.configuration.hydra_messages import explain, is_configuration_error, replace_null_groups
 from igpt.configuration.path_arguments import quote_paths
 from igpt.console import tolerant_console
-from igpt.errors import IgptError
+from igpt.errors import IgptError, in_one_line
 from igpt.files import expand_user
 from igpt.run_directory import RunDirectory
 
@@ -147,7 +147,7 @@ def errors_as_sentences() -> Iterator[None]:
     except (IgptError, HydraException, OmegaConfBaseException) as error:
         # An error of a component that Hydra instantiates is the cause of Hydra's own error.
         foreseen = error.__cause__ if isinstance(error.__cause__, IgptError) else error
-        sys.exit(f"Error: {' '.join(str(foreseen).split())}")
+        sys.exit(f"Error: {in_one_line(foreseen)}")
     except RuntimeError as error:
         if type(error).__module__ != "submitit.core.utils":  # submitit may not be installed
             raise

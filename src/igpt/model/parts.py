@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from igpt.errors import IgptError
+from igpt.errors import IgptError, in_one_line
 from igpt.model.config import TransformerConfig, class_path
 
 
@@ -27,7 +27,7 @@ def part_problem(path: str) -> str | None:
     try:
         found: Any = pkgutil.resolve_name(path)
     except Exception as error:  # whatever importing a user's module raises
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         return f"it cannot be imported ({reason}); PYTHONPATH must name the folder of its module"
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         return "it must be a class derived from torch.nn.Module"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from igpt.errors import IgptError
+from igpt.errors import IgptError, in_one_line
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 
@@ -50,7 +50,7 @@ def measure(config: TransformerConfig) -> Size:
         parts = ", ".join(f"model.{kind}={name}" for kind, name in config.other_parts.items())
         raise IgptError(
             f"The FLOPs of a model with {parts} cannot be counted, since it does not compute on torch's meta device "
-            f"({' '.join(str(error).split())}); use operations that do."
+            f"({in_one_line(error)}); use operations that do."
         ) from error
     more = config.n_layer - 1  # all blocks are alike
     return Size(

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from igpt.cluster.ranks import is_main_process
-from igpt.errors import IgptError, RunTakenError
+from igpt.errors import IgptError, RunTakenError, in_one_line
 from igpt.run_directory import RunDirectory, read_job, write_job
 from igpt.run_lock import locked
 from igpt.sweeps.job_records import Row
@@ -97,7 +97,7 @@ class SweepTable(Callback):
             log.error("This job failed: %s", error or repr(error), exc_info=None if foreseen else error)
             ended |= {
                 "status": "refused" if refused else "failed",
-                "error": " ".join((str(error) or repr(error)).split()),
+                "error": in_one_line(error),
             }
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
         elif run.job().get("status") == "running":

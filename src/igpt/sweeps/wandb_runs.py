@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from igpt.errors import IgptError
+from igpt.errors import IgptError, in_one_line
 from igpt.sweeps.run_filters import is_number
 from igpt.sweeps.run_records import RunRecord, is_training
 
@@ -41,7 +41,7 @@ def wandb_runs(project: str) -> Iterator[WandbRun]:
             if is_training(dict(run.config)):  # not a probe or an evaluation
                 yield WandbRun(run)
     except (wandb.Error, ValueError, OSError) as error:  # a project that does not exist is a ValueError
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = in_one_line(error).rstrip(".")
         raise IgptError(f"W&B does not give the runs of {project} ({reason}); check the name, or log in.") from None
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandle
 from pydantic_core import CoreSchema, core_schema
 
 from igpt.configuration.schema.values import problem
+from igpt.errors import in_one_line
 
 UNSET: Any = None  # an optional key; the class has a default for it
 
@@ -103,7 +104,7 @@ class OneOf:
         try:
             factory = pkgutil.resolve_name(value["_target_"])
         except Exception as error:  # importing a user's module may raise anything
-            reason = " ".join(str(error).split())
+            reason = in_one_line(error)
             raise problem(f"it cannot be imported ({reason}); see conf/{self.group} for examples", "_target_") from None
         if not value.get("_partial_"):
             check_arguments(factory, value, self.given)

@@ -18,7 +18,7 @@ from igpt.data.image_files import Shape, read_or_blank
 from igpt.data.sources.photos import PhotoSource
 from igpt.data.sources.source import SPLITS, Chunk
 from igpt.data.sources.splits import VALIDATION_NAMES, Indices, consecutive_indices, rows_by_part
-from igpt.errors import IgptError
+from igpt.errors import IgptError, in_one_line
 from igpt.files import expand_user
 from igpt.progress import track
 
@@ -154,7 +154,7 @@ class HubSource(PhotoSource):
         try:
             return datasets.load_dataset(self.path, self.subset, data_files=self.data_files, revision=self.revision)
         except Exception as error:  # the library raises many types of errors, also those of other libraries
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = in_one_line(error)
             raise IgptError(f"The data set {self.path} cannot be loaded ({reason}); check data.source.") from None
 
     def _split_names(self, available: list[str]) -> dict[str, str]:
