@@ -92,7 +92,7 @@ def cost(commands: list[str]) -> str:
         for overrides in overrides_of(command) if command.startswith("igpt-train ") else []:
             recipe = read_recipe(planned(overrides))
             once = recipe.step_seconds * recipe.steps
-            flops += recipe.size.flops * recipe.images * recipe.steps
+            flops += recipe.size.flops * recipe.batch_size * recipe.steps
             seconds += once
             dollars += price(once, recipe.devices, recipe.device.price_per_hour)
     if not flops:

@@ -131,7 +131,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train_two_steps(command: Command, folder: Path, data: str, *overrides: str) -> dict[str, float]:
     """Train a small model on `data` and return its summary."""
-    few = ("trainer.max_steps=2", "trainer.val_check_interval=1", "sample_every=99", "showcase_class=null")
+    few = ("trainer.max_steps=2", "trainer.val_check_interval=1", "sample_every=99", "image_class=null")
     palette = not any(override.startswith("tokenizer=") for override in overrides)
     small = [a for a in SMALL if palette or not a.startswith("tokenizer.size=")]
     command("train", *small, f"data={data}", "data.batch_size=4", *few, "hydra.run.dir=run", *overrides)

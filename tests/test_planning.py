@@ -31,7 +31,7 @@ WIDE = TransformerConfig(n_layer=2, n_head=4, n_embd=64, vocab_size=32, n_positi
 def make_recipe(model=WIDE, **changes):
     """One laptop, float32; torch's norms are not fused there, as in the measurements below."""
     settings = {
-        "resolution": 8, "images": 8, "device_batch": None, "steps": 10, "optimizer": "adam",
+        "resolution": 8, "batch_size": 8, "device_batch_size": None, "steps": 10, "optimizer": "adam",
         "precision_name": "32-true", "device": DEVICES["laptop"], "devices": 1, "utilization": 0.5,
     }  # fmt: skip
     return Recipe(model=model, **{**settings, **changes})
@@ -192,7 +192,7 @@ def test_peak_is_that_of_a_training_step(model, images, precision, checkpointed)
             optimizer.step()
             tracker.reset_mod_stats()
     (measured,) = (parts["Total"] for parts in tracker.get_tracker_snapshot("peak").values() if parts["Total"] > 0)
-    planned = make_recipe(model, images=images, precision_name=precision).memory(images, checkpointed).peak
+    planned = make_recipe(model, batch_size=images, precision_name=precision).memory(images, checkpointed).peak
     assert planned == pytest.approx(measured, rel=0.15 if checkpointed else 0.03)
 
 
@@ -212,12 +212,13 @@ def test_no_batch_fits_where_the_state_does_not():
 
 
 def test_time_is_that_of_the_slower_of_arithmetic_and_memory():
-    recipe = make_recipe(images=8, utilization=0.25)
+    recipe = make_recipe(batch_size=8, utilization=0.25)
     assert recipe.micro_step().arithmetic_bound
     assert recipe.step_seconds == pytest.approx(8 * recipe.size.flops / (0.384e12 * 0.25))
     slow = replace(recipe, device=replace(recipe.device, bandwidth=1e6))
     assert slow.step_seconds == pytest.approx(2 * slow.memory(8, checkpointed=False).peak / 1e6)
-    assert make_recipe(images=8, device_batch=3).step_seconds == pytest.approx(make_recipe(images=2).step_seconds * 4)
+    of_two = make_recipe(batch_size=2).step_seconds
+    assert make_recipe(batch_size=8, device_batch_size=3).step_seconds == pytest.approx(4 * of_two)
 
 
 def test_energy_and_price():
@@ -231,8 +232,8 @@ def test_energy_and_price():
 @pytest.mark.parametrize(("images", "devices", "most"), [(128, 8, None), (128, 4, 10), (12, 2, 4), (7, 1, 3)])
 def test_batches_are_cut_as_the_data_module_cuts_them(images, devices, most, tmp_path):
     data = ImageDataModule(EmojiSource(8), images, str(tmp_path), device_batch_size=most)
-    recipe = make_recipe(images=images, devices=devices, device_batch=most)
-    assert recipe.accumulate == data.accumulation(devices)
+    recipe = make_recipe(batch_size=images, devices=devices, device_batch_size=most)
+    assert recipe.n_micro_batches == data.accumulation(devices)
 
 
 def test_causal_is_what_the_task_says():

@@ -96,7 +96,7 @@ NANO = TransformerConfig(n_layer=6, n_head=4, n_embd=128, vocab_size=16, n_posit
 
 @pytest.mark.parametrize("budget", [6e12, 6e13, 1e15])
 def test_the_proposal_has_the_lowest_loss_of_all_shapes(law, budget):
-    found = propose(law, budget, NANO, images=16)
+    found = propose(law, budget, NANO, batch_size=16)
     losses = []
     for heads in HEADS[:12]:
         config = replace(NANO, n_head=heads, n_embd=32 * heads, n_layer=max(1, round(heads * 1.5)))
@@ -109,20 +109,20 @@ def test_the_proposal_has_the_lowest_loss_of_all_shapes(law, budget):
 
 def test_networks_without_the_named_blocks_are_not_proposed(law):
     shape = replace(NANO, value_embedding=(0, 3, -1))
-    assert propose(law, 6e12, shape, images=16).model.n_layer >= 4
+    assert propose(law, 6e12, shape, batch_size=16).model.n_layer >= 4
 
 
 def test_a_proposal_outside_of_the_range_warns(law):
-    assert propose(law, 2e13, NANO, images=16).warnings == []
-    (warning,) = propose(law, 1e16, NANO, images=16).warnings
+    assert propose(law, 2e13, NANO, batch_size=16).warnings == []
+    (warning,) = propose(law, 1e16, NANO, batch_size=16).warnings
     assert "1e+16 FLOPs (fitted from 6e+12 to 6e+13)" in warning
-    (warning,) = propose(law, 2e13, replace(NANO, vocab_size=128), images=16).warnings
+    (warning,) = propose(law, 2e13, replace(NANO, vocab_size=128), batch_size=16).warnings
     assert "The law is for clothes: 196 tokens of 16 values, not 196 of 128." in warning
 
 
 def test_a_budget_below_one_step_is_refused(law):
     with pytest.raises(IgptError, match="budget=1e\\+06 FLOPs is less than one step of 16 images"):
-        propose(law, 1e6, NANO, images=16)
+        propose(law, 1e6, NANO, batch_size=16)
 
 
 # igpt-plan
@@ -131,7 +131,7 @@ def test_a_budget_below_one_step_is_refused(law):
 def test_the_plan_is_that_of_the_proposal(law, command, tmp_path):
     (tmp_path / "law 1.json").write_text(json.dumps(law.as_json()))
     text = command("plan", "experiment=fashion_ar", "scaling_fit=law 1.json", "budget=2e13", "data.batch_size=16")
-    found = propose(law, 2e13, NANO, images=16)
+    found = propose(law, 2e13, NANO, batch_size=16)
     model = found.model
     assert f"model.n_layer={model.n_layer} model.n_head={model.n_head} model.n_embd={model.n_embd}" in text
     assert f"trainer.max_steps={found.steps}" in text

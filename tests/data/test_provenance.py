@@ -168,7 +168,7 @@ def test_a_damaged_record_is_named(source, tmp_path, content):
 def test_every_command_checks_the_data_of_a_run(pics, command, tmp_path):
     few = ("data.batch_size=4", "trainer.max_steps=2", "trainer.val_check_interval=1", "sample_every=99")
     command(
-        "train", *SMALL, "data=folder", "data.source.path=pics", "data.num_workers=0", "showcase_class=null", *few,
+        "train", *SMALL, "data=folder", "data.source.path=pics", "data.num_workers=0", "image_class=null", *few,
         "hydra.run.dir=run",
     )  # fmt: skip
     touched(pics)
@@ -198,7 +198,7 @@ def test_the_data_are_logged_at_the_start(trained):
 def test_a_folder_that_was_moved_is_given_at_the_resume(command, pics, tmp_path):
     train = [argument for argument in SMALL if not argument.startswith("data.")]
     train += ["data=folder", f"data.source.path={pics}", "data.source.resolution=8", "data.num_workers=0"]
-    train += ["data.batch_size=8", "trainer.val_check_interval=1", "sample_every=null", "showcase_class=null"]
+    train += ["data.batch_size=8", "trainer.val_check_interval=1", "sample_every=null", "image_class=null"]
     command("train", *train, "trainer.max_steps=1", "hydra.run.dir=run")
     moved = pics.rename(tmp_path / "moved")
     command("train", "run=run", "trainer.max_steps=2", f"data.source.path={moved}")

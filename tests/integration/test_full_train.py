@@ -27,14 +27,14 @@ def full(command, tmp_path, pics):
     """A run with full_train after four steps, with a validation every second one."""
     small = [argument for argument in SMALL if "data." not in argument]
     steps = ("trainer.max_steps=4", "trainer.val_check_interval=2", "data.batch_size=8", "sample_every=100")
-    command("train", *small, *FOLDER, *steps, "data.num_workers=0", "showcase_class=null", "hydra.run.dir=run")
+    command("train", *small, *FOLDER, *steps, "data.num_workers=0", "image_class=null", "hydra.run.dir=run")
     return tmp_path / "run"
 
 
 def test_no_job_of_a_sweep_is_called_the_best(command, pics):
     small = [argument for argument in SMALL if "data." not in argument]
     steps = ("trainer.max_steps=1", "trainer.val_check_interval=1", "data.batch_size=8", "callbacks=none")
-    printed = command("train", "-m", *small, *FOLDER, *steps, "data.num_workers=0", "showcase_class=null", "seed=0")
+    printed = command("train", "-m", *small, *FOLDER, *steps, "data.num_workers=0", "image_class=null", "seed=0")
     assert "1 of 1 job produced a result" in printed
     assert "The jobs are not ranked" in printed
     assert "Best:" not in printed

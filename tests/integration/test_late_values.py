@@ -44,9 +44,9 @@ def images(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "sentence"), [
-    ("showcase_class=99", "showcase_class is 99, which is not one of the 9 classes"),
-    ("showcase_class=Flag", "showcase_class is Flag, which is not one of the 9 classes; did you mean Flags?"),
-    ("callbacks.sample.label=Flag", "callbacks.sample.label is Flag"),
+    ("image_class=99", "image_class is 99, which is not one of the 9 classes"),
+    ("image_class=Flag", "image_class is Flag, which is not one of the 9 classes; did you mean Flags?"),
+    ("callbacks.sample.image_class=Flag", "callbacks.sample.image_class is Flag"),
     pytest.param("trainer.accelerator=gpu", "trainer.accelerator=gpu", marks=needs_no_gpu),
 ])  # fmt: skip
 def test_a_class_or_a_device_that_does_not_exist_is_refused_and_no_run_stays(refused, tmp_path, change, sentence):
@@ -55,8 +55,8 @@ def test_a_class_or_a_device_that_does_not_exist_is_refused_and_no_run_stays(ref
 
 
 @pytest.mark.parametrize("arguments", [
-    ("train", *SMALL, "data=folder", "showcase_class=null"),
-    ("train", *SMALL, "data=folder", "showcase_class=null", "name=../inner/x", "hydra.job.chdir=true"),
+    ("train", *SMALL, "data=folder", "image_class=null"),
+    ("train", *SMALL, "data=folder", "image_class=null", "name=../inner/x", "hydra.job.chdir=true"),
     ("palette", "data=folder"),
 ])  # fmt: skip
 def test_data_that_do_not_exist_are_refused_and_no_run_stays(refused, tmp_path, arguments):
@@ -67,14 +67,14 @@ def test_data_that_do_not_exist_are_refused_and_no_run_stays(refused, tmp_path, 
 def test_a_refused_command_leaves_a_used_directory_as_it_was(refused, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "train.log").write_text("an earlier attempt\n")
-    assert "showcase_class is 99" in refused("train", *SMALL, "showcase_class=99", "hydra.run.dir=run")
+    assert "image_class is 99" in refused("train", *SMALL, "image_class=99", "hydra.run.dir=run")
     assert "an earlier attempt" in (tmp_path / "run" / "train.log").read_text()
 
 
 @pytest.mark.parametrize(("changes", "sentence"), [
-    ((), "showcase_class is 0, but the data have no classes; set showcase_class=null"),
-    (("showcase_class=null", "objective=classify", "objective.task=ar"), "no labels, which objective=classify needs"),
-    (("showcase_class=null", "callbacks=online_probe"), "no labels, which an online probe needs"),
+    ((), "image_class is 0, but the data have no classes; set image_class=null"),
+    (("image_class=null", "objective=classify", "objective.task=ar"), "no labels, which objective=classify needs"),
+    (("image_class=null", "callbacks=online_probe"), "no labels, which an online probe needs"),
 ])  # fmt: skip
 def test_data_without_classes(refused, images, changes, sentence):
     folder = ("data=folder", f"data.source.path={images}", "data.source.labels=false")
@@ -91,8 +91,8 @@ def test_a_class_without_images_to_show(command, images, tmp_path):
                     image_of_split.putpixel((0, 0), (i, len(split), ord(name)))
                     image_of_split.save(tmp_path / "split" / split / name / image.name)
     with pytest.raises(SystemExit) as caught:
-        command("train", *SMALL, "data=folder", "data.source.path=split", "data.batch_size=4", "showcase_class=b")
-    assert "showcase_class is b, but the test split has no image of that class" in caught.value.code
+        command("train", *SMALL, "data=folder", "data.source.path=split", "data.batch_size=4", "image_class=b")
+    assert "image_class is b, but the test split has no image of that class" in caught.value.code
 
 
 def test_images_that_are_not_there_are_refused_before_sampling(refused, trained):
@@ -131,7 +131,7 @@ def test_a_probe_on_augmented_images_without_an_augmentation(refused, trained):
 
 def test_classes_by_name_and_nothing_but_metrics(command, tmp_path):
     few = ("trainer.max_steps=2", "trainer.val_check_interval=1")
-    command("train", *SMALL, "hydra.run.dir=named", *few, "showcase_class=Flags", "sample_every=null")
+    command("train", *SMALL, "hydra.run.dir=named", *few, "image_class=Flags", "sample_every=null")
     assert not (tmp_path / "named" / "completions").exists()
     assert (tmp_path / "named" / "figures" / "completions.png").exists()
     command("train", *SMALL, "hydra.run.dir=bare", *few, "callbacks=null", "logger=null", "save_every=null")
@@ -143,11 +143,9 @@ def test_classes_by_name_and_nothing_but_metrics(command, tmp_path):
 def test_a_class_by_its_name_is_the_one_by_its_number():
     classes = EmojiSource().classes
     for number, name in enumerate(classes):
-        assert (
-            class_number(name, classes, "showcase_class") == class_number(number, classes, "showcase_class") == number
-        )
-    assert class_number(None, classes, "showcase_class") is None
-    assert class_number(2024, ("2023", "2024"), "showcase_class") == 1  # a name that looks like a number
+        assert class_number(name, classes, "image_class") == class_number(number, classes, "image_class") == number
+    assert class_number(None, classes, "image_class") is None
+    assert class_number(2024, ("2023", "2024"), "image_class") == 1  # a name that looks like a number
 
 
 def test_an_unknown_device_takes_no_time_to_refuse(command, monkeypatch):

@@ -181,7 +181,7 @@ def applied(trainer, module, data):
         "data.cache_dir": str(data.cache_dir),
         "save_every": found["KeepLast"].every_n_steps,
         "sample_every": found["SampleImages"].every_n_steps,
-        "showcase_class": found["SampleImages"].label,
+        "image_class": found["SampleImages"].image_class,
         "sampling.top_k": found["SampleImages"].sampling.top_k,
         "callbacks.sample.n_samples": found["SampleImages"].n_samples,
         "optim.lr": others["initial_lr"],
@@ -205,7 +205,7 @@ def test_what_may_change_is_applied(command, cut, tmp_path, monkeypatch):
         "trainer.gradient_clip_val": 0.5, "trainer.accelerator": "cpu", "trainer.devices": 2, "trainer.strategy": "ddp",
         "trainer.precision": "bf16-mixed", "data.device_batch_size": 4, "data.eval_batch_size": 33,
         "data.num_workers": 1, "data.processes": 1, "data.cache_dir": str(tmp_path / "other_cache"), "save_every": 7,
-        "sample_every": 11, "showcase_class": 1, "sampling.top_k": 5, "callbacks.sample.n_samples": 3, "optim.lr": 0.5,
+        "sample_every": 11, "image_class": 1, "sampling.top_k": 5, "callbacks.sample.n_samples": 3, "optim.lr": 0.5,
         "optim.matrix_lr": 0.25, "optim.warmup_steps": 4, "optim.schedule": "wsd",
         "optim.decay_share": 0.5, "activation_checkpointing": True,
     }  # fmt: skip

@@ -55,7 +55,7 @@ def build_data(
     if resumed is not None:
         check_palette(run, data.tokenizer)
     data.check_batch_size()
-    require_images_of(data, config.showcase_class, "showcase_class")
+    require_images_of(data, config.image_class, "image_class")
     if is_main_process() and not run.trained:
         DataRecord.of(data.source).save(run.data)
     palette = palette_of(data.tokenizer)

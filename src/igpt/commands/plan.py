@@ -76,8 +76,8 @@ def read_recipe(config: DictConfig) -> Recipe:
     return Recipe(
         model=model_of(config),
         resolution=config.data.source.resolution,
-        images=config.data.batch_size,
-        device_batch=config.data.device_batch_size,
+        batch_size=config.data.batch_size,
+        device_batch_size=config.data.device_batch_size,
         steps=config.trainer.max_steps,
         optimizer=config.optim.name,
         precision_name=device.native_precision if precision == "auto" else precision,

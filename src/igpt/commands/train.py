@@ -213,7 +213,7 @@ def report(
     checkpoint = find_checkpoint(run.path)
     pretrained = load(checkpoint, trainer.strategy.root_device)
     sampling = SamplingConfig(**plain(config.sampling))
-    result = final_report(run, pretrained, data, evaluators, sampling, config.showcase_class)
+    result = final_report(run, pretrained, data, evaluators, sampling, config.image_class)
     paths = save_figures(result.figures, run.figures)
     save_tables(result.tables, run.figures)
     for logger in trainer.loggers:

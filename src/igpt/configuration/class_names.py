@@ -44,10 +44,10 @@ def number_classes(config: DictConfig, data: ImageDataModule) -> None:
     callbacks = {name: part for name, part in (config.get("callbacks") or {}).items() if part is not None}
     if any(needs_classes(part) for part in callbacks.values()):
         require_classes(data, "an online probe")
-    config.showcase_class = class_number(config.showcase_class, classes, "showcase_class")
+    config.image_class = class_number(config.image_class, classes, "image_class")
     for name, part in callbacks.items():
-        if "label" in part:
-            part.label = class_number(part.label, classes, f"callbacks.{name}.label")
+        if "image_class" in part:
+            part.image_class = class_number(part.image_class, classes, f"callbacks.{name}.image_class")
 
 
 def needs_classes(part: DictConfig) -> bool:

@@ -25,7 +25,7 @@ MAY_CHANGE = (
     "trainer.log_every_n_steps",
     "save_every",
     "sample_every",
-    "showcase_class",
+    "image_class",
     "sampling.*",
     "logger.*",
     "evaluators.*",

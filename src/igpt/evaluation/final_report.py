@@ -30,15 +30,15 @@ def final_report(
     data: ImageDataModule,
     evaluators: Iterable[Evaluator],
     sampling: SamplingConfig,
-    showcase_class: int | None,
+    image_class: int | None,
 ) -> Evaluation:
     """What the evaluators measure on the test split, and all figures of a run. The completed images are of the
-    `showcase_class`, or of any class if it is None.
+    `image_class`, or of any class if it is None.
     """
     measured = evaluate(evaluators, pretrained, data, "test")
     log.info("Sampling")
     test = data.splits["test"]
-    found = sample_figures(pretrained, test.choose(8, showcase_class), 36, 4, sampling)
+    found = sample_figures(pretrained, test.choose(8, image_class), 36, 4, sampling)
     found["curve"] = figures.loss_curve(run.metrics)
     palette = palette_of(pretrained.tokenizer)
     if palette is not None:

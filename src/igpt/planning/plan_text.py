@@ -31,11 +31,11 @@ def recipe_rows(recipe: Recipe) -> Rows:
     side, speed = recipe.resolution, device.speed(recipe.precision.arithmetic)
     kind = "causal" if model.causal else "masked"
     parts = "".join(f", {name}={part}" for name, part in model.other_parts.items())
-    cut = f"devices {recipe.devices} x micro-batches {recipe.accumulate} x images {recipe.micro_batch}"
+    cut = f"devices {recipe.devices} x micro-batches {recipe.n_micro_batches} x images {recipe.micro_batch}"
     return [
         ("model", f"{model.n_layer} blocks, width {model.n_embd}, {model.n_head} heads, {kind}{parts}"),
         ("images", f"{side}x{side} pixels, {model.n_positions:,} tokens, vocabulary of {model.vocab_size}"),
-        ("batch", f"{recipe.images} = {cut}"),
+        ("batch", f"{recipe.batch_size} = {cut}"),
         ("steps", f"{recipe.steps:,} with {recipe.optimizer}"),
         ("device", f"{device.title}, {speed / 1e12:,.4g} TFLOP/s in {recipe.precision_name}"),
         ("source", device.source),
@@ -43,13 +43,13 @@ def recipe_rows(recipe: Recipe) -> Rows:
 
 
 def model_rows(recipe: Recipe) -> Rows:
-    size, images = recipe.size, recipe.images * recipe.steps
+    size, images = recipe.size, recipe.batch_size * recipe.steps
     tokens = images * recipe.model.n_positions
     return [
         ("parameters", f"{size.parameters:,}"),
         ("tokens", f"{tokens:.3g} of {images:,} images, {number_text(tokens / size.parameters, 3)} per parameter"),
         ("FLOPs per image", f"{size.flops:.3g}, {size.attention_flops / size.flops:.0%} of them in attention"),
-        ("FLOPs per step", f"{size.flops * recipe.images:.3g}"),
+        ("FLOPs per step", f"{size.flops * recipe.batch_size:.3g}"),
         ("FLOPs of all steps", f"{size.flops * images:.3g}"),
         ("", "Forward and backward pass; attention in full, causal or not; without recomputation."),
     ]
@@ -88,7 +88,7 @@ def cost_rows(recipe: Recipe, watts: float, price_per_hour: float) -> Rows:
     bound = f"arithmetic at {recipe.utilization:.0%} of the peak" if once.arithmetic_bound else "memory traffic"
     return [
         ("per step", f"{time_text(step)}, bound by {bound}"),
-        ("images per second", number_text(recipe.images / step, 4)),
+        ("images per second", number_text(recipe.batch_size / step, 4)),
         ("all steps", time_text(seconds)),
         ("energy", f"{number_text(energy(seconds, devices, watts), 3)} kWh at {watts:g} W per device"),
         ("price", f"{price(seconds, devices, price_per_hour):,.2f} at {price_per_hour:g} per hour and device"),

@@ -19,16 +19,16 @@ class Proposal:
     model: TransformerConfig
     size: Size
     steps: int
-    images: int  # per step
+    batch_size: int  # images per step
     law: ScalingLaw
 
     @property
     def tokens(self) -> int:
-        return self.steps * self.images * self.model.n_positions
+        return self.steps * self.batch_size * self.model.n_positions
 
     @property
     def flops(self) -> int:
-        return self.steps * self.images * self.size.flops
+        return self.steps * self.batch_size * self.size.flops
 
     @property
     def loss(self) -> float:
@@ -48,8 +48,8 @@ class Proposal:
         return found
 
 
-def propose(law: ScalingLaw, budget: float, shape: TransformerConfig, images: int) -> Proposal:
-    """The model of the lowest loss that `budget` FLOPs can train with batches of `images`.
+def propose(law: ScalingLaw, budget: float, shape: TransformerConfig, batch_size: int) -> Proposal:
+    """The model of the lowest loss that `budget` FLOPs can train with batches of `batch_size` images.
 
     The models tried have the channels per head of `shape`, its channels per block, and its other settings. Raises
     :class:`IgptError` if the budget is not enough for one step of the smallest.
@@ -62,12 +62,12 @@ def propose(law: ScalingLaw, budget: float, shape: TransformerConfig, images: in
             continue  # too shallow to have these blocks
         model = replace(shape, n_embd=width, n_head=heads, n_layer=depth)
         size = measure(model)
-        steps = int(budget // (images * size.flops))
+        steps = int(budget // (batch_size * size.flops))
         if steps == 0:
             break
-        found.append(Proposal(model, size, steps, images, law))
+        found.append(Proposal(model, size, steps, batch_size, law))
         if len(found) > 2 and min(one.loss for one in found) < min(one.loss for one in found[-2:]):
             break  # the loss falls with the size, and then rises
     if not found:
-        raise IgptError(f"budget={budget:g} FLOPs is less than one step of {images} images; give more.")
+        raise IgptError(f"budget={budget:g} FLOPs is less than one step of {batch_size} images; give more.")
     return min(found, key=lambda one: one.loss)

@@ -21,8 +21,8 @@ class Recipe:
 
     model: TransformerConfig
     resolution: int  # pixels per side
-    images: int  # per step, over all devices
-    device_batch: int | None  # the most images that a device takes at once; None: all of its share
+    batch_size: int  # images per step, over all devices
+    device_batch_size: int | None  # the most images that a device takes at once; None: all of its share
     steps: int
     optimizer: str
     precision_name: str
@@ -38,10 +38,11 @@ class Recipe:
                 f"devices={self.devices}, trainer.max_steps={self.steps}, utilization={self.utilization}: a plan needs "
                 "at least one device and one step, and a utilization in (0, 1]."
             )
-        if self.images < 1 or self.images % self.devices or (self.device_batch or 1) < 1:
+        if self.batch_size < 1 or self.batch_size % self.devices or (self.device_batch_size or 1) < 1:
             raise IgptError(
-                f"data.batch_size={self.images} and data.device_batch_size={self.device_batch} cannot be divided among "
-                f"{self.devices} devices; choose a multiple of {self.devices}, and at least 1 image at once."
+                f"data.batch_size={self.batch_size} and data.device_batch_size={self.device_batch_size} cannot be "
+                f"divided among {self.devices} devices; choose a multiple of {self.devices}, and at least 1 image at "
+                "once."
             )
 
     @cached_property
@@ -53,14 +54,14 @@ class Recipe:
         return find_precision(self.precision_name)
 
     @property
-    def accumulate(self) -> int:
+    def n_micro_batches(self) -> int:
         """Micro-batches per step."""
-        return n_micro_batches(self.images // self.devices, self.device_batch)
+        return n_micro_batches(self.batch_size // self.devices, self.device_batch_size)
 
     @property
     def micro_batch(self) -> int:
         """Images on one device at once."""
-        return self.images // (self.devices * self.accumulate)
+        return self.batch_size // (self.devices * self.n_micro_batches)
 
     @property
     def usable(self) -> float:
@@ -92,4 +93,4 @@ class Recipe:
 
     @property
     def step_seconds(self) -> float:
-        return self.micro_step().seconds * self.accumulate
+        return self.micro_step().seconds * self.n_micro_batches

@@ -99,7 +99,7 @@ class Train(Node):
     sampling: Sampling
     monitor: Text
     monitor_mode: MaybeGoal
-    showcase_class: ClassChoice
+    image_class: ClassChoice
     run_dir: Text
 
     @model_validator(mode="after")

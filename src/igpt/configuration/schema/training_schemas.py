@@ -277,7 +277,7 @@ class SampleImages(Component):
     n_samples: Count = UNSET
     n_images: Count = UNSET
     n_completions: Count = UNSET
-    label: ClassChoice = UNSET
+    image_class: ClassChoice = UNSET
     sampling: Sampling = UNSET
 
 

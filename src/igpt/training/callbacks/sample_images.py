@@ -21,8 +21,8 @@ class SampleImages(pl.Callback):
     """Every `every_n_steps` steps (None: never), after a validation, generate samples and completions of validation
     images, or, with a masked model, fill in validation images.
 
-    The completed images are of the class `label`, or of any class if that is None. The seed is always the same, so that
-    two figures differ only by what was learned in between. `sampling` has the settings of
+    The completed images are of the class `image_class`, or of any class if that is None. The seed is always the same,
+    so that two figures differ only by what was learned in between. `sampling` has the settings of
     :class:`~igpt.generation.sampling_config.SamplingConfig`.
     """
 
@@ -33,7 +33,7 @@ class SampleImages(pl.Callback):
         n_samples: int = 16,
         n_images: int = 6,
         n_completions: int = 4,
-        label: int | None = None,
+        image_class: int | None = None,
         sampling: dict[str, Any] | None = None,
     ) -> None:
         self.directory = Path(directory)
@@ -41,7 +41,7 @@ class SampleImages(pl.Callback):
         self.n_samples = n_samples
         self.n_images = n_images
         self.n_completions = n_completions
-        self.label = label
+        self.image_class = image_class
         self.sampling = SamplingConfig(**sampling or {})
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -60,7 +60,7 @@ class SampleImages(pl.Callback):
         if not trainer.is_global_zero:
             return
         pretrained = Pretrained(model, data.tokenizer, pl_module.task)
-        images = data.splits["validation"].choose(self.n_images, self.label)
+        images = data.splits["validation"].choose(self.n_images, self.image_class)
         generated = sample_figures(pretrained, images, self.n_samples, self.n_completions, self.sampling)
         for kind, figure in generated.items():
             path = self.directory / kind / f"step_{trainer.global_step:07d}.png"
