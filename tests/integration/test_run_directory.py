@@ -162,7 +162,7 @@ def applied(trainer, module, data):
     """What training would go by, under the keys of the configuration."""
     found = {type(callback).__name__: callback for callback in trainer.callbacks}
     optimizer = module.configure_optimizers()
-    others, matrices = optimizer["optimizer"].param_groups
+    others, matrices, _ = optimizer["optimizer"].param_groups
     rates = [optimizer["lr_scheduler"]["scheduler"].lr_lambdas[0](step) for step in range(trainer.max_steps)]
     decay = trainer.max_steps - max(step for step, rate in enumerate(rates) if rate == 1)  # in steps
     return {
