@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hydra import compose, initialize_config_module
@@ -22,35 +22,29 @@ IRRELEVANT = ("seed=", "trainer.", "optim.lr=", "optim.matrix_lr=", "logger=", "
 HYDRA = Lock()  # Hydra has one state per process, and the runs of a study end in different threads
 
 
-def flops_per_step(overrides: tuple[str, ...]) -> int:
-    """FLOPs of forward and backward pass in a step of igpt-train, as igpt-plan counts them."""
-    return _costs(_relevant(overrides))[0]
+class Costs(NamedTuple):
+    """Of a training step."""
+
+    flops: int  # of the forward and the backward pass, as igpt-plan counts them
+    optimizer_flops: int  # of matrix products in the update of the weights, which only Muon has
+    tokens: int
+
+    @property
+    def total_flops(self) -> int:
+        return self.flops + self.optimizer_flops
 
 
-def optimizer_flops_per_step(overrides: tuple[str, ...]) -> int:
-    """FLOPs of matrix products in an update of the weights, which only Muon has."""
-    return _costs(_relevant(overrides))[1]
-
-
-def total_flops_per_step(overrides: tuple[str, ...]) -> int:
-    return flops_per_step(overrides) + optimizer_flops_per_step(overrides)
-
-
-def tokens_per_step(overrides: tuple[str, ...]) -> int:
-    return _costs(_relevant(overrides))[2]
-
-
-def _relevant(overrides: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(override for override in overrides if not override.startswith(IRRELEVANT))
+def costs(overrides: tuple[str, ...]) -> Costs:
+    """What a step of igpt-train with these overrides costs."""
+    return _costs(tuple(override for override in overrides if not override.startswith(IRRELEVANT)))
 
 
 @cache
-def _costs(overrides: tuple[str, ...]) -> tuple[int, int, int]:
+def _costs(overrides: tuple[str, ...]) -> Costs:
     with HYDRA, initialize_config_module("igpt.conf", version_base="1.3"):
         config = compose("plan", overrides=list(overrides))
-    model = model_of(config)
-    images = config.data.batch_size
-    return measure(model).flops * images, count_update(model, config.optim), images * model.n_positions
+    model, images = model_of(config), config.data.batch_size
+    return Costs(measure(model).flops * images, count_update(model, config.optim), images * model.n_positions)
 
 
 def count_update(model: TransformerConfig, optim: Any) -> int:

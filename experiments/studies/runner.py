@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import datetime, timezone
 from pathlib import Path
 
-from studies.cost import flops_per_step, optimizer_flops_per_step, tokens_per_step
+from studies.cost import costs
 from studies.results import Row, append_result, read_results
 from studies.study import Choice, Run, Study, rows_of
 
@@ -132,9 +132,7 @@ def row_of(run: Run, folder: Path) -> Row:
         "test_error": round(summary["test/standard_error"], 5),
         "validation_nats": round(summary["best/val/nats_per_token"], 5),
         "parameters": summary["parameters"],
-        "flops": flops_per_step(run.overrides) * steps,
-        "optimizer_flops": optimizer_flops_per_step(run.overrides) * steps,
-        "tokens": tokens_per_step(run.overrides) * steps,
+        **{name: value * steps for name, value in costs(run.overrides)._asdict().items()},
         "seconds": summary["seconds"],
         "precision": str(stored.config["trainer"]["precision"]),
         "commit": " ".join(commits),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from studies.cost import total_flops_per_step
+from studies.cost import costs
 from studies.results import Row
 
 from igpt.errors import IgptError
@@ -156,7 +156,7 @@ class Study:
         given = [*self.common, *self.settings[setting].overrides, *base.overrides]
         given += [override for part in self.parts_of(trial) for override in self.parts[part]]
         given += [] if rate is None else [f"{base.rate}={rate:g}"]
-        steps = one.steps or max(1, round((one.flops or 0) / total_flops_per_step(merged(given))))
+        steps = one.steps or max(1, round((one.flops or 0) / costs(merged(given)).total_flops))
         return Run(trial, setting, seed, steps, rate, merged([*given, f"seed={seed}", f"trainer.max_steps={steps}"]))
 
     def runs(self, one: Round, rows: Sequence[Row], failed: frozenset[Run] = frozenset()) -> Iterator[Run]:

@@ -245,7 +245,8 @@ def test_logits_stay_within_the_cap_in_any_precision():
 
 
 def test_scalars_and_embeddings_are_adams_and_matrices_muons(model):
-    others, matrices = (group["params"] for group in OptimConfig(1.0, 1, "muon").optimizer(model).param_groups)
+    others, *of_muon = (group["params"] for group in OptimConfig(1.0, 1, "muon").optimizer(model).param_groups)
+    matrices = [p for group in of_muon for p in group]
     names = {parameter: name for name, parameter in model.named_parameters()}
     assert len(others) + len(matrices) == len(names)
     assert {names[p].split(".", 2)[2] for p in matrices} <= {

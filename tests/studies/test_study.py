@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from studies.cost import flops_per_step, optimizer_flops_per_step, tokens_per_step
+from studies.cost import costs
 from studies.study import Choice, Round, Study, merged, rows_of
 
 from composed_configuration import composed
@@ -128,7 +128,7 @@ def test_a_base_without_rates_has_one_run(read, rates):
 def test_flops_become_steps_of_the_trial(read):
     study = read()
     (slow,) = study.runs(Round(["adam"], ["tiny"], steps=10), [])
-    budget = 10 * flops_per_step(slow.overrides)
+    budget = 10 * costs(slow.overrides).flops
     (one,) = study.runs(Round(["adam+ones"], ["tiny"], flops=budget), [])
     (same,) = study.runs(Round(["adam"], ["tiny"], flops=budget), [])
     assert same == slow
@@ -138,9 +138,9 @@ def test_flops_become_steps_of_the_trial(read):
 def test_flops_of_updates_cost_steps(read):
     study = read(bases={"muon": {"overrides": ["optim=muon"]}}, parts={}, rounds=[])
     (run,) = study.runs(Round(["muon"], ["tiny"], flops=1e13), [])
-    both = flops_per_step(run.overrides) + optimizer_flops_per_step(run.overrides)
+    both = costs(run.overrides).total_flops
     assert abs(run.steps * both - 1e13) <= both / 2
-    assert run.steps < 0.8 * 1e13 / flops_per_step(run.overrides)  # Muon's share is large in so small a network
+    assert run.steps < 0.8 * 1e13 / costs(run.overrides).flops  # Muon's share is large in so small a network
 
 
 def test_the_best_rate_is_that_of_the_lowest_validation_loss(read):
@@ -172,9 +172,9 @@ def test_the_next_run_is_the_first_that_nobody_has_run_or_runs(read):
 def test_costs_are_those_of_the_closed_form(read):
     (run,) = read().runs(Round(["plain"], ["tiny"], steps=1), [])
     tokens, width, colors, images = 64, 128, 128, 16
-    assert tokens_per_step(run.overrides) == images * tokens
+    assert costs(run.overrides).tokens == images * tokens
     products = 6 * tokens * (12 * width**2 + colors * width) + 12 * width * tokens**2
-    assert flops_per_step(run.overrides) == images * products
+    assert costs(run.overrides).flops == images * products
 
 
 def test_runs_that_end_at_the_same_time_are_counted_at_the_same_time(read, monkeypatch):
@@ -184,7 +184,7 @@ def test_runs_that_end_at_the_same_time_are_counted_at_the_same_time(read, monke
     study = read(parts={str(n): [f"data.batch_size={n}"] for n in (3, 5, 7, 9)})
     runs = [next(study.runs(Round([f"plain+{n}"], ["tiny"], steps=1), [])) for n in study.parts]
     with ThreadPoolExecutor(len(runs)) as pool:
-        tokens = list(pool.map(lambda run: tokens_per_step(run.overrides), runs))
+        tokens = list(pool.map(lambda run: costs(run.overrides).tokens, runs))
     assert tokens == [64 * n for n in (3, 5, 7, 9)]
 
 
@@ -199,11 +199,11 @@ def test_only_muon_multiplies_matrices_in_an_update(read):
         next(read(common=["experiment=emoji_ar", f"optim={name}"]).runs(Round(["plain"], ["tiny"], steps=1), []))
         for name in ("adam", "muon")
     )
-    assert optimizer_flops_per_step(adam.overrides) == 0
+    assert costs(adam.overrides).optimizer_flops == 0
     # Five steps: Gram matrix, its square, and their product with the matrix; four matrices of 128x128, two of 128x512.
     n = 128
     square, wide = 3 * 2 * n**3, 2 * n**3 + 2 * 2 * n**2 * 4 * n
-    assert optimizer_flops_per_step(muon.overrides) == 5 * (4 * square + 2 * wide)
+    assert costs(muon.overrides).optimizer_flops == 5 * (4 * square + 2 * wide)
 
 
 # The studies of the project
