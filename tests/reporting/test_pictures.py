@@ -57,7 +57,7 @@ def test_pictures_of_several_runs_are_in_their_order_and_equal_ones_are_shown_on
         save_picture(tmp_path / name / "figures" / "palette.png", 1)
         save_picture(tmp_path / name / "figures" / "samples.png", 1, side)
     palette, samples = galleries({name: RunDirectory(tmp_path / name) for name in "abc"})
-    assert list(palette.shown) == ["all runs"]
+    assert list(palette.shown) == ["these runs"]
     assert list(samples.shown) == ["a", "b", "c"]
 
 

@@ -11,9 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from igpt.configuration.path_arguments import quote, unquote
-from igpt.configuration.stored import Changes, configuration_of, difference, leaves
+from igpt.configuration.stored import Changes, configuration_of, difference
 from igpt.configuration.suggestions import dotted_keys
 from igpt.errors import IgptError, RunTakenError
+from igpt.nested import leaves
 from igpt.run_directory import RunDirectory, find_run_to_resume, resume_command
 
 # Keys whose values may change when a run is resumed; docs/architecture.md has the same list. All other keys determine
@@ -162,7 +163,7 @@ def changes_of(config: DictConfig, run: RunDirectory) -> Changes:
     refused = {
         key: change
         for key, change in changes.items()
-        if not all(may_change(leaf) for value in change.values() for leaf in leaves(key, value))
+        if not all(may_change(leaf) for value in change.values() for leaf, _ in leaves({key: value}))
     }
     if refused:
         raise RunTakenError(

@@ -66,10 +66,3 @@ def _difference(before: Any, after: Any, prefix: str = "") -> Changes:
         else:
             found[f"{prefix}{key}"] = {"to": after[key]} if key in after else {"from": before[key]}
     return found
-
-
-def leaves(key: str, value: Any) -> list[str]:
-    """The dotted keys of all single values at `key` or below it."""
-    if not isinstance(value, dict) or not value:
-        return [key]
-    return [leaf for name, below in value.items() for leaf in leaves(f"{key}.{name}", below)]

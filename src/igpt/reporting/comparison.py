@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from igpt.files import printable
+from igpt.nested import leaves
 
 
 @dataclass(frozen=True)
@@ -24,18 +25,9 @@ class Comparison:
 
 def compared(runs: Sequence[Mapping[str, Any]]) -> list[Comparison]:
     """The keys of nested dicts, dotted, with their values in each; in the order of their first appearance."""
-    flat = [dict(flattened(run)) for run in runs]
+    flat = [{printable(key): value for key, value in leaves(run)} for run in runs]
     keys = dict.fromkeys(key for values in flat for key in values)
     return [Comparison(key, [value_text(values[key]) if key in values else None for values in flat]) for key in keys]
-
-
-def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted keys of nested dicts with their values; an empty dict is a value."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from flattened(value, f"{prefix}{key}.")
-        else:
-            yield printable(f"{prefix}{key}"), value
 
 
 def value_text(value: Any) -> str:

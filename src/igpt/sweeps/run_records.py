@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from igpt.metrics_file import read_columns
+from igpt.nested import leaves, value_at
 from igpt.run_directory import RunDirectory
 from igpt.stored_run import StoredRun
 
@@ -46,7 +47,7 @@ class RunRecord:
         """All keys that have values."""
         yield from COLUMNS
         yield from self.summary
-        yield from dotted(self.config)
+        yield from (key for key, _ in leaves(self.config))
 
 
 class LocalRun(StoredRun, RunRecord):  # type: ignore[misc, override]  # its attributes are read-only
@@ -111,23 +112,10 @@ def is_training(config: Mapping[str, Any]) -> bool:
 
 def configured(config: Mapping[str, Any], key: str) -> Any:
     """The value at a dotted key; lists as text. Only interpolations take time."""
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return None
-        value = value[part]
+    value = value_at(config, key.split("."))
     if isinstance(value, str) and "${" in value:
         try:
             value = OmegaConf.select(OmegaConf.create(dict(config)), key)
         except Exception:  # of a resolver that does not exist here, such as Hydra's
             return value
     return str(value) if isinstance(value, list | dict) else value
-
-
-def dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted keys of all single values."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"

@@ -15,6 +15,7 @@ from igpt.configuration.schema.values import BEFORE_MODEL, PROBLEM, format_value
 from igpt.configuration.suggestions import did_you_mean
 from igpt.errors import IgptError
 from igpt.files import all_printable
+from igpt.nested import value_at
 
 
 def check(config: DictConfig, command: str, before_model: bool = False) -> None:
@@ -68,12 +69,6 @@ def first_keys(value: Any) -> Iterator[str]:
     while isinstance(value, dict) and value:
         key, value = next(iter(value.items()))
         yield str(key)
-
-
-def value_at(plain: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        plain = plain.get(key) if isinstance(plain, dict) else None
-    return plain
 
 
 def is_interpolated(config: DictConfig, path: tuple[str, ...]) -> bool:
