@@ -109,7 +109,7 @@ def test_the_published_images_are_evaluated_as_the_tokens_that_they_are(release,
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     command("evaluate", "run=igpt-s", "data=arrays", "data.source.path=release32.npz", "data.source.resolution=8")
-    found = json.loads((release / "evaluation" / "arrays_test.json").read_text())["test/nats_per_token"]
+    found = json.loads((release / "evaluation" / "arrays-release32.npz_test.json").read_text())["test/nats_per_token"]
     scores = logits(SMALL, random_weights(SMALL), tokens[::2], tokens[::2] < 0)
     chosen = np.take_along_axis(scores, tokens[::2, :, None], axis=-1)[..., 0]
     assert found == pytest.approx((np.log(np.exp(scores).sum(axis=-1)) - chosen).mean(), rel=1e-6)

@@ -106,12 +106,14 @@ def chosen_data(config: DictConfig, command: str, pretrained: Pretrained) -> Ima
 
 def not_by_default(config: DictConfig, data: ImageDataModule) -> tuple[list[str], list[str]]:
     """What a command was asked to measure that it does not by default, for the names of its results: the data, if they
-    are named; and the weights, and the checkpoint if it is not the best one.
+    are named (cifar10, arrays-faces.npz); and the weights, and the checkpoint if it is not the best one.
     """
-    path = expand_user(config.run)
-    checkpoint = path.stem if path.suffix == ".ckpt" else config.checkpoint
+    run = expand_user(config.run)
+    checkpoint = run.stem if run.suffix == ".ckpt" else config.checkpoint
     model = [config.weights, None if checkpoint == "best" else checkpoint]
-    return [data.source.name] if "data" in config else [], [part for part in model if part is not None]
+    place = config.data.source.get("path") if "data" in config else None
+    names = dict.fromkeys([data.source.name, *([expand_user(place).name] if place else [])])
+    return ["-".join(names)] if "data" in config else [], [part for part in model if part is not None]
 
 
 def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -> ImageDataModule:

@@ -66,7 +66,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """softmax(q k^T / sqrt(d)) v of queries, keys and values, each (n, T, d) for n heads of all images together.
 
     No more than the weights of a block of queries are kept, and the gradients compute them again. Products, weights and
-    gradients are rounded to bfloat16; sums have float32. What a causal model cannot see is left out block by block.
+    gradients are rounded to bfloat16. Sums have float32, except for those of the gradients of keys and values over the
+    blocks of queries. What a causal model cannot see is left out block by block.
     """
     out = torch.empty_like(q)
     for n, rows, keys in blocks(q, causal):
