@@ -224,7 +224,7 @@ def verdict(differences: list[Difference]) -> str:
     signs = {one.sign for one in differences}
     if None in signs:
         return "one seed each"
-    return {-1: "lower", 0: "within noise", 1: "higher"}[signs.pop() if len(signs) == 1 else 0]
+    return {-1: "lower", 0: "undecided", 1: "higher"}[signs.pop() if len(signs) == 1 else 0]
 
 
 # Records and scaling

@@ -40,5 +40,9 @@ def pooled_deviation(groups: Iterable[Sequence[float]]) -> tuple[float, int] | N
 
 
 def t_quantile(freedom: int) -> float:
-    """How many standard errors a mean lies from its expectation at most, in 95% of cases: Student's t."""
+    """How many standard errors a mean lies from its expectation at most, in 95% of cases: Student's t with at least one
+    degree of freedom.
+    """
+    if freedom < 1:
+        raise ValueError(f"{freedom} degrees of freedom")
     return STUDENT[min(freedom, len(STUDENT)) - 1]

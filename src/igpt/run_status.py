@@ -17,7 +17,7 @@ def status_of(run: RunDirectory) -> str:
     summary of all of its steps. Only jobs of sweeps record that they were pruned, or refused since another run
     is there.
     """
-    if is_held(run.lock):
+    if is_held(run.lock) and not killed_by_slurm(run):
         return "running"
     recorded = str(job_of(run).get("status"))
     if recorded in ("pruned", "refused"):
@@ -35,15 +35,23 @@ def error_of(run: RunDirectory) -> str | None:
 
 
 def job_of(run: RunDirectory) -> dict[str, Any]:
-    """What is recorded of a job of a sweep; empty if the run is none. Of a job that SLURM killed before it could record
-    this itself, with what the command of the sweep recorded.
+    """What is recorded of a job of a sweep; empty if the run is none."""
+    return run.job() | killed_by_slurm(run)
+
+
+def killed_by_slurm(run: RunDirectory) -> dict[str, Any]:
+    """What the command of the sweep recorded of a job that SLURM ended before it could record this itself; empty if it
+    did not, or if the job was started again since.
     """
     job = run.job()
     if job.get("status") != "running" or "slurm" not in job:
-        return job
-    records = [parent / "slurm" / job["slurm"] for parent in run.path.parents]  # in the directory of the sweep
-    ended = next((read_job(record) for record in records if record.is_dir()), {})
-    return job | ended if ended.get("status") == "failed" else job
+        return {}
+    records = (parent / "slurm" / job["slurm"] / "job.json" for parent in run.path.absolute().parents)
+    record = next((file for file in records if file.exists()), None)  # in the directory of the sweep
+    if record is None or (run.lock.exists() and run.lock.stat().st_mtime > record.stat().st_mtime):
+        return {}
+    ended = read_job(record.parent)
+    return ended if ended.get("status") == "failed" else {}
 
 
 def is_summarized(run: RunDirectory) -> bool:

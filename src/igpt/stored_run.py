@@ -17,8 +17,8 @@ from igpt.run_status import error_of, is_summarized, status_of
 
 
 class StoredRun:
-    """A run, read from its directory. What is not there is empty, or None. Raises :class:`~igpt.errors.IgptError` for a
-    file that is damaged.
+    """A run, read from its directory. What is not there is empty, or None, as is a configuration that cannot be read.
+    Raises :class:`~igpt.errors.IgptError` for other files that are damaged.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -28,8 +28,7 @@ class StoredRun:
     def config(self) -> Mapping[str, Any]:
         """The configuration with all later changes, and interpolations as text."""
         file = self.run.resumed_config if self.run.resumed_config.exists() else self.run.config
-        content = parse_yaml(text_of(file))
-        return content if isinstance(content, dict) else {}
+        return mapping_in(text_of(file))
 
     @cached_property
     def choices(self) -> Mapping[str, str]:
@@ -37,7 +36,7 @@ class StoredRun:
         # The file is long, and only one block of it is needed.
         _, _, after = text_of(self.run.config.with_name("hydra.yaml")).partition("\n    choices:\n")
         block = takewhile(lambda line: line.startswith("      "), after.splitlines())
-        choices = parse_yaml("\n".join(line.strip() for line in block)) or {}
+        choices = mapping_in("\n".join(line.strip() for line in block))
         return {group: str(choice) for group, choice in choices.items() if choice is not None}
 
     @property
@@ -91,8 +90,8 @@ class StoredRun:
 
     def best_of(self, metric: str) -> float | None:
         """The best of the finite values of a metric, or the last one if neither small nor large ones are better."""
-        if f"best/{metric}" in self.summary:
-            return float(self.summary[f"best/{metric}"])
+        if (best := self.summary.get(f"best/{metric}")) is not None:
+            return float(best)
         values = [value for _, value in self.series.get(metric, []) if math.isfinite(value)]
         if not values:
             return None
@@ -140,3 +139,9 @@ class StoredRun:
 def text_of(file: Path) -> str:
     """The content of a text file; empty if there is none."""
     return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+def mapping_in(text: str) -> dict[str, Any]:
+    """A mapping in YAML; empty if the text is something else."""
+    content = parse_yaml(text)
+    return content if isinstance(content, dict) else {}

@@ -94,12 +94,14 @@ def test_jobs_here_of_which_one_was_killed_and_one_failed(command, tmp_path):
 
 def test_a_job_that_slurm_ended_before_it_could_say_so_failed(command, tmp_path):
     run = make_run(tmp_path / "s", "0", 0.1, 6, status="running", starts=1, slurm="40")
+    hold_lock(run, host="node7")  # which stays, and from here nobody can tell whether its process has ended
+    os.utime(run / "train.lock", (1e9, 1e9))
     write_job(tmp_path / "s" / "slurm" / "40", status="failed", overrides=[], error="SLURM ended it as NODE_FAIL")
     printed = command("jobs", "sweep=s")
     assert shown(printed)[0]["status"] == "failed"
     assert "Job 0: SLURM ended it as NODE_FAIL" in printed
     assert StoredRun(RunDirectory(run)).error == "SLURM ended it as NODE_FAIL"
-    hold_lock(run)  # requeued
+    hold_lock(run, host="node7")  # requeued, so this lock is newer
     assert shown(command("jobs", "sweep=s"))[0]["status"] == "running"
 
 

@@ -144,13 +144,19 @@ def test_output_must_be_a_page(command, tmp_path):
 
 def test_a_folder_with_runs_beside_a_sweep(command, tmp_path):
     """All runs are reported; jobs that were refused have no run, and are named."""
+    my = tmp_path / "my"
     for name in ("one", "deeper/two"):
-        write_run(tmp_path / "my" / name)
-    write_run(tmp_path / "my" / "sweep" / "0", lr=0.2, status="finished")
-    write_job(tmp_path / "my" / "sweep" / "refused" / "1", status="refused", overrides=["optim.lr=0.3"], error="Taken.")
-    found, notes = runs_in(tmp_path / "my")
-    assert [str(run.relative_to(tmp_path / "my")) for run in found] == ["sweep/0", "deeper/two", "one"]
-    assert notes == ["Job sweep/refused/1 refused: Taken."]
+        write_run(my / name)
+    for name, lr in (("sweep/0", 0.2), ("sweep/1", 0.3), ("other_sweep/0", 0.2)):
+        write_run(my / name, lr=lr, status="finished")
+    for name in ("sweep", "other_sweep"):
+        (my / name / "overrides.json").write_text("[]")
+    write_job(my / "sweep" / "refused" / "2", status="refused", overrides=["seed=0", "optim.lr=0.4"], error="Taken.")
+    found, notes = runs_in(my)
+    assert {str(run.relative_to(my)): changed for run, changed in found.items()} == {
+        "other_sweep/0": [], "sweep/0": ["optim.lr=0.2"], "sweep/1": ["optim.lr=0.3"], "deeper/two": [], "one": [],
+    }  # fmt: skip
+    assert notes == ["Job sweep/refused/2 refused: Taken."]
 
 
 def test_a_folder_of_runs_and_a_link_to_one_of_them(command, tmp_path):

@@ -91,7 +91,7 @@ def test_regions_of_masked_features_average_over_the_masks():
     for number in range(2):
         seen = masking.apply(masking.fixed(batch, number), 256)
         with torch.no_grad():
-            sequences = list(model.model.layer_inputs(seen.tokens, seen.hidden))
+            sequences = list(model.model.layer_inputs(seen.tokens, seen.masked))
         positions = positions_of(model.tokenizer, 4)
         expected.append(torch.stack([means_of_regions(x, positions, (0, 2, 4)) for x in sequences], dim=1))
     features = model.features(images, masks=2, regions=2)

@@ -15,7 +15,7 @@ class RecordBatches(pl.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         masking = getattr(pl_module.task, "masking", None)
-        masks = [] if masking is None else masking.apply(batch, pl_module.model.config.vocab_size).hidden.int().tolist()
+        masks = [] if masking is None else masking.apply(batch, pl_module.model.config.vocab_size).masked.int().tolist()
         seen = {"step": trainer.global_step, "indices": batch.indices.tolist(), "epochs": batch.epochs.tolist()}
         seen["tokens"] = batch.tokens.shape[1]
         self.folder.mkdir(exist_ok=True)

@@ -182,6 +182,14 @@ def test_the_last_step_is_validated_once_and_may_be_the_best(command, tmp_path):
         assert json.loads((run / "summary.json").read_text())["best_checkpoint"] == "checkpoints/best.ckpt"
 
 
+def test_a_run_without_validations_has_no_best_value(command, tmp_path):
+    command(
+        "train", *RECIPE, "trainer.max_steps=2", "trainer.limit_val_batches=0", "callbacks=none", "hydra.run.dir=run"
+    )  # fmt: skip
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["best/val/nats_per_token"] is None
+    assert "1 of 1 runs" in command("runs", "folder=.")
+
+
 # The loss falls in these steps, so the best checkpoint by "max" is the first one that was validated.
 FALLING = (
     *RECIPE, "optim.schedule=constant", "optim.warmup_steps=0", "trainer.val_check_interval=2",

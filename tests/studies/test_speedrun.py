@@ -34,7 +34,7 @@ def test_errors_are_those_of_the_closed_form():
     assert pooled_deviation([[1.0], []]) is None
 
 
-def test_a_record_counts_by_its_mean_plus_two_standard_errors():
+def test_a_record_counts_by_the_interval_of_its_mean():
     bound = 1.1 + 4.30 * 0.1 / 3**0.5
     assert score(bound + 1e-6, 1.0, 1.1, 1.2).counts
     assert not score(bound - 1e-6, 1.0, 1.1, 1.2).counts

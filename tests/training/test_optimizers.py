@@ -9,7 +9,7 @@ from igpt.errors import IgptError
 from igpt.model.config import TransformerConfig
 from igpt.model.transformer import Transformer
 from igpt.training.muon import MuonAdam, orthogonalize
-from igpt.training.optimizers import OptimConfig
+from igpt.training.optimizers import OptimConfig, is_stacked
 from igpt.training.weight_decay import DecayedAdam, WeightDecay
 
 
@@ -138,6 +138,7 @@ def test_only_queries_keys_and_values_are_stacked():
     groups = OptimConfig(lr=0.1, total_steps=1, name="muon").optimizer(model).param_groups
     found = {names[id(p)]: group["matrices"] for group in groups for p in group["params"] if group["matrices"]}
     assert [name for name, n in found.items() if n == 3] == ["blocks.0.attn.qkv.weight"]
+    assert not is_stacked("blocks.0.attn.qkv.weight", torch.zeros(16, 8))  # of an attention of the user's
     assert {name for name, n in found.items() if n == 1} >= {"blocks.0.attn.out.weight", "blocks.0.mlp.out.weight"}
 
 

@@ -22,7 +22,7 @@ def main() -> None:
 def evaluate(config: DictConfig) -> None:
     """Print what the evaluators measure, and write it with the figures into evaluation/ in the run directory."""
     from igpt.commands.build_trainer import build_evaluators, build_loggers
-    from igpt.commands.open_run import chosen_data, data_of_run, load_model, not_by_default
+    from igpt.commands.open_run import chosen_data, data_of_run, load_model, name_of_data, other_weights
     from igpt.configuration.app import plain
     from igpt.evaluation.evaluator import evaluate as evaluate_split
     from igpt.evaluation.final_report import save_figures, save_tables
@@ -39,8 +39,8 @@ def evaluate(config: DictConfig) -> None:
         print(f"{name:28} {value:.4f}" if isinstance(value, float) else f"{name:28} {value}")
     run = find_run(config.run)
     folder = run.path / "evaluation"
-    chosen, of_model = not_by_default(config, data)
-    name = "_".join([*chosen, config.split, *of_model])  # test, or emoji_test_ema_last if all are chosen
+    parts = [name_of_data(config, data), config.split, *other_weights(config)]
+    name = "_".join(part for part in parts if part is not None)  # test, or emoji_test_ema_last if all are chosen
     write_json(result.values, folder / f"{name}.json")
     figures = save_figures(result.figures, folder, prefix=f"{name}_")
     save_tables(result.tables, folder, prefix=f"{name}_")

@@ -104,16 +104,22 @@ def chosen_data(config: DictConfig, command: str, pretrained: Pretrained) -> Ima
     return open_data(config, pretrained)
 
 
-def not_by_default(config: DictConfig, data: ImageDataModule) -> tuple[list[str], list[str]]:
-    """What a command was asked to measure that it does not by default, for the names of its results: the data, if they
-    are named (cifar10, arrays-faces.npz); and the weights, and the checkpoint if it is not the best one.
+def name_of_data(config: DictConfig, data: ImageDataModule) -> str | None:
+    """The name in the names of results of data that a command names (data=NAME), with their file or folder: cifar10,
+    arrays-faces.npz; None for the data of the run.
     """
+    if "data" not in config:
+        return None
+    path = config.data.source.get("path")
+    names = [data.source.name] if path is None else [data.source.name, expand_user(path).resolve().name]
+    return "-".join(dict.fromkeys(names))  # once, if the folder has the name of the data
+
+
+def other_weights(config: DictConfig) -> list[str]:
+    """What of a run was chosen beside the weights of its best checkpoint, for the names of results: ema, last."""
     run = expand_user(config.run)
     checkpoint = run.stem if run.suffix == ".ckpt" else config.checkpoint
-    model = [config.weights, None if checkpoint == "best" else checkpoint]
-    place = config.data.source.get("path") if "data" in config else None
-    names = dict.fromkeys([data.source.name, *([expand_user(place).name] if place else [])])
-    return ["-".join(names)] if "data" in config else [], [part for part in model if part is not None]
+    return [part for part in (config.weights, checkpoint) if part not in (None, "best")]
 
 
 def open_data(config: Any, pretrained: Pretrained, record: Path | None = None) -> ImageDataModule:

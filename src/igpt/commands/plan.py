@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from igpt.configuration.app import run_app
 from igpt.errors import IgptError
@@ -90,9 +90,10 @@ def read_recipe(config: DictConfig) -> Recipe:
 
 
 def devices_of(trainer: DictConfig) -> int:
-    """The devices that a trainer names; one if it takes all that a machine has."""
+    """The number of devices that a trainer names; one if it takes all that a machine has."""
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes", 1)
-    return devices * nodes if isinstance(devices, int) and devices > 0 else 1
+    named = len(devices) if isinstance(devices, ListConfig) else devices
+    return named * nodes if isinstance(named, int) and named > 0 else 1
 
 
 def averages_weights(config: DictConfig) -> bool:

@@ -39,7 +39,7 @@ def probe(config: DictConfig) -> None:
     """Probe every layer and the baselines; print a table, and write it with a figure to the run's probe/. Results on
     other data, or of other weights than by default, have a folder in it.
     """
-    from igpt.commands.open_run import load_model, not_by_default
+    from igpt.commands.open_run import load_model, name_of_data, other_weights
     from igpt.commands.probe_report import write_results
     from igpt.run_directory import find_run
     from igpt.training.native_precision import native_precision
@@ -57,8 +57,9 @@ def probe(config: DictConfig) -> None:
         solve = by_stream if settings.solver == "stream" else by_lbfgs
         rows, few = solve(config, settings, pretrained, data, run)
         if is_main_process():
-            folder = "_".join(part for parts in not_by_default(config, data) for part in parts)
-            write_results(config, settings, rows, few, majority_share(data), run, run.probe / folder)
+            parts = [name_of_data(config, data), *other_weights(config)]
+            folder = run.probe / "_".join(part for part in parts if part is not None)
+            write_results(config, settings, rows, few, majority_share(data), run, folder)
 
 
 def by_lbfgs(

@@ -13,7 +13,7 @@ from igpt.configuration.app import run_app
 from igpt.errors import IgptError
 from igpt.files import expand_user
 from igpt.run_directory import RunDirectory, find_run
-from igpt.sweeps.job_records import Row, sweep_rows
+from igpt.sweeps.job_records import Row, sweep_rows, sweeps_in
 from igpt.sweeps.run_records import run_directories
 from igpt.units import counted
 
@@ -77,9 +77,9 @@ def runs_in(folder: Path) -> tuple[dict[Path, list[str]], list[str]]:
     """
     if is_run(folder):
         return {folder: []}, []
-    rows = sweep_rows(folder)
-    changed = {Path(row["run"]): row["changed"] for row in rows if row["run"]}
-    notes = [sentence for row in rows if (sentence := problem_of(row))]
+    rows = [(sweep, row) for sweep in sweeps_in(folder) for row in sweep_rows(sweep)]
+    changed = {Path(row["run"]): row["changed"] for _, row in rows if row["run"]}
+    notes = [sentence for sweep, row in rows if (sentence := problem_of(row, sweep.relative_to(folder)))]
     others = sorted({run.path for run in run_directories(folder)} - changed.keys())
     found = {run: changed.get(run, []) for run in (*changed, *others) if is_run(run)}
     if not found and not notes:
@@ -96,9 +96,9 @@ def is_run(folder: Path) -> bool:
     return run.config.exists() or run.metrics.exists()
 
 
-def problem_of(row: Row) -> str | None:
+def problem_of(row: Row, sweep: Path) -> str | None:
     """A sentence about a job of a sweep that has not started or that failed."""
-    job = f"Job {row['job'] or row['slurm']}"
+    job = f"Job {sweep / (row['job'] or row['slurm'])}"
     if "error" in row:
         return f"{job} {row['status']}: {row['error']}"
     return None if row["run"] else f"{job} is {row['status']}: {' '.join(row['changed'])}"

@@ -1,4 +1,4 @@
-"""The jobs of a sweep, read from the files in its directory: overrides, status, latest step, best values."""
+"""The jobs of a sweep, read from the files in its directory: overrides, status, latest step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from igpt.stored_run import StoredRun
 Row = dict[str, Any]
 
 LOSS = "train/loss"
+COMMAND_OVERRIDES = "overrides.json"  # in the directory of a sweep: the overrides of its command
+
+
+def sweeps_in(folder: Path) -> list[Path]:
+    """The directories of sweeps in a folder and below it; the folder itself if there is none."""
+    return sorted(file.parent for file in folder.rglob(COMMAND_OVERRIDES)) or [folder]
 
 
 def sweep_rows(folder: Path) -> list[Row]:
-    """One row per job of the sweep in `folder`: status, overrides, best values, run directory.
+    """One row per job of the sweep in `folder`: status, overrides, run directory.
 
     A job that is pending in SLURM's queue, or that failed before it started, has no run directory; its SLURM job ID
     identifies it. `changed` are the overrides in which the jobs differ.

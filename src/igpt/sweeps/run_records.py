@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,10 +11,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from igpt.errors import IgptError
 from igpt.metrics_file import read_columns
 from igpt.nested import leaves, value_at
 from igpt.run_directory import RunDirectory
 from igpt.stored_run import StoredRun
+
+log = logging.getLogger(__name__)
 
 COLUMNS = (
     "name", "data", "model", "objective", "status", "steps", "monitor", "best", "probe", "updated", "path",
@@ -80,12 +85,25 @@ class LocalRun(StoredRun, RunRecord):  # type: ignore[misc, override]  # its att
         files = (self.run.config, self.run.metrics, self.run.last, self.run.summary)
         return max(file.stat().st_mtime for file in files if file.exists())
 
+    def value(self, key: str) -> Any:
+        """As in the base class; None where a file is damaged, so that a list of runs does not end at one of them."""
+        try:
+            return super().value(key)
+        except IgptError as error:
+            warn_once(str(error))
+            return None
+
     def logged(self, name: str) -> float | None:
         return self.best_of(name)
 
     def known_keys(self) -> Iterator[str]:
         yield from super().known_keys()
         yield from read_columns(self.run.metrics)
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 def local_runs(folder: Path) -> Iterator[LocalRun]:

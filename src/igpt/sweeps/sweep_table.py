@@ -23,14 +23,12 @@ from igpt.cluster.ranks import is_main_process
 from igpt.errors import IgptError, RunTakenError, in_one_line
 from igpt.run_directory import RunDirectory, read_job, write_job
 from igpt.run_lock import locked
-from igpt.sweeps.job_records import Row
+from igpt.sweeps.job_records import COMMAND_OVERRIDES, Row
 from igpt.sweeps.sweep_results import WITH_RESULT, write_results
 
 log = logging.getLogger(__name__)
 
-# In the directory of a sweep:
-COMMAND_OVERRIDES = "overrides.json"  # the overrides of the sweep's command
-REFUSED = "refused"  # records of jobs whose directories hold other runs
+REFUSED = "refused"  # in the directory of a sweep: records of jobs whose directories hold other runs
 
 
 class SweepTable(Callback):

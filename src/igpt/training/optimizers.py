@@ -18,7 +18,6 @@ from igpt.training.weight_decay import DecayedAdam, WeightDecay
 log = logging.getLogger(__name__)
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
-STACKED = "attn.qkv.weight"  # ends the names of weights that are three matrices
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class OptimConfig:
         named = {name: p for name, p in model.named_parameters() if "blocks" in name and p.ndim == 2}
         matrices = list(named.values())
         if self.name == "muon":
-            of_muon, stacked = set(matrices), [p for name, p in named.items() if name.endswith(STACKED)]
+            of_muon, stacked = set(matrices), [p for name, p in named.items() if is_stacked(name, p)]
             groups: list[dict[str, Any]] = [
                 {"params": [p for p in model.parameters() if p not in of_muon]},
                 {"params": [p for p in matrices if p not in set(stacked)], "lr": self.matrix_lr, "matrices": 1},
@@ -116,8 +115,18 @@ class Schedule(torch.optim.lr_scheduler.LambdaLR):
             group["lr"] = rate * factor(self.last_epoch)
 
 
+def is_stacked(name: str, weight: torch.Tensor) -> bool:
+    """Whether a weight of a block is three matrices, one above the other: those of queries, keys and values."""
+    return name.endswith("attn.qkv.weight") and weight.shape[0] == 3 * weight.shape[1]
+
+
 def keep_settings(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
     """The saved state of an optimizer, but with the settings (rates, betas) that `optimizer` has."""
+    if len(saved["param_groups"]) != len(optimizer.param_groups):
+        raise IgptError(
+            "The checkpoint is from a version of igpt that divides the weights among the optimizers in another way; "
+            "resume the run with that version, or begin a new one from its weights with init_from=."
+        )
     groups = [
         {**current, "params": group["params"]}
         for current, group in zip(optimizer.param_groups, saved["param_groups"], strict=True)

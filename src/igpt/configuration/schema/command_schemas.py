@@ -208,6 +208,8 @@ class Train(Node):
     def _require_probe_in_each_validation(self, key: str) -> None:
         """Otherwise its value at some validations is an old one."""
         interval = self.trainer.val_check_interval
+        if interval >= self.trainer.max_steps:
+            return  # there is one, of the last step, in which all probes are measured
         for name, callback in (self.callbacks or {}).items():
             if isinstance(callback, OnlineProbe) and callback.every_n_steps > interval:
                 every = f"callbacks.{name}.every_n_steps is {callback.every_n_steps}"
@@ -217,6 +219,8 @@ class Train(Node):
     def _best_value_is_known(self) -> Train:
         if self.monitor_mode is None:
             raise problem(unknown_goal(self.monitor), "monitor_mode")
+        if goal_of(self.monitor) not in (None, self.monitor_mode):
+            raise problem(f"the best {self.monitor} is its {goal_of(self.monitor)}; choose that", "monitor_mode")
         for name, callback in (self.callbacks or {}).items():
             if isinstance(callback, KeepBest | EarlyStop):
                 goal = self.monitor_mode if callback.monitor == self.monitor else goal_of(callback.monitor)

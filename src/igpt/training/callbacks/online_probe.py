@@ -19,8 +19,9 @@ from igpt.training.callbacks.intervals import due_at_validation
 
 
 class OnlineProbe(pl.Callback):
-    """At the first validation after each multiple of `every_n_steps` steps, fits a linear probe on training images and
-    logs its accuracy on validation images, for the chosen `layers` (negative ones count from the end; None is all).
+    """At the first validation after each multiple of `every_n_steps` steps, and after the last step, fits a linear
+    probe on training images and logs its accuracy on validation images, for the chosen `layers` (negative ones count
+    from the end; None is all).
 
     The model only runs forward, without gradients or random numbers, so training is bitwise the same as without it.
     """
@@ -42,7 +43,8 @@ class OnlineProbe(pl.Callback):
         self.penalty = penalty
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step < trainer.max_steps and not due_at_validation(trainer, self.every_n_steps):
+        last = trainer.global_step >= trainer.max_steps
+        if trainer.sanity_checking or not (last or due_at_validation(trainer, self.every_n_steps)):
             return
         assert isinstance(pl_module, Objective)
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]

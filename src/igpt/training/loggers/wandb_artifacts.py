@@ -81,9 +81,10 @@ class ArtifactLog:
 
     @warns_instead("the tables of the probe")
     def log_probe(self, run: RunDirectory, folder: Path, source: str) -> None:
-        """Log the tables of a probe of the model `source`, which are in a folder."""
+        """Log the tables of a probe of the model `source`, which are in a folder: `run.probe`, or one in it."""
         self._use_model(source)
-        self._log(probe_artifact(folder, run.tracking_id() if run.has_tracking_id else self._begin().id), "latest")
+        run_id = run.tracking_id() if run.has_tracking_id else self._begin().id
+        self._log(probe_artifact(folder, "-".join(["probe", run_id, *folder.relative_to(run.probe).parts])), "latest")
 
     def _use(self, artifact: Any) -> None:
         """Log an artifact, unless W&B has its content already, and record that the run uses it. Offline, W&B cannot
@@ -144,9 +145,9 @@ def checkpoint_artifact(run: RunDirectory, uploaded: Sequence[str]) -> tuple[Any
     return artifact, contained
 
 
-def probe_artifact(folder: Path, run_id: str) -> Any:
-    """The tables of a probe; `run_id` is that of the run whose model was probed, or else of the probe."""
-    artifact = _artifact(f"probe-{run_id}", "probe", {})
+def probe_artifact(folder: Path, name: str) -> Any:
+    """The tables of a probe, which are in a folder."""
+    artifact = _artifact(name, "probe", {})
     for path in (*folder.glob("*.csv"), *folder.glob("*.json")):
         _contain(artifact, path)
     return artifact
