@@ -219,8 +219,6 @@ class Train(Node):
     def _best_value_is_known(self) -> Train:
         if self.monitor_mode is None:
             raise problem(unknown_goal(self.monitor), "monitor_mode")
-        if goal_of(self.monitor) not in (None, self.monitor_mode):
-            raise problem(f"the best {self.monitor} is its {goal_of(self.monitor)}; choose that", "monitor_mode")
         for name, callback in (self.callbacks or {}).items():
             if isinstance(callback, KeepBest | EarlyStop):
                 goal = self.monitor_mode if callback.monitor == self.monitor else goal_of(callback.monitor)
