@@ -76,7 +76,7 @@ def test_output_directory_that_cannot_be_written(command, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     message = message_of(command, "train", *SMALL, "hydra.run.dir=file/run")
     assert "file/run" in message
-    assert "choose a location that you can write to" in message
+    assert "choose a location that you can read and write" in message
 
 
 def test_cache_that_cannot_be_written(command, tmp_path):

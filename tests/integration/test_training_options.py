@@ -31,7 +31,7 @@ def test_the_loaded_model_has_what_validation_measured(folder, command):
     with open(folder / "run" / "metrics.csv") as file:
         (validated,) = [row["val/nats_per_token"] for row in csv.DictReader(file) if row["val/nats_per_token"]]
     command("evaluate", f"run={folder / 'run'}", "checkpoint=last", "split=validation")
-    measured = json.loads((folder / "run" / "evaluation" / "validation.json").read_text())
+    measured = json.loads((folder / "run" / "evaluation" / "validation_last.json").read_text())
     assert measured["validation/nats_per_token"] == pytest.approx(float(validated), rel=1e-6)
     assert igpt.load(folder / "run").task == Autoregressive()
 

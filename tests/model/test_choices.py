@@ -114,7 +114,7 @@ def test_samples_are_what_it_predicts(model, native, monkeypatch):
 
 
 def test_a_masked_model_without_any_positions_is_refused():
-    with pytest.raises(IgptError, match="set model.rotary"):
+    with pytest.raises(IgptError, match="set model.positions=learned, or model.rotary"):
         replace(PAPER, positions="none", causal=False)
 
 

@@ -158,9 +158,7 @@ def errors_as_sentences() -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             raise
-        advice = (
-            "check its permissions" if isinstance(error, PermissionError) else "check the path, and free disk space"
-        )
+        advice = "choose a location that you can read and write, or free disk space"
         sys.exit(f"Error: {error.filename}: {error.strerror}; {advice}.")
 
 

@@ -100,7 +100,7 @@ def test_validation_and_commands_measure_the_saved_average_and_training_does_not
     last = [row for row in metrics(tmp_path / "run") if row["val/nats_per_token"]][-1]
     for weights, name in (("trained", "val/nats_per_token"), ("ema", "val_ema/nats_per_token")):
         command("evaluate", "run=run", "split=validation", "checkpoint=last", f"weights={weights}", "device=cpu")
-        result = json.loads((tmp_path / "run" / "evaluation" / f"validation_{weights}.json").read_text())
+        result = json.loads((tmp_path / "run" / "evaluation" / f"validation_{weights}_last.json").read_text())
         measured[weights] = result["validation/nats_per_token"]
         assert measured[weights] == pytest.approx(float(last[name]), rel=1e-5)
     assert abs(measured["ema"] - measured["trained"]) > 1e-3
