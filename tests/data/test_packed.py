@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from conftest import ended, together, wait_until
+from igpt.data.datamodule import cache_errors
 from igpt.data.packed import checksums, open_packed, pack, packed_folder, packing, shards
 from igpt.data.sources import SPLITS, Chunk, EmojiSource
 from igpt.errors import IgptError
@@ -422,3 +423,18 @@ def test_packing_processes_leave_signals_to_the_main_process_and_end_with_it(tmp
     subprocess.run(command, check=True)
     (file,) = (tmp_path / "packed").glob("*/train.images.npy")
     np.testing.assert_array_equal(open_packed(file.parent)["train"].images[:, 0, 0, 0], np.arange(40))
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("/data/groups.csv", "/data/groups.csv cannot be used (Permission denied); check the path"),
+        ("/cache/images.npy", "The cache at /cache cannot be written"),
+        (None, "The cache at /cache cannot be written"),
+    ],
+)
+def test_only_errors_in_the_cache_blame_the_cache(file, sentence):
+    error = PermissionError(13, "Permission denied") if file is None else PermissionError(13, "Permission denied", file)
+    with pytest.raises(IgptError) as caught, cache_errors(Path("/cache")):
+        raise error
+    assert str(caught.value).startswith(sentence)

@@ -33,12 +33,14 @@ Transformed = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # of images (B, R
 
 @contextmanager
 def cache_errors(cache_dir: Path) -> Iterator[None]:
-    """Turn an OSError into an :class:`IgptError` that names the cache, or the file of the data that cannot be read."""
+    """Turn an OSError into an :class:`IgptError` that names the cache, or a file elsewhere, such as one of the data."""
     try:
         yield
     except OSError as error:
         if error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(cache_dir):
-            raise IgptError(f"{error.filename} cannot be read ({error.strerror}); check its permissions.") from None
+            raise IgptError(
+                f"{error.filename} cannot be used ({error.strerror}); check the path, its permissions and the disk."
+            ) from None
         raise IgptError(
             f"The cache at {cache_dir} cannot be written ({error}); set IGPT_CACHE or data.cache_dir."
         ) from None
