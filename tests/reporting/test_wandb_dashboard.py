@@ -62,7 +62,9 @@ def test_without_key_or_library(command, monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="A dashboard is stored in W&B, but no API key is set"):
         command("dashboard")
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
-    with pytest.raises(SystemExit, match=r"needs the library wandb-workspaces: pip install 'igpt\[dashboard\]'"):
+    with pytest.raises(
+        SystemExit, match=r"needs wandb_workspaces, which is not installed: pip install 'igpt\[dashboard\]'"
+    ):
         command("dashboard", "--dry-run")
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from igpt.errors import IgptError, reason_of
+from igpt.errors import IgptError
 from igpt.files import atomic_path, cache_root
+from igpt.libraries import library_errors
 from igpt.run_directory import WANDB, artifact_name
 from igpt.wandb_server import NO_KEY, has_key
 
 log = logging.getLogger(__name__)
+
+ADVICE = "check the name, the network and the key"
 
 
 def download(run: str) -> Path:
@@ -34,7 +35,7 @@ def download(run: str) -> Path:
         return versions / alias
     note = versions / f"{alias}.txt"  # the version that had this alias
     try:
-        with _sentences(f"W&B did not serve {run}"):
+        with library_errors(f"W&B did not serve {run}", ADVICE):
             artifact = _library().Api().artifact(f"{entity}/{project}/{name}:{alias}")
             folder = _download(artifact, versions / str(artifact.version), run)
     except IgptError as error:
@@ -74,7 +75,7 @@ def upload(folder: Path, name: str, source: str | None = None) -> str:
     with its version. The run uses the artifact `source`, from which the model came, if W&B has it.
     """
     entity, project, artifact_named, _ = artifact_name(name)
-    with _sentences(f"{folder} is written, but W&B did not take it as {name}"):
+    with library_errors(f"{folder} is written, but W&B did not take it as {name}", ADVICE):
         wandb = _library()
         settings = wandb.Settings(silent=True, console="off")
         with wandb.init(entity=entity, project=project, job_type="export", settings=settings) as run:
@@ -89,19 +90,8 @@ def upload(folder: Path, name: str, source: str | None = None) -> str:
 
 def _library() -> Any:
     """The library wandb, if it can be used without asking for a key."""
-    try:
-        library = importlib.import_module("wandb")
-    except ImportError:
-        raise ImportError("it needs the library wandb: pip install wandb") from None
+    import wandb  # takes a second, so only where it is used
+
     if not has_key():
         raise PermissionError(NO_KEY)
-    return library
-
-
-@contextmanager
-def _sentences(problem: str) -> Iterator[None]:
-    """Errors of the library, which may be missing, and of the network below it, as one sentence."""
-    try:
-        yield
-    except Exception as error:  # the library raises errors of many types, also those of other libraries
-        raise IgptError(f"{problem} ({reason_of(error)}); check the name, the network and the key.") from None
+    return wandb

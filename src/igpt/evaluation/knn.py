@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from igpt.errors import IgptError
+from igpt.libraries import FAISS, optional_library
 
 
 def knn_predict(train: Tensor, labels: Tensor, queries: Tensor, k: int) -> Tensor:
@@ -29,13 +30,7 @@ def knn_predict(train: Tensor, labels: Tensor, queries: Tensor, k: int) -> Tenso
 
 def _search(train: Tensor, queries: Tensor, k: int) -> Tensor:
     """Indices (M, k), int64, of the training features that are most similar to each query."""
-    try:
-        import faiss
-    except ImportError:
-        raise IgptError(
-            "The nearest-neighbor probe needs faiss, which is not installed: pip install 'igpt[cpu]' (or 'igpt[gpu]' "
-            "on a machine with CUDA)."
-        ) from None
+    faiss = optional_library("faiss", "The nearest-neighbor probe", FAISS)
     # The inner product of unit vectors is their cosine.
     index = faiss.IndexFlatIP(train.shape[1])
     index.add(F.normalize(train.float(), dim=1).cpu().numpy())

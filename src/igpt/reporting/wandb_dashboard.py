@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from igpt.errors import IgptError, reason_of
+from igpt.errors import IgptError
+from igpt.libraries import library_errors, optional_library
 from igpt.metric_names import FLOPS, METRICS, find_metric
 from igpt.wandb_server import NO_KEY, has_key
 
+ADVICE = "check entity, project, the network and the key"
 STEP, LAYER = "trainer/global_step", "probe/layer"
 MEDIA = ("samples", "completions", "filled")
 FEATURES = ("trained", "untrained", "raw_pixels", "palette_histogram")
@@ -47,7 +47,7 @@ class Dashboard:
     def save(self) -> Iterator[str]:
         """Store both in W&B; the address of each. Raises :class:`IgptError` if W&B does not take one."""
         for kind in ("workspace", "report"):
-            with _sentences(f"W&B did not take the {kind}"):
+            with library_errors(f"W&B did not take the {kind}", ADVICE):
                 address = str(getattr(self, kind).save().url)
             yield address
 
@@ -118,24 +118,12 @@ def default_entity() -> str:
     """The user or team whose projects the key opens by itself. Raises :class:`IgptError` if W&B does not say."""
     import wandb
 
-    with _sentences("W&B did not say whose project it is"):
+    with library_errors("W&B did not say whose project it is", ADVICE):
         entity = wandb.Api().default_entity
     if not entity:
         raise IgptError("Your key has no default entity in W&B; give the user or team with entity=NAME.")
     return str(entity)
 
 
-@contextmanager
-def _sentences(problem: str) -> Iterator[None]:
-    """Errors of the libraries and of the network below them, as one sentence."""
-    try:
-        yield
-    except Exception as error:  # the libraries raise errors of many types
-        raise IgptError(f"{problem} ({reason_of(error)}); check entity, project, the network and the key.") from None
-
-
 def _library(part: str) -> Any:
-    try:
-        return importlib.import_module(f"wandb_workspaces.{part}")
-    except ImportError:
-        raise IgptError("A dashboard needs the library wandb-workspaces: pip install 'igpt[dashboard]'.") from None
+    return optional_library(f"wandb_workspaces.{part}", "A dashboard", "'igpt[dashboard]'")

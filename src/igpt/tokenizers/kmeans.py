@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from igpt.errors import IgptError
+from igpt.libraries import FAISS, optional_library
 from igpt.progress import track
 from igpt.tokenizers.color_palette import MAX_SIZE, Palette
 from igpt.tokenizers.histogram import color_codes, count_colors
@@ -109,13 +110,7 @@ def _faiss_kmeans(
     points: Points, weights: NDArray[np.int64], k: int, iterations: int, seed: int, start: Points
 ) -> tuple[float, Points]:
     """Squared error and centroids after a number of iterations from `start`."""
-    try:
-        import faiss
-    except ImportError:
-        raise IgptError(
-            "Building a palette needs faiss, which is not installed: pip install 'igpt[cpu]' (or 'igpt[gpu]' on a "
-            "machine with CUDA), or set tokenizer.path to a palette file."
-        ) from None
+    faiss = optional_library("faiss", "A new palette", f"{FAISS}, or set tokenizer.path to a palette file")
     kmeans = faiss.Kmeans(
         d=points.shape[1],
         k=k,

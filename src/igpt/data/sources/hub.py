@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,15 +19,13 @@ from igpt.data.sources.source import SPLITS, Chunk
 from igpt.data.sources.splits import VALIDATION_NAMES, Indices, consecutive_indices, rows_by_part
 from igpt.errors import IgptError, in_one_line
 from igpt.files import expand_user
+from igpt.libraries import optional_library
 from igpt.progress import track
 
 
 def _datasets() -> Any:
     """The library, which is optional and takes a second to import."""
-    try:
-        return importlib.import_module("datasets")
-    except ImportError:
-        raise IgptError("Data of the Hugging Face Hub need the library datasets: pip install 'igpt[hub]'.") from None
+    return optional_library("datasets", "A data set of the Hugging Face Hub", "'igpt[hub]'")
 
 
 @dataclass(frozen=True)
