@@ -65,7 +65,7 @@ def test_one_bad_run_changes_little():
     bad = LOSSES.copy()
     bad[5] *= 1.1
     assert fit_scaling_law(SIZES, TOKENS, bad, FLOPS, **ABOUT).loss(1e6, 5e6) == pytest.approx(
-        law_loss(TRUE, 1e6, 5e6), rel=2e-3
+        law_loss(TRUE, 1e6, 5e6), rel=1e-2
     )
 
 
@@ -73,7 +73,8 @@ def test_the_error_is_about_the_spread_over_repeated_experiments(law):
     many = [fit_scaling_law(SIZES, TOKENS, noisy(seed), FLOPS, resamples=1, **ABOUT) for seed in range(30)]
     for point in ((1e6, 5e6), (2e6, 1e7)):
         spread = np.std([one.loss(*point) for one in many])
-        assert spread / 3 < law.loss_error(*point) < 3 * spread
+        assert spread / 2 < law.loss_error(*point) < 2 * spread
+    assert law.noise == pytest.approx(0.002, rel=0.5)
 
 
 @pytest.mark.parametrize("chosen", [slice(5), slice(0, 3), [0] * 8])

@@ -29,7 +29,8 @@ def main() -> None:
     asked = parser.parse_args()
     study = Study.read(HERE / "study.yml")
     found = read_results(asked.results)
-    rows = [row for one in study.rounds for run in study.runs(one, found) for row in rows_of(run, found)]
+    runs = [run for one in study.rounds for run in study.runs(one, found)]
+    rows = [row for run in runs for row in rows_of(run, found)]
     columns = (np.array([row[key] for row in rows], float) for key in ("parameters", "tokens", "test_nats", "flops"))
     try:
         law = fit_scaling_law(*columns, data=DATA, n_positions=196, vocab_size=16)
@@ -37,7 +38,10 @@ def main() -> None:
         sys.exit(f"Error: {error}")
     with atomic_path(asked.fit) as temporary:
         temporary.write_text(json.dumps(law.as_json(), indent=1) + "\n", encoding="utf-8")
-    print(law)
+    print(f"{len(rows)} of {len(runs)} runs: {law}")
+    for row in rows:
+        expected = law.loss(row["parameters"], row["tokens"])
+        print(f"{row['trial']}, {row['steps']} steps: {row['test_nats']:.4f}, by the law {expected:.4f}")
 
 
 if __name__ == "__main__":

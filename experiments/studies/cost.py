@@ -17,7 +17,16 @@ from igpt.planning.compute import measure
 from igpt.training.optimizers import OptimConfig
 
 # They change neither the model nor the number of images. Without them, the runs of a trial share one measurement.
-IRRELEVANT = ("seed=", "trainer.", "optim.lr=", "optim.matrix_lr=", "logger=", "callbacks=", "sample_every=")
+IRRELEVANT = (
+    "seed=",
+    "trainer.",
+    "optim.lr=",
+    "optim.matrix_lr=",
+    "optim.warmup_steps=",
+    "logger=",
+    "callbacks=",
+    "sample_every=",
+)
 
 HYDRA = Lock()  # Hydra has one state per process, and the runs of a study end in different threads
 

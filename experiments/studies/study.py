@@ -91,6 +91,7 @@ class Study:
     parts: dict[str, list[str]] = field(default_factory=dict)
     tuning_steps: int | None = None  # learning rates are compared after this many steps; None: after those of the round
     tuning_seed: int = 0
+    warmup: float | None = None  # steps of warm-up as a share of all; None: those of the overrides
 
     @classmethod
     def read(cls, path: Path) -> Study:
@@ -157,6 +158,7 @@ class Study:
         given += [override for part in self.parts_of(trial) for override in self.parts[part]]
         given += [] if rate is None else [f"{base.rate}={rate:g}"]
         steps = one.steps or max(1, round((one.flops or 0) / costs(merged(given)).total_flops))
+        given += [] if self.warmup is None else [f"optim.warmup_steps={round(self.warmup * steps)}"]
         return Run(trial, setting, seed, steps, rate, merged([*given, f"seed={seed}", f"trainer.max_steps={steps}"]))
 
     def runs(self, one: Round, rows: Sequence[Row], failed: frozenset[Run] = frozenset()) -> Iterator[Run]:

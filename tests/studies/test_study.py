@@ -48,6 +48,12 @@ def row(run, loss):
     return {"overrides": json.loads(json.dumps(run.overrides)), "validation_nats": loss}
 
 
+def test_warmup_is_a_share_of_the_steps(read):
+    runs = [next(read(warmup=share).runs(Round(["plain"], ["tiny"], steps=300), [])) for share in (None, 0.05)]
+    assert not any("warmup" in override for override in runs[0].overrides)
+    assert "optim.warmup_steps=15" in runs[1].overrides
+
+
 # Trials
 
 

@@ -17,7 +17,7 @@ from igpt.errors import IgptError
 
 Values = NDArray[np.float64]
 
-HUBER = 1e-3  # residuals of log L beyond this count linearly
+HUBER = 1e-2  # residuals of log L beyond this count linearly; it is three times the deviation of small runs over seeds
 FEWEST = 6  # runs; the law has five coefficients
 NAMES = ("E", "A", "alpha", "B", "beta")
 SCALE = 1e6  # N and D are counted in millions while fitting, so that all coefficients are near 1
@@ -28,7 +28,8 @@ class ScalingLaw:
     """A law with its uncertainty, the data it holds for, and the range of the runs that it was fitted to."""
 
     coefficients: list[float]  # E, A, alpha, B, beta
-    samples: list[list[float]]  # the same, fitted to runs drawn with replacement
+    samples: list[list[float]]  # the same, fitted to losses of the law with random noise
+    noise: float  # deviation of the logarithms of the losses from the law
     data: str  # in words
     n_positions: int  # tokens per image
     vocab_size: int
@@ -56,7 +57,7 @@ class ScalingLaw:
         return float(_losses(np.array(self.coefficients), parameters, tokens))
 
     def loss_error(self, parameters: float, tokens: float) -> float:
-        """Standard error of :meth:`loss`, by the bootstrap."""
+        """Standard error of :meth:`loss`, by the parametric bootstrap."""
         return float(np.std([_losses(np.array(sample), parameters, tokens) for sample in self.samples]))
 
     def outside(self, parameters: float, tokens: float, flops: float) -> list[str]:
@@ -95,6 +96,9 @@ def fit_scaling_law(
 ) -> ScalingLaw:
     """Fit the law to runs, given as arrays of equal length. A and B are for N and D in millions.
 
+    Its uncertainty comes from a parametric bootstrap: fits to the losses of the law times log-normal noise, whose size
+    is that of the residuals. Runs drawn with replacement would leave out corners of so small a design.
+
     Raises :class:`IgptError` if there are too few runs, or all have the same size or the same tokens.
     """
     if len(losses) < FEWEST or len(np.unique(parameters)) < 2 or len(np.unique(tokens)) < 2:
@@ -102,16 +106,19 @@ def fit_scaling_law(
             f"A scaling law needs {FEWEST} runs or more, of several sizes and durations; there are {len(losses)}."
         )
     points = np.stack([np.log(parameters / SCALE), np.log(tokens / SCALE), np.log(losses)])  # (3, runs)
-    fitted, errors = minimize(_starts(losses), np.ones(len(losses)), points)
-    best = fitted[np.argmin(errors)]
+    fitted, errors = minimize(_starts(losses), points)
+    best = fitted[[np.argmin(errors)]]  # (1, 5)
+    (residuals,), _ = _residuals(best, points)
+    noise = float(np.sqrt(np.sum(residuals**2) / (len(losses) - len(NAMES))))
 
-    # Each resample is the same runs with other weights. All are fitted at once, from the best fit.
+    # All noisy losses are fitted at once, from the best fit.
     random = np.random.default_rng(seed)
-    weights = random.multinomial(len(losses), np.full(len(losses), 1 / len(losses)), size=resamples).astype(float)
-    samples, _ = minimize(np.tile(best, (resamples, 1)), weights, points)
+    noisy = residuals + points[2] + noise * random.standard_normal((resamples, len(losses)))
+    log_n, log_d = np.broadcast_to(points[:2, None], (2, *noisy.shape))
+    samples, _ = minimize(np.tile(best, (resamples, 1)), np.stack([log_n, log_d, noisy]))
     rounded = np.exp(np.vstack([best, samples])).round(6).tolist()
     ranges = [[float(np.min(values)), float(np.max(values))] for values in (parameters, tokens, flops)]
-    return ScalingLaw(rounded[0], rounded[1:], data, n_positions, vocab_size, len(losses), *ranges)
+    return ScalingLaw(rounded[0], rounded[1:], noise, data, n_positions, vocab_size, len(losses), *ranges)
 
 
 def _starts(losses: Values) -> Values:
@@ -121,25 +128,25 @@ def _starts(losses: Values) -> Values:
     return np.log([[e * lowest, a * spread, alpha, b * spread, beta] for e, a, alpha, b, beta in grid])
 
 
-def minimize(theta: Values, weights: Values, points: Values, steps: int = 300) -> tuple[Values, Values]:
-    """Minimize the weighted Huber loss by Levenberg and Marquardt's method, for all rows of theta at once.
+def minimize(theta: Values, points: Values, steps: int = 300) -> tuple[Values, Values]:
+    """Minimize the Huber loss by Levenberg and Marquardt's method, for all rows of theta at once.
 
-    Takes and returns logarithms of the coefficients (problems, 5); also returns the losses (problems,). Huber's loss
-    becomes a sum of squares by weights that fall with the residual.
+    Takes and returns logarithms of the coefficients (problems, 5); also returns the losses (problems,). `points` are
+    the logarithms of N, D and L, (3, runs) for all problems or (3, problems, runs). Huber's loss becomes a sum of
+    squares by weights that fall with the residual.
     """
-    weights = np.broadcast_to(weights, (len(theta), points.shape[1]))
     damping = np.full(len(theta), 1e-2)
     residuals, jacobian = _residuals(theta, points)
-    error = _huber(residuals, weights)
+    error = _huber(residuals)
     for _ in range(steps):
-        bent = weights * np.minimum(1, HUBER / np.maximum(np.abs(residuals), 1e-300))
+        bent = np.minimum(1, HUBER / np.maximum(np.abs(residuals), 1e-300))
         gradient = np.einsum("pr,prc->pc", bent * residuals, jacobian)
         curvature = np.einsum("pr,prc,prd->pcd", bent, jacobian, jacobian)
         curvature += damping[:, None, None] * (np.eye(5) * np.einsum("pcc->pc", curvature)[:, None] + 1e-12 * np.eye(5))
         step = np.linalg.solve(curvature + 1e-15 * np.eye(5), gradient[..., None])[..., 0]
         proposed = np.clip(theta - np.clip(step, -1, 1), -15, 15)
         new_residuals, new_jacobian = _residuals(proposed, points)
-        new_error = _huber(new_residuals, weights)
+        new_error = _huber(new_residuals)
         better = new_error < error
         theta = np.where(better[:, None], proposed, theta)
         residuals = np.where(better[:, None], new_residuals, residuals)
@@ -161,6 +168,6 @@ def _residuals(theta: Values, points: Values) -> tuple[Values, Values]:
     return log_sum - log_loss, np.stack(derivatives, axis=-1)
 
 
-def _huber(residuals: Values, weights: Values) -> Values:
+def _huber(residuals: Values) -> Values:
     size = np.abs(residuals)
-    return np.sum(weights * np.where(size <= HUBER, size**2 / 2, HUBER * (size - HUBER / 2)), axis=1)
+    return np.sum(np.where(size <= HUBER, size**2 / 2, HUBER * (size - HUBER / 2)), axis=1)
