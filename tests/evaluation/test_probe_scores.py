@@ -6,15 +6,20 @@ import torch
 from scipy.stats import sem
 from sklearn.metrics import balanced_accuracy_score
 
+from igpt.commands.probe_report import best_values
 from igpt.data.sources import SPLITS
 from igpt.evaluation import probe_scores
 from igpt.evaluation.linear_probe import low_label_subset
 from igpt.evaluation.probe_scores import (
     LabeledFeatures,
     ProbeSettings,
+    accuracy_rows,
+    add_differences,
     balanced_accuracy,
     best_candidates,
     best_row,
+    chosen_correct,
+    lbfgs_correct,
     linear_rows,
     low_label_rows,
 )
@@ -42,7 +47,7 @@ def test_standard_errors_agree_with_a_bootstrap_over_groups(correct):
     correct, labels, groups = correct
     data = LabeledFeatures("random", {}, {"test": labels}, "abc", {"test": groups})
     _, residuals = balanced_accuracy(correct, labels)
-    for layer, row in enumerate(data.accuracy_columns("test_accuracy", "test", correct)):
+    for layer, row in enumerate(data.mean_columns("test_accuracy", "test", correct)):
         assert row["test_accuracy"] == correct[layer].mean()
         expected = bootstrap(correct[layer], labels, groups, lambda h, _: h.mean())
         assert row["test_accuracy_error"] == pytest.approx(expected, rel=0.05)
@@ -95,6 +100,37 @@ def test_nothing_is_chosen_without_a_validation_split(data):
     assert best_row(rows[:1]) is rows[0]
     with pytest.raises(ValueError, match="too many values"):
         linear_rows(blind, ProbeSettings(penalties=(0.1, 1)), cpu)
+
+
+def test_differences_are_on_the_same_images(data):
+    """The layer that counts is the second one, so its own difference is zero without an error."""
+    settings, cpu = ProbeSettings(penalties=(0.1,)), torch.device("cpu")
+    correct = lbfgs_correct(data, settings, cpu)
+    scores = [(data, accuracy_rows(data, correct, settings.penalties), chosen_correct(correct)["test"])]
+    add_differences(scores, layer=None)
+    first, second = scores[0][1]
+    assert (second["test_accuracy_behind"], second["test_accuracy_behind_error"]) == (0, 0)
+    right = correct["test"][:, 0].astype(float)
+    assert first["test_accuracy_behind"] == pytest.approx(second["test_accuracy"] - first["test_accuracy"])
+    assert first["test_accuracy_behind_error"] == pytest.approx(sem(right[1] - right[0]))
+    unpaired = np.hypot(first["test_accuracy_error"], second["test_accuracy_error"])
+    assert first["test_accuracy_behind_error"] != pytest.approx(unpaired, rel=0.01)
+
+
+def test_nearest_neighbors_have_a_best_layer_of_their_own():
+    rows = [
+        {"layer": 0, "validation_accuracy": 0.9, "test_accuracy": 0.8, "validation_knn_accuracy": 0.5,
+         "test_knn_accuracy": 0.6},
+        {"layer": 1, "validation_accuracy": 0.8, "test_accuracy": 0.9, "validation_knn_accuracy": 0.7,
+         "test_knn_accuracy": 0.5},
+    ]  # fmt: skip
+    assert best_values(rows, None) == {
+        "layer": 0, "validation_accuracy": 0.9, "test_accuracy": 0.8,
+        "knn_layer": 1, "validation_knn_accuracy": 0.7, "test_knn_accuracy": 0.5,
+    }  # fmt: skip
+    assert best_values(rows, 0)["test_knn_accuracy"] == 0.6
+    blind = [{name: value for name, value in row.items() if "validation" not in name} for row in rows]
+    assert best_values(blind, None) == {}
 
 
 def test_layers_may_be_fitted_one_by_one(data, monkeypatch):

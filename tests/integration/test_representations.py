@@ -81,7 +81,7 @@ def test_masked_features_average_over_masks(masked, cache):
     np.testing.assert_array_equal(model.features(images, layer=1), whole[:, 1])
 
 
-SCORES = ("validation_accuracy", "test_accuracy", "test_balanced_accuracy", "knn_accuracy")
+SCORES = ("validation_accuracy", "test_accuracy", "test_balanced_accuracy", "test_knn_accuracy")
 
 
 def test_probe_prints_every_layer_beside_the_baselines(trained, command, cache):
@@ -143,7 +143,7 @@ def test_a_stream_probe_has_every_layer_with_attention_and_concatenated(trained,
         ("trained layers 0-1", "0"),
     ]  # fmt: skip
     assert all(0.2 < float(row["test_accuracy"]) < 1 and float(row["test_accuracy_error"]) > 0.02 for row in rows)
-    assert [bool(row["attentive_accuracy"]) for row in rows] == [True, True, False, False, False]
+    assert [bool(row["test_attentive_accuracy"]) for row in rows] == [True, True, False, False, False]
     before = (trained / "probe" / "stream.pt").read_bytes()
     printed = command("probe", f"run={trained}", *STREAM, "probe.attentive=true", "untrained=false")
     assert (trained / "probe" / "stream.pt").read_bytes() == before  # it was complete

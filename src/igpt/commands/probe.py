@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from igpt.run_lock import locked
 if TYPE_CHECKING:
     from igpt.data.datamodule import ImageDataModule
     from igpt.evaluation.features import FeatureKind
-    from igpt.evaluation.probe_scores import LabeledFeatures, ProbeSettings, Row
+    from igpt.evaluation.probe_scores import LabeledFeatures, ProbeSettings, Row, Scores
     from igpt.evaluation.stream_probe import Processes
     from igpt.pretrained import Pretrained
     from igpt.run_directory import RunDirectory
@@ -68,7 +68,16 @@ def by_lbfgs(
     """Rows per layer, and with few labels, of probes on stored features."""
     from igpt.data.packed import cache_key
     from igpt.evaluation.features import layers_around, stored_features
-    from igpt.evaluation.probe_scores import add_columns, knn_correct, labeled_features, linear_rows, low_label_rows
+    from igpt.evaluation.probe_scores import (
+        accuracy_rows,
+        add_accuracies,
+        add_differences,
+        chosen_correct,
+        knn_correct,
+        labeled_features,
+        lbfgs_correct,
+        low_label_rows,
+    )
     from igpt.evaluation.room import require_room
 
     origin = origin_of(config, pretrained, data)
@@ -82,19 +91,22 @@ def by_lbfgs(
         features = {split: stored_features(kind, data, split, file_of(kind, split)) for split in splits_of(data)}
         return labeled_features(kind.name, features, data.splits, data.source.classes)
 
-    def rows_of(kind: LabeledFeatures) -> list[Row]:
-        rows = linear_rows(kind, settings, pretrained.device)
-        add_columns(rows, kind.accuracy_columns("knn_accuracy", "test", knn_correct(kind, settings)))
-        return rows
+    def scores_of(kind: LabeledFeatures) -> Scores:
+        correct = lbfgs_correct(kind, settings, pretrained.device)
+        rows = accuracy_rows(kind, correct, settings.penalties)
+        add_accuracies(rows, kind, "knn_accuracy", knn_correct(kind, settings))
+        return kind, rows, chosen_correct(correct)["test"]
 
     to_store = feature_kinds(config, settings, pretrained, data)
     files = [file_of(kind, split) for kind in to_store for split in splits_of(data)]
     require_room(to_store, data, settings, files, pretrained.device)
     kinds = [stored(kind) for kind in to_store]
-    rows = [row for kind in kinds for row in rows_of(kind)]
+    scores = [scores_of(kind) for kind in kinds]
     if settings.concatenate:
-        layers = layers_around(best_layer(to_store[0], rows, settings), settings.concatenate, to_store[0].shape[0])
-        rows += rows_of(kinds[0].concatenated(layers))
+        layers = layers_around(best_layer(scores, settings), settings.concatenate, to_store[0].shape[0])
+        scores.append(scores_of(kinds[0].concatenated(layers)))
+    add_differences(scores, settings.layer)
+    rows = [row for _, of_kind, _ in scores for row in of_kind]
     return rows, low_label_rows(kinds, config.labels_per_class, config.subsets, settings, pretrained.device)
 
 
@@ -104,7 +116,13 @@ def by_stream(
     """Rows per layer of probes on features that are not stored. All processes call this; the main one uses the rows."""
     from igpt.data.packed import cache_key
     from igpt.evaluation.features import concatenated, layers_around
-    from igpt.evaluation.probe_scores import accuracy_rows, add_columns, labeled_features
+    from igpt.evaluation.probe_scores import (
+        accuracy_rows,
+        add_accuracies,
+        add_differences,
+        chosen_correct,
+        labeled_features,
+    )
     from igpt.evaluation.stream_probe import ATTENTIVE, StreamProbe
 
     processes = start_processes(config, pretrained)
@@ -118,29 +136,28 @@ def by_stream(
         for left_behind in run.probe.glob(".stream*.pt"):
             left_behind.unlink()  # by a kill while it was written
 
-    def rows_of(kinds: Sequence[FeatureKind], path: Path, n_heads: int | None) -> list[Row]:
+    def scores_of(kinds: Sequence[FeatureKind], path: Path, n_heads: int | None) -> Iterator[Scores]:
         key = cache_key({**origin, "kinds": [kind.key for kind in kinds], "n_heads": n_heads})
         probes = StreamProbe(kinds, data, settings, processes, path, key, n_heads)
         probes.fit()
-        correct = {split: probes.correct(split) for split in splits_of(data) if split != "train"}
-        rows: list[Row] = []
+        held_out = {split: probes.correct(split) for split in splits_of(data) if split != "train"}
         for kind in kinds:
             labeled = labeled_features(kind.name, {}, data.splits, data.source.classes)
-            of_kind = {split: found[kind.name] for split, found in correct.items()}
-            found = accuracy_rows(labeled, of_kind, settings.learning_rates)
-            if kind.name + ATTENTIVE in correct["test"]:
-                attentive = correct["test"][kind.name + ATTENTIVE][:, 0]
-                add_columns(found, labeled.accuracy_columns("attentive_accuracy", "test", attentive))
-            rows += found
-        return rows
+            correct = {split: found[kind.name] for split, found in held_out.items()}
+            rows = accuracy_rows(labeled, correct, settings.learning_rates)
+            if kind.name + ATTENTIVE in held_out["test"]:
+                attentive = {split: found[kind.name + ATTENTIVE][:, 0] for split, found in held_out.items()}
+                add_accuracies(rows, labeled, "attentive_accuracy", attentive)
+            yield labeled, rows, chosen_correct(correct)["test"]
 
     kinds = feature_kinds(config, settings, pretrained, data)
     n_heads = pretrained.model.config.n_head if settings.attentive else None
-    rows = rows_of(kinds, run.probe / "stream.pt", n_heads)
+    scores = list(scores_of(kinds, run.probe / "stream.pt", n_heads))
     if settings.concatenate:
-        layers = layers_around(best_layer(kinds[0], rows, settings), settings.concatenate, kinds[0].shape[0])
-        rows += rows_of([concatenated(kinds[0], layers)], run.probe / "stream_concatenated.pt", None)
-    return rows, []
+        layers = layers_around(best_layer(scores, settings), settings.concatenate, kinds[0].shape[0])
+        scores += scores_of([concatenated(kinds[0], layers)], run.probe / "stream_concatenated.pt", None)
+    add_differences(scores, settings.layer)
+    return [row for _, rows, _ in scores for row in rows], []
 
 
 def start_processes(config: DictConfig, pretrained: Pretrained) -> Processes:
@@ -165,11 +182,12 @@ def start_processes(config: DictConfig, pretrained: Pretrained) -> Processes:
     return Processes(fabric, device)
 
 
-def best_layer(kind: FeatureKind, rows: list[Row], settings: ProbeSettings) -> int:
-    """The layer of the features that counts."""
+def best_layer(scores: Sequence[Scores], settings: ProbeSettings) -> int:
+    """The layer of the first features that counts."""
     from igpt.evaluation.probe_scores import best_row
 
-    row = best_row([row for row in rows if row["features"] == kind.name], settings.layer)
+    _, rows, _ = scores[0]
+    row = best_row(rows, settings.layer)
     assert row is not None  # igpt-probe requires a layer if there is no validation split
     return int(row["layer"])
 

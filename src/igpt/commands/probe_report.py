@@ -29,7 +29,6 @@ def write_results(
     from igpt import figures
     from igpt.commands.build_trainer import build_loggers
     from igpt.configuration.app import plain
-    from igpt.evaluation.probe_scores import best_row
     from igpt.files import all_printable, write_json, write_rows
     from igpt.training.loggers.media import log_probe
     from igpt.training.loggers.wandb_process import finishing_wandb
@@ -43,8 +42,8 @@ def write_results(
         write_rows(few, output / "low_label.csv")
         print_table(few)
     kinds = dict.fromkeys(row["features"] for row in rows)
-    reported = {kind: best_row([r for r in rows if r["features"] == kind], settings.layer) for kind in kinds}
-    summary = {f"probe/{kind}/{name}": value for kind, row in reported.items() for name, value in (row or {}).items()}
+    reported = {kind: best_values([row for row in rows if row["features"] == kind], settings.layer) for kind in kinds}
+    summary = {f"probe/{kind}/{name}": value for kind, row in reported.items() for name, value in row.items()}
     summary["majority_share"] = majority
     write_json(summary, output / "summary.json")
     path = figures.save(figures.probe_curve(rows, majority), output / "accuracy.png")
@@ -57,8 +56,23 @@ def write_results(
     print(f"Results are in {output}: accuracy.csv, accuracy.png, summary.json{', low_label.csv' if few else ''}")
 
 
+def best_values(rows: list[Row], layer: int | None) -> Row:
+    """The values of the best of some layers. Nearest neighbors and attention pooling have a best layer of their own."""
+    from igpt.evaluation.probe_scores import best_row
+
+    values = dict(best_row(rows, layer) or {})
+    for probe in ("knn", "attentive"):
+        score = f"{probe}_accuracy"
+        if f"test_{score}" in rows[0]:
+            row = best_row(rows, layer, score) or {}
+            values = {name: value for name, value in values.items() if score not in name}
+            values |= {f"{probe}_layer": row["layer"]} if row else {}
+            values |= {name: value for name, value in row.items() if score in name}
+    return values
+
+
 def print_table(rows: list[Row]) -> None:
-    """Print the rows as a table; accuracies in per cent, with their standard errors."""
+    """Print the rows as a table; accuracies in percent, with their standard errors."""
 
     def cell(name: str, row: Row) -> str:
         if "accuracy" not in name or name not in row:
@@ -67,5 +81,7 @@ def print_table(rows: list[Row]) -> None:
         return f"{100 * row[name]:.1f}{error}"
 
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if not name.endswith("_error")]
-    print(table_text(names, [[cell(name, row) for name in names] for row in rows]))
+    print("Accuracies in percent, +- their standard errors; a difference `behind` is on the same images or labels.")
+    titles = [name.replace("_accuracy", "") for name in names]
+    print(table_text(titles, [[cell(name, row) for name in names] for row in rows]))
     print()

@@ -21,7 +21,7 @@ from igpt.evaluation.standard_error import standard_error
 from igpt.progress import track
 
 Row = dict[str, Any]
-Correct = dict[str, NDArray[np.bool_]]  # by split: which images are classified correctly (L, P, N)
+Correct = dict[str, NDArray[np.bool_]]  # by split: which images are classified correctly, (L, P, N) or (L, N)
 
 # Bytes of features that are fitted together: small fits take more time between operations than in them.
 TOGETHER = 2**24
@@ -101,16 +101,16 @@ class LabeledFeatures:
         }
         return dataclasses.replace(self, name=concatenated_name(self.name, layers), features=features)
 
-    def accuracy_columns(self, name: str, split: str, correct: NDArray[np.bool_]) -> list[Row]:
-        """Per layer, the accuracy `name`, from 0 to 1, and its standard error.
-
-        `correct` (L, N) says which samples of the split were classified correctly.
-        """
-        return _columns(name, correct.mean(axis=1), self.standard_error(split, correct))
+    def mean_columns(self, name: str, split: str, values: NDArray[Any]) -> list[Row]:
+        """Per layer, the mean `name` of values (L, N) of the split's samples, and its standard error."""
+        return _columns(name, values.mean(axis=1), self.standard_error(split, values))
 
     def standard_error(self, split: str, values: NDArray[Any]) -> NDArray[np.float64]:
         """Standard errors (L,) of the means of values (L, N) of a split; samples without groups are independent."""
         return standard_error(values, self.groups.get(split, np.arange(values.shape[1])))
+
+
+Scores = tuple[LabeledFeatures, list[Row], NDArray[np.bool_]]  # the rows of its layers; correct test images (L, N)
 
 
 def labeled_features(
@@ -161,21 +161,30 @@ def accuracy_rows(data: LabeledFeatures, correct: Correct, candidates: Sequence[
 
     `correct` says which images the probe of each layer and candidate classifies correctly.
     """
-    if "validation" in correct:
-        best = best_candidates(correct["validation"])
-    else:
+    if "validation" not in correct:
         (_,) = candidates  # nothing can be chosen
-        best = np.zeros(len(correct["test"]), np.int64)
     rows: list[Row] = [
-        {"features": data.name, "layer": layer, "regularization": candidates[index]} for layer, index in enumerate(best)
+        {"features": data.name, "layer": layer, "regularization": candidates[index]}
+        for layer, index in enumerate(chosen_candidates(correct))
     ]
-    for split in (split for split in ("validation", "test") if split in correct):
-        right = correct[split][np.arange(len(best)), best]  # (L, N)
-        add_columns(rows, data.accuracy_columns(f"{split}_accuracy", split, right))
-    right = correct["test"][np.arange(len(best)), best]
-    balanced, residuals = balanced_accuracy(right, data.labels["test"])
+    right = chosen_correct(correct)
+    add_accuracies(rows, data, "accuracy", right)
+    balanced, residuals = balanced_accuracy(right["test"], data.labels["test"])
     add_columns(rows, _columns("test_balanced_accuracy", balanced, data.standard_error("test", residuals)))
     return rows
+
+
+def chosen_correct(correct: Correct) -> Correct:
+    """Which images (L, N) the candidate that is chosen for each layer classifies correctly, by split."""
+    chosen = chosen_candidates(correct)
+    return {split: values[np.arange(len(chosen)), chosen] for split, values in correct.items()}
+
+
+def chosen_candidates(correct: Correct) -> NDArray[np.int64]:
+    """The candidate (L,) of each layer that is the best on the validation split; the first one without that split."""
+    if "validation" in correct:
+        return best_candidates(correct["validation"])
+    return np.zeros(len(correct["test"]), np.int64)
 
 
 def best_candidates(correct: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -199,6 +208,26 @@ def add_columns(rows: Sequence[Row], columns: Sequence[Row]) -> None:
         row.update(values)
 
 
+def add_accuracies(rows: Sequence[Row], data: LabeledFeatures, name: str, right: Correct) -> None:
+    """Add the columns validation_NAME and test_NAME to the rows of the layers, by `right` (L, N)."""
+    for split in (split for split in ("validation", "test") if split in right):
+        add_columns(rows, data.mean_columns(f"{split}_{name}", split, right[split]))
+
+
+def add_differences(scores: Sequence[Scores], layer: int | None) -> None:
+    """Add to each row how far its test accuracy is below that of the best layer of the first features.
+
+    The standard error is that of the difference on the same images. Nothing is added if no layer is the best.
+    """
+    _, rows, right = scores[0]
+    best = best_row(rows, layer)
+    if best is None:
+        return
+    reference = right[best["layer"]].astype(np.int8)
+    for data, rows, right in scores:
+        add_columns(rows, data.mean_columns("test_accuracy_behind", "test", reference - right))
+
+
 def balanced_accuracy(
     correct: NDArray[np.bool_], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -213,30 +242,32 @@ def balanced_accuracy(
     return accuracies.mean(axis=0), weights[index] * (correct - accuracies[index].T)
 
 
-def knn_correct(data: LabeledFeatures, settings: ProbeSettings) -> NDArray[np.bool_]:
-    """Which test images the nearest neighbors classify correctly in each layer, (L, N)."""
+def knn_correct(data: LabeledFeatures, settings: ProbeSettings) -> Correct:
+    """Which held-out images the nearest neighbors classify correctly in each layer, (L, N) by split."""
     cpu = torch.device("cpu")
-    labels, truth = (torch.from_numpy(data.labels[split]) for split in ("train", "test"))
+    held_out = [split for split in data.features if split != "train"]
+    labels = {split: torch.from_numpy(values) for split, values in data.labels.items()}
+    found: dict[str, list[NDArray[np.bool_]]] = {split: [] for split in held_out}
+    for layer in track(range(len(data.features["train"])), "Searching neighbors"):
+        train, *others = (data.layers(split, slice(layer, layer + 1), cpu)[0] for split in ("train", *held_out))
+        for split, queries in zip(held_out, others, strict=True):
+            predicted = knn_predict(train, labels["train"], queries, settings.neighbors)
+            found[split].append((predicted == labels[split]).numpy())
+    return {split: np.stack(values) for split, values in found.items()}
 
-    def correct(layer: int) -> NDArray[np.bool_]:
-        train, queries = (data.layers(split, slice(layer, layer + 1), cpu)[0] for split in ("train", "test"))
-        return (knn_predict(train, labels, queries, settings.neighbors) == truth).numpy()
 
-    return np.stack([correct(layer) for layer in track(range(len(data.features["train"])), "Searching neighbors")])
+def best_row(rows: Sequence[Row], layer: int | None = None, score: str = "accuracy") -> Row | None:
+    """The row of the given `layer`, or else of the layer with the best `score` on the validation split.
 
-
-def best_row(rows: Sequence[Row], layer: int | None = None) -> Row | None:
-    """The row of the given `layer`, or else of the layer with the best validation accuracy.
-
-    None if there are several layers and no validation accuracy.
+    None if there are several layers and no such score.
     """
     if len(rows) == 1:
         return rows[0]
     if layer is not None:
         return rows[layer]
-    if "validation_accuracy" not in rows[0]:
+    if f"validation_{score}" not in rows[0]:
         return None
-    return max(rows, key=lambda row: row["validation_accuracy"])
+    return max(rows, key=lambda row: row[f"validation_{score}"])
 
 
 def low_label_rows(

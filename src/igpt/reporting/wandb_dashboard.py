@@ -14,7 +14,7 @@ ADVICE = "check entity, project, the network and the key"
 STEP, LAYER = "trainer/global_step", "probe/layer"
 MEDIA = ("samples", "completions", "filled")
 FEATURES = ("trained", "untrained", "raw_pixels", "palette_histogram")
-SCORES = ("test_accuracy", "knn_accuracy")
+SCORES = ("test_accuracy", "test_knn_accuracy")
 COLUMNS, WIDTH, HEIGHT = 3, 8, 6  # panels beside each other in a report, and their size there
 
 
