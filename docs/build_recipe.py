@@ -22,7 +22,7 @@ sys.path.insert(0, str(EXPERIMENTS))  # for the package `studies`
 
 from studies.results import Row, read_results  # noqa: E402
 from studies.speedrun import Records  # noqa: E402
-from studies.statistics import deviation, mean, pooled_deviation, standard_error, t_quantile  # noqa: E402
+from studies.statistics import mean, pooled_deviation, standard_error, t_quantile  # noqa: E402
 from studies.study import Round, Study, rows_of  # noqa: E402
 
 from igpt.planning.scaling_law import ScalingLaw  # noqa: E402
@@ -76,14 +76,17 @@ class Cell:
     def losses_on(self, split: str) -> list[float]:
         return [row[f"{split}_nats"] for row in self.rows]
 
+    def by_seed(self, split: str) -> dict[int, float]:
+        return {row["seed"]: row[f"{split}_nats"] for row in self.rows}
+
     def __str__(self) -> str:
-        spread = f" +- {deviation(self.losses):.3f}" if len(self.rows) > 1 else ""
-        return f"{mean(self.losses):.3f}{spread} ({len(self.rows)}){'' if self.tuned else '*'}"
+        error = f" +- {standard_error(self.losses):.3f}" if len(self.rows) > 2 else ""  # two seeds say little about it
+        return f"{mean(self.losses):.3f}{error} ({len(self.rows)}){'' if self.tuned else '*'}"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of the mean losses of two trials; the standard error is None if no trial has several seeds."""
+    """Of the losses of two trials with the same seeds, on average; the standard error is None if it is not known."""
 
     value: float
     error: float | None = None
@@ -97,7 +100,10 @@ class Difference:
         return 0 if abs(self.value) < t_quantile(self.freedom) * self.error else 1 if self.value > 0 else -1
 
     def __str__(self) -> str:
-        return f"{self.value:+.3f}" if self.error is None else f"{self.value:+.3f} +- {self.error:.3f}"
+        if self.error is None:
+            return f"{self.value:+.3f}"
+        digits = 3 if self.error >= 0.001 else 4
+        return f"{self.value:+.{digits}f} +- {self.error:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -152,35 +158,58 @@ class Ablation:
         return markdown(head, rows)
 
     def costs(self, trial: str) -> list[str]:
-        """Parameters; FLOPs per step, relative to the first trial on the same column."""
+        """Parameters; FLOPs per step, those of the update included, relative to the first trial on the same column."""
         for column in self.columns:
             ours, first = self.cells.get((trial, column)), self.cells.get((self.trials[0], column))
             if ours and first:
-                flops = per_step(ours.rows, "flops") / per_step(first.rows, "flops")
+                flops = per_step(ours.rows) / per_step(first.rows)
                 return [f"{ours.rows[0]['parameters']:,}", f"{flops:.2f}"]
         return ["", ""]
 
     def differences(self) -> str:
         """What each part changes: its trial against the trial without it, on the images of both splits."""
         lines = []
-        for trial, column in self.cells:
-            other = self.reference(trial)
-            if other == trial or (other, column) not in self.cells:
-                continue
+        for trial, other, column in self.comparisons:
             found = [self.difference(trial, other, column, split) for split in ("validation", "test")]
-            lines.append([trial, other, ", ".join(column), *map(str, found), verdict(found)])
+            seeds = len(self.paired(trial, other, column, "test"))
+            lines.append([trial, other, ", ".join(column), *map(str, found), str(seeds), verdict(found)])
         if not lines:
             return "No part can be compared yet."
-        return markdown(["trial", "against", "on", "validation", "test", "verdict"], lines)
+        return markdown(["trial", "against", "on", "validation", "test", "seeds", "verdict"], lines)
+
+    @cached_property
+    def comparisons(self) -> list[tuple[str, str, Column]]:
+        """A trial, its reference, and a column in which both have runs of a common seed, with equal tokens or FLOPs."""
+        pairs = [(trial, self.reference(trial)) for trial in self.trials] + [tuple(pair) for pair in self.study.compare]
+        return [
+            (trial, other, column)
+            for column in self.columns
+            for trial, other in pairs
+            if trial != other
+            and {(trial, column), (other, column)} <= self.cells.keys()
+            and self.paired(trial, other, column, "test")
+            and (self.per_run(trial, column, "tokens") == self.per_run(other, column, "tokens") or "FLOPs" in column[1])
+        ]
+
+    def per_run(self, trial: str, column: Column, key: str) -> float:
+        return self.cells[trial, column].rows[0][key]
+
+    def paired(self, trial: str, other: str, column: Column, split: str) -> list[float]:
+        """The differences of two trials, one for each seed that both have."""
+        mine, theirs = (self.cells[one, column].by_seed(split) for one in (trial, other))
+        return [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
 
     def difference(self, trial: str, other: str, column: Column, split: str) -> Difference:
-        """The difference of two trials on a split, with the error by the deviation within all trials of the column."""
-        mine, theirs = self.cells[trial, column].losses_on(split), self.cells[other, column].losses_on(split)
-        within = pooled_deviation([cell.losses_on(split) for (_, where), cell in self.cells.items() if where == column])
+        """The mean difference over common seeds. Its error comes from the deviation between seeds, pooled over all
+        trials that are compared with `other` in this column.
+        """
+        values = self.paired(trial, other, column, split)
+        alike = [first for first, second, where in self.comparisons if (second, where) == (other, column)]
+        within = pooled_deviation([self.paired(first, other, column, split) for first in alike])
         if within is None:
-            return Difference(mean(mine) - mean(theirs))
+            return Difference(mean(values))
         spread, freedom = within
-        return Difference(mean(mine) - mean(theirs), spread * (1 / len(mine) + 1 / len(theirs)) ** 0.5, freedom)
+        return Difference(mean(values), spread / len(values) ** 0.5, freedom)
 
     def reference(self, trial: str) -> str:
         """The trial without the last part in the name; of a base, the base that it is like, or the first one."""
@@ -215,15 +244,20 @@ def duration(one: Round) -> str:
     return f"{one.steps} steps" if one.steps else f"{one.flops:.3g} FLOPs"
 
 
-def per_step(rows: list[Row], key: str) -> float:
-    return mean([row[key] / row["steps"] for row in rows])
+def per_step(rows: list[Row]) -> float:
+    return mean([total_flops(row) / row["steps"] for row in rows])
+
+
+def total_flops(row: Row) -> float:
+    """FLOPs of the network and of the matrix products in Muon's updates."""
+    return row["flops"] + row["optimizer_flops"]
 
 
 def verdict(differences: list[Difference]) -> str:
     """Lower or higher if all differences are, each beyond its 95% interval."""
     signs = {one.sign for one in differences}
     if None in signs:
-        return "one seed each"
+        return "one seed"
     return {-1: "lower", 0: "undecided", 1: "higher"}[signs.pop() if len(signs) == 1 else 0]
 
 
@@ -241,7 +275,7 @@ def record_table() -> str:
             continue
         (first, *_), target = score.rows, records.targets[record.target]
         loss = f"{mean(score.losses):.4f} +- {standard_error(score.losses):.4f} ({len(score.rows)})"
-        cost = [f"{first['steps']:,}", f"{first['flops']:.3g}", f"{first['tokens']:.3g}"]
+        cost = [f"{first['steps']:,}", f"{total_flops(first):.3g}", f"{first['tokens']:.3g}"]
         seconds = f"{mean([row['seconds'] for row in score.rows]):,.0f}"
         goal = f"{target.title}: {target.loss or 'none yet'}"
         counts = "yes" if score.counts else "no"
@@ -288,7 +322,7 @@ def figure(ablation: Ablation) -> None:
     for axes, setting in zip(all_axes, settings, strict=True):
         for trial in ablation.trials:
             points = sorted(
-                (mean([row["flops"] for row in cell.rows]), mean(cell.losses))
+                (mean([total_flops(row) for row in cell.rows]), mean(cell.losses))
                 for (name, column), cell in ablation.cells.items()
                 if name == trial and column[0] == setting
             )

@@ -89,6 +89,7 @@ class Study:
     settings: dict[str, Setting]
     rounds: list[Round]
     parts: dict[str, list[str]] = field(default_factory=dict)
+    compare: list[list[str]] = field(default_factory=list)  # pairs of trials, beside each trial and its own reference
     tuning_steps: int | None = None  # learning rates are compared after this many steps; None: after those of the round
     tuning_seed: int = 0
     warmup: float | None = None  # steps of warm-up as a share of all; None: those of the overrides
