@@ -86,6 +86,17 @@ def test_commands_compose():
             assert compose(command, overrides=list(filter(None, overrides)), return_hydra_config=True), line
 
 
+def test_the_command_of_the_readme_trains_on_a_folder_of_images(command, tmp_path):
+    (line,) = re.findall(r"^    igpt-train (.* data=folder .*)$", TEXTS["README.md"], re.MULTILINE)
+    for number in range(30):
+        pixels = np.random.default_rng(number).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    words = shlex.split(line.replace("=FOLDER", f"={tmp_path}"))
+    tiny = ("model.n_layer=1", "trainer.max_steps=2", "optim.warmup_steps=1", "logger=none", "hydra.run.dir=run")
+    command("train", *[word for word in words if not word.startswith("trainer.max_steps=")], *tiny)
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
 def leaves(values: object, prefix: str) -> set[str]:
     """The dotted keys in nested dictionaries, those of inner ones included."""
     if not isinstance(values, dict):

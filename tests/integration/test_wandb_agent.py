@@ -18,7 +18,7 @@ from igpt.metrics_file import read_rows
 from igpt.training.callbacks.keep_last import KeepLast
 from tracking_server import w_and_b_server
 
-SWEEP = yaml.safe_load((Path(__file__).parents[2] / "experiments" / "sweeps" / "emoji_wandb.yaml").read_text())
+SWEEP = yaml.safe_load((Path(__file__).parents[2] / "experiments" / "sweeps" / "emoji_wandb.yml").read_text())
 
 
 def chosen(parameter):
