@@ -23,7 +23,7 @@ sys.path.insert(0, str(EXPERIMENTS))  # for the package `studies`
 from studies.results import Row, read_results  # noqa: E402
 from studies.speedrun import Records  # noqa: E402
 from studies.statistics import mean, pooled_deviation, standard_error, t_quantile  # noqa: E402
-from studies.study import Round, Study, rows_of  # noqa: E402
+from studies.study import Round, Study, results_of  # noqa: E402
 
 from igpt.planning.scaling_law import ScalingLaw  # noqa: E402
 
@@ -131,7 +131,7 @@ class Ablation:
         found = []
         for rate in best or self.study.rates(trial):
             runs = [self.study.run(trial, setting, seed, rate, one) for seed in self.seeds]
-            found.append([row for run in runs for row in rows_of(run, self.rows)])
+            found.append(list(results_of(runs, self.rows).values()))
         return Cell(max(found, key=len), bool(best))
 
     @cached_property
@@ -233,11 +233,13 @@ class Ablation:
 
     def tried(self, trial: str, setting: str) -> Iterator[tuple[float, float]]:
         """The learning rates of a trial, and the validation loss after the steps of the tuning."""
-        steps = self.study.tuning_steps
-        for rate in self.study.base_of(trial).values if steps else []:
-            run = self.study.run(trial, setting, self.study.tuning_seed, rate, Round([trial], [setting], steps=steps))
-            for row in rows_of(run, self.rows):
-                yield rate, row["validation_nats"]
+        if self.study.tuning_steps is None:
+            return
+        one = Round([trial], [setting], steps=self.study.tuning_steps)
+        rates = self.study.base_of(trial).values
+        runs = {self.study.run(trial, setting, self.study.tuning_seed, rate, one): rate for rate in rates}
+        for run, row in results_of(runs, self.rows).items():
+            yield runs[run], row["validation_nats"]
 
 
 def duration(one: Round) -> str:

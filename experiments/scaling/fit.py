@@ -13,7 +13,7 @@ sys.path.insert(0, str(HERE.parent))  # for the package `studies`
 
 import numpy as np  # noqa: E402
 from studies.results import read_results  # noqa: E402
-from studies.study import Study, rows_of  # noqa: E402
+from studies.study import Study, results_of  # noqa: E402
 
 from igpt.errors import IgptError  # noqa: E402
 from igpt.files import atomic_path  # noqa: E402
@@ -30,7 +30,7 @@ def main() -> None:
     study = Study.read(HERE / "study.yml")
     found = read_results(asked.results)
     runs = [run for one in study.rounds for run in study.runs(one, found)]
-    rows = [row for run in runs for row in rows_of(run, found)]
+    rows = list(results_of(runs, found).values())
     columns = (np.array([row[key] for row in rows], float) for key in ("parameters", "tokens", "test_nats", "flops"))
     try:
         law = fit_scaling_law(*columns, data=DATA, n_positions=196, vocab_size=16)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from studies.cost import costs
 from studies.results import Row, append_result, read_results
-from studies.study import Choice, Run, Study, rows_of
+from studies.study import Choice, Run, Study, results_of
 
 from igpt.cluster.signals import STARTED_BY
 from igpt.errors import IgptError
@@ -22,6 +22,7 @@ from igpt.run_directory import RunDirectory
 from igpt.stored_run import StoredRun
 
 ROOT = Path(__file__).parents[2]
+MEASURED = ("test/nats_per_token", "test/standard_error", "best/val/nats_per_token", "parameters", "seconds")
 Train = Callable[[Run, Path, int], Row]
 
 
@@ -118,9 +119,11 @@ def train_run(run: Run, out: Path, threads: int) -> Row:
 
 
 def row_of(run: Run, folder: Path) -> Row:
-    """The result of a finished run."""
+    """The result of a finished run. Raises :class:`IgptError` if its summary lacks a value."""
     stored = StoredRun(RunDirectory(folder))
     summary, steps = stored.summary, stored.steps
+    if missing := [name for name in MEASURED if name not in summary]:
+        raise IgptError(f"{folder / 'summary.json'} lacks {missing[0]}; remove the folder to train again.")
     commits = dict.fromkeys(str(start["commit"]) for start in stored.starts)  # several, if the code changed
     return {
         "trial": run.trial,
@@ -148,9 +151,9 @@ def state(study: Study, rows: Sequence[Row], chosen: Choice) -> str:
         if one not in chosen.rounds_of(study):
             continue
         runs = [run for run in study.runs(one, rows) if chosen.wants(run)]
-        done = [rows_of(run, rows)[0] for run in runs if rows_of(run, rows)]
+        done = results_of(runs, rows)
         length = f"{one.steps} steps" if one.steps else f"{one.flops:.3g} FLOPs"
-        hours = sum(row["seconds"] for row in done) / 3600
+        hours = sum(row["seconds"] for row in done.values()) / 3600
         about = f"{', '.join(one.trials)} on {', '.join(one.settings)}; {length}; rates {one.rates}; seeds {one.seeds}"
         lines.append(f"{number}. {len(done)} of {len(runs)} done ({hours:.1f} h): {about}")
     return "\n".join(lines)

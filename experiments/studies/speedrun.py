@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from studies.results import Row
 from studies.statistics import mean, standard_error, t_quantile
-from studies.study import Base, Round, Run, Setting, Study, rows_of
+from studies.study import Base, Round, Run, Setting, Study, results_of
 
 from igpt.errors import IgptError
 
@@ -103,5 +103,5 @@ class Records:
 
     def score(self, name: str, results: Sequence[Row]) -> Score:
         """What a record reached, according to the rows in `results`."""
-        rows = [row for run in self.runs(name) for row in rows_of(run, results)]
-        return Score(name, self.targets[self.records[name].target].loss, rows)
+        rows = results_of(self.runs(name), results)
+        return Score(name, self.targets[self.records[name].target].loss, list(rows.values()))

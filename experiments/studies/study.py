@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -184,16 +184,18 @@ class Study:
         tuned_on = self.settings[setting].rates_of or setting
         how = one if self.tuning_steps is None else Round([trial], [tuned_on], steps=self.tuning_steps)
         tried = [self.run(trial, tuned_on, self.tuning_seed, rate, how) for rate in self.rates(trial)]
-        found = {run: rows_of(run, rows) for run in tried}
-        if any(not found[run] and run not in failed for run in tried) or not any(found.values()):
+        found = results_of(tried, rows)
+        if not found or any(run not in found and run not in failed for run in tried):
             return []
-        return [min((run for run in tried if found[run]), key=lambda run: found[run][0]["validation_nats"]).rate]
+        return [min(found, key=lambda run: found[run]["validation_nats"]).rate]
 
     def next_run(self, rows: Sequence[Row], taken: set[Run], failed: set[Run], chosen: Choice) -> Run | None:
         """The first run that has no row yet and that nobody else runs; None if there is none at present."""
         for one in chosen.rounds_of(self):
-            for run in self.runs(one, rows, frozenset(failed)):
-                if chosen.wants(run) and run not in taken and not rows_of(run, rows):
+            runs = [run for run in self.runs(one, rows, frozenset(failed)) if chosen.wants(run)]
+            done = results_of(runs, rows)
+            for run in runs:
+                if run not in taken and run not in done:
                     return run
         return None
 
@@ -236,6 +238,7 @@ def merged(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(by_key.values()))
 
 
-def rows_of(run: Run, rows: Sequence[Row]) -> list[Row]:
-    """The results of a run: one, or none. Of two, which two commands may record side by side, the first one counts."""
-    return [row for row in rows if tuple(row["overrides"]) == run.overrides][:1]
+def results_of(runs: Iterable[Run], rows: Sequence[Row]) -> dict[Run, Row]:
+    """The row of each run that has one. Of two, which two commands may record side by side, the first one counts."""
+    by_overrides = {tuple(row["overrides"]): row for row in reversed(rows)}
+    return {run: by_overrides[run.overrides] for run in runs if run.overrides in by_overrides}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from studies.results import append_result, read_results
-from studies.runner import main, run_study
+from studies.runner import main, run_study, train_run
 from studies.study import Choice, Study
 
 from conftest import ended, wait_until
@@ -186,3 +186,12 @@ def test_a_run_without_a_result_is_named_with_the_last_line_of_its_log(folder, c
         main(folder, arguments)
     assert "model.n_layer is 0; it must be a whole number of at least 1." in capsys.readouterr().out
     assert not (folder / "results.jsonl").exists()
+
+
+def test_a_summary_without_a_measured_value_is_named(folder):
+    """Such as that of a masked model, which has no likelihood. The run counts as failed, and the others continue."""
+    run, *_ = Study.read(folder / "study.yml").runs(Study.read(folder / "study.yml").rounds[0], [])
+    (folder / run.folder).mkdir(parents=True)
+    (folder / run.folder / "summary.json").write_text('{"test/masked_nats_per_token": 1.0}')
+    with pytest.raises(IgptError, match=r"summary\.json lacks test/nats_per_token; remove the folder"):
+        train_run(run, folder, threads=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from studies.cost import costs
-from studies.study import Choice, Round, Study, merged, rows_of
+from studies.study import Choice, Round, Study, merged, results_of
 
 from composed_configuration import composed
 from igpt.configuration.schema.check import check
@@ -197,7 +197,7 @@ def test_runs_that_end_at_the_same_time_are_counted_at_the_same_time(read, monke
 def test_of_two_rows_of_a_run_the_first_counts(read):
     study = read()
     run, _ = study.runs(study.rounds[0], [])
-    assert rows_of(run, [row(run, 1.0), row(run, 2.0)]) == [row(run, 1.0)]
+    assert results_of([run], [row(run, 1.0), row(run, 2.0)]) == {run: row(run, 1.0)}
 
 
 def test_only_muon_multiplies_matrices_in_an_update(read):
