@@ -296,7 +296,8 @@ def law_text() -> str:
     law = ScalingLaw.from_json(json.loads(path.read_text(encoding="utf-8")))
     ranges = {"N": law.parameters, "D": law.tokens, "FLOPs": law.flops}
     spans = "; ".join(f"{name} from {low:.3g} to {high:.3g}" for name, (low, high) in ranges.items())
-    return f"{law.data}, {law.runs} runs: {law}. N and D count millions. Fitted range: {spans}."
+    noise = f"The losses of the runs deviate from it by {100 * law.noise:.2f}%"
+    return f"{law.data}, {law.runs} runs: {law}. N and D count millions. {noise}. Fitted range: {spans}."
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
