@@ -28,6 +28,18 @@ probe() {
     igpt-probe run="$run" logger=none "$@"
 }
 
+# probe_copy NAME SUFFIX ARGUMENTS: other probes of the run $out/NAME, in a copy of it, where they replace no results
+probe_copy() {
+    local copy=$1-$2
+    if [ ! -e "$out/$copy" ]; then
+        cp -r "$out/$1" "$out/$copy.part"
+        rm -rf "$out/$copy.part/probe"
+        mv "$out/$copy.part" "$out/$copy"
+    fi
+    shift 2
+    probe "$copy" untrained=false "$@"
+}
+
 # 1. Autoregressive and masked models; probes of every layer, and few labels; three seeds.
 few="labels_per_class=[4,10,25,100,400] subsets=10"
 for seed in 0 1 2; do
@@ -37,14 +49,11 @@ for seed in 0 1 2; do
     done
 done
 
-# Attention pooling. It replaces the results of the other probes in the folder of the run, which are kept under another name.
-if [ ! -e "$out/ar-seed0/probe-lbfgs" ]; then
-    cp -r "$out/ar-seed0/probe" "$out/ar-seed0/probe-lbfgs"
-fi
-if [ ! -e "$out/ar-seed0/probe-stream" ]; then
-    igpt-probe run="$out/ar-seed0" logger=none probe.solver=stream probe.attentive=true
-    cp -r "$out/ar-seed0/probe" "$out/ar-seed0/probe-stream"
-fi
+# Attention pooling, averages over regions, weaker penalties, and masked inputs.
+probe_copy ar-seed1 attentive probe.solver=stream probe.attentive=true probe.epochs=4
+probe_copy ar-seed1 regions probe.regions=2
+probe_copy ar-seed1 weak "probe.penalties=[1e-8,1e-7,1e-6,1e-5]"
+probe_copy mlm-seed1 masks masks=3
 
 # 2. Size, resolution and lossless gray levels; accuracy of the probes during training.
 train ar-xs experiment=fashion_ar model=xs trainer.max_steps=8000
