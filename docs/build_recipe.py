@@ -288,16 +288,22 @@ def record_table() -> str:
     return markdown(head, lines)
 
 
-def law_text() -> str:
-    """The coefficients of the scaling law, and its range."""
-    path = EXPERIMENTS / "scaling" / "fit.json"
-    if not path.exists():
+def law_text(folder: Path = EXPERIMENTS / "scaling") -> str:
+    """The coefficients of the scaling law, its range, and the runs beside it."""
+    if not (folder / "fit.json").exists():
         return "No law is fitted yet."
-    law = ScalingLaw.from_json(json.loads(path.read_text(encoding="utf-8")))
-    ranges = {"N": law.parameters, "D": law.tokens, "FLOPs": law.flops}
+    law = ScalingLaw.from_json(json.loads((folder / "fit.json").read_text(encoding="utf-8")))
+    ranges = {"N": law.parameters, "D": law.tokens, "FLOPs of the network": law.flops}
     spans = "; ".join(f"{name} from {low:.3g} to {high:.3g}" for name, (low, high) in ranges.items())
     noise = f"The losses of the runs deviate from it by {100 * law.noise:.2f}%"
-    return f"{law.data}, {law.runs} runs: {law}. N and D count millions. {noise}. Fitted range: {spans}."
+    said = f"{law.data}, {law.runs} runs: {law}. N and D count millions. {noise}. Fitted range: {spans}."
+    head = ["run", "parameters", "tokens", "steps", "FLOPs", "test loss", "by the law"]
+    rows = [
+        [row["trial"], f"{row['parameters']:,}", f"{row['tokens']:.3g}", f"{row['steps']:,}", f"{total_flops(row):.2g}",
+         f"{row['test_nats']:.4f}", f"{law.loss(row['parameters'], row['tokens']):.4f}"]
+        for row in sorted(read_results(folder / "results.jsonl"), key=lambda row: (total_flops(row), row["parameters"]))
+    ]  # fmt: skip
+    return f"{said}\n\n{markdown(head, rows)}"
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
