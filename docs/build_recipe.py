@@ -77,6 +77,7 @@ class Cell:
         return [row[f"{split}_nats"] for row in self.rows]
 
     def by_seed(self, split: str) -> dict[int, float]:
+        """The loss of each seed, in nats per token."""
         return {row["seed"]: row[f"{split}_nats"] for row in self.rows}
 
     def __str__(self) -> str:
@@ -188,11 +189,12 @@ class Ablation:
             if trial != other
             and {(trial, column), (other, column)} <= self.cells.keys()
             and self.paired(trial, other, column, "test")
-            and (self.per_run(trial, column, "tokens") == self.per_run(other, column, "tokens") or "FLOPs" in column[1])
+            and (self.tokens(trial, column) == self.tokens(other, column) or "FLOPs" in column[1])
         ]
 
-    def per_run(self, trial: str, column: Column, key: str) -> float:
-        return self.cells[trial, column].rows[0][key]
+    def tokens(self, trial: str, column: Column) -> int:
+        """Training tokens of each run."""
+        return self.cells[trial, column].rows[0]["tokens"]
 
     def paired(self, trial: str, other: str, column: Column, split: str) -> list[float]:
         """The differences of two trials, one for each seed that both have."""

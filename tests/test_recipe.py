@@ -1,5 +1,6 @@
 """docs/recipe.md has the tables of the results."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import build_recipe
@@ -16,7 +17,7 @@ STUDY = Study(
         Round(["adam", "muon"], ["tiny"], steps=5, rates="best", seeds=[0, 1, 2]),
         Round(["muon"], ["tiny"], steps=10),
     ],
-    parts={"a": ["model.n_head=2"], "b": ["model.n_head=1"], "c": ["data.batch_size=1"]},
+    parts={"a": ["model.n_head=2"], "b": ["model.n_head=1"]},
     tuning_steps=5,
 )
 
@@ -82,6 +83,11 @@ def test_differences_are_between_equal_seeds():
         ["muon+a", "muon", "tiny, 5 steps", "-0.500 +- 0.212", "-0.500 +- 0.212", "1", "undecided"],
         ["muon+b", "muon", "tiny, 5 steps", "+0.050 +- 0.150", "+0.050 +- 0.150", "2", "undecided"],
     ]
+
+
+def test_pairs_that_the_study_names_are_compared_too():
+    named = build_recipe.Ablation(replace(STUDY, compare=[["muon+b", "muon+a"]]), ROWS)
+    assert cells(named.differences())[-1] == ["muon+b", "muon+a", "tiny, 5 steps", "+0.400", "+0.400", "1", "one seed"]
 
 
 def test_a_single_seed_gives_no_error():

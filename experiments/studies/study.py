@@ -114,7 +114,8 @@ class Study:
         named += [setting.rates_of for setting in self.settings.values() if setting.rates_of]
         if unknown := sorted(set(named) - self.settings.keys()):
             raise IgptError(f"There is no setting {unknown[0]}; known are {', '.join(self.settings)}.")
-        for trial in (trial for one in self.rounds for pattern in one.trials for trial in self.trials_of(pattern)):
+        trials = [trial for one in self.rounds for pattern in one.trials for trial in self.trials_of(pattern)]
+        for trial in (*trials, *(trial for pair in self.compare for trial in pair)):
             self.parts_of(trial)
 
     # Trials

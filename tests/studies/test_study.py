@@ -82,6 +82,12 @@ def test_a_wrong_name_is_refused(read, trial, said):
         read().parts_of(trial)
 
 
+def test_a_wrong_name_in_a_comparison_is_refused(read):
+    assert read(compare=[["full", "adam"]]).compare == [["full", "adam"]]
+    with pytest.raises(IgptError, match="names the part 'fours'"):
+        read(compare=[["full", "adam+fours"]])
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -175,7 +175,7 @@ class ArraysSource(SplitSource):
     def _images_of(self, split: str) -> NDArray[np.uint8]:
         name = self._image_arrays[split]
         images = self._opened[name]
-        what = f"{name} of {self.origin}"
+        what = f"The array {name} of {self.origin}"
         if images.dtype != np.uint8:
             raise IgptError(f"{what} has values of type {images.dtype}; images must be uint8, from 0 to 255.")
         if not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))):
@@ -199,7 +199,7 @@ class ArraysSource(SplitSource):
     def _labels_of(self, split: str) -> Indices:
         name = self._label_arrays[split]
         labels = self._opened[name]
-        what = f"{name} of {self.origin}"
+        what = f"The array {name} of {self.origin}"
         if not np.issubdtype(labels.dtype, np.integer):
             raise IgptError(f"{what} has values of type {labels.dtype}; labels must be whole numbers from 0.")
         if labels.ndim != 1 and (labels.ndim != 2 or labels.shape[1] != 1):
@@ -216,11 +216,14 @@ class ArraysSource(SplitSource):
     def _check_labels(self, split: str, n_images: int) -> None:
         name, labels, n_classes = self._label_arrays[split], self._labels[split], len(self.classes)
         if len(labels) != n_images:
-            raise IgptError(f"{name} of {self.origin} has {len(labels)} labels for {n_images} {split} images.")
+            raise IgptError(
+                f"The array {name} of {self.origin} has {len(labels)} labels for {n_images} {split} images."
+            )
         if labels.max(initial=-1) >= n_classes:
             known = "data.source.class_names has" if self.class_names is not None else "the training images have"
             raise IgptError(
-                f"{name} of {self.origin} has the label {labels.max()}, but {known} only {n_classes} classes, from 0."
+                f"The array {name} of {self.origin} has the label {labels.max()}, but {known} only {n_classes} "
+                "classes, from 0."
             )
 
 
